@@ -1,0 +1,185 @@
+"""The contract every backend's adapter fulfils. ``tests/contract`` holds each registered one to it."""
+
+from __future__ import annotations
+
+import time
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+from ase.calculators.calculator import Calculator
+
+from mlpbench.frames import Float, Frames
+from mlpbench.protocol import CHECKPOINT, NATIVE, EventLog, Request
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a potential says of F frames with A atoms, in float64.
+
+    Attributes:
+        energy: (F,) eV, without the baseline (what :attr:`Frames.target_energy` is the reference of).
+        forces: (A, 3) eV/Å.
+        stress: (F, 6) eV/Å³, Voigt xx yy zz yz xz xy, ASE's sign; None where it was not asked for.
+    """
+
+    energy: Float
+    forces: Float
+    stress: Float | None = None
+
+
+@dataclass(frozen=True)
+class TrainOutcome:
+    """How a training ended.
+
+    Attributes:
+        epochs: epochs finished, those before a resume included.
+        steps: optimiser steps taken, likewise.
+        best_epoch: epoch (from 1) of the checkpoint that was kept, by the lowest validation loss.
+        best_valid_loss: its validation loss.
+        stopped_by: ``epochs``, ``steps``, ``seconds`` or ``patience``.
+        resumed: True if it began from the checkpoint of an interrupted training.
+        resume_exact: False if the package's checkpoint does not hold all that an exact resume needs.
+        native_command: what repeats this training with the package alone, from the trial's ``native`` folder.
+    """
+
+    epochs: int
+    steps: int
+    best_epoch: int
+    best_valid_loss: float
+    stopped_by: str
+    resumed: bool = False
+    resume_exact: bool = True
+    native_command: str = ""
+
+
+class Potential(ABC):
+    """A trained architecture, loaded for use. Energies are without the baseline everywhere."""
+
+    n_parameters: int
+
+    @abstractmethod
+    def predict(self, frames: Frames, batch_size: int, stress: bool = False) -> Prediction:
+        """Energies and forces (and stress if asked for) of all ``frames``, ``batch_size`` frames at a time."""
+
+    @abstractmethod
+    def calculator(self) -> Calculator:
+        """The package's own ASE calculator (eV, eV/Å, eV/Å³) for this potential."""
+
+    @abstractmethod
+    def package_loss(self, frames: Frames, training: dict[str, Any]) -> float:
+        """The package's own training loss on ``frames`` as one batch, with the weights of ``training`` translated.
+
+        It must equal :func:`common_loss` up to a constant factor.
+        """
+
+    @abstractmethod
+    def package_metrics(self, frames: Frames, batch_size: int) -> dict[str, float]:
+        """The package's own test metrics, in float64: ``energy_mae`` (eV/atom), ``energy_mae_total`` (eV), ``force_mae`` (eV/Å).
+
+        Only those that the package computes; a check on mlpbench's numbers, never their source.
+        """
+
+    def torchsim_model(self) -> Any:
+        """A torch-sim ``ModelInterface`` for batched MD.
+
+        Raises:
+            NotImplementedError: the backend has none.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no torch-sim model")
+
+
+class Adapter(ABC):
+    """Turns one common request into a package's own configuration, trainer and predictor.
+
+    Attributes:
+        architectures: names of the architectures the package provides here.
+        packages: distributions whose versions are recorded with every result.
+    """
+
+    architectures: ClassVar[tuple[str, ...]]
+    packages: ClassVar[tuple[str, ...]]
+
+    def __init__(self, request: Request) -> None:
+        self.request = request
+        self.directory = Path(request.directory)
+        self.checkpoints = self.directory / CHECKPOINT
+        self.native = self.directory / NATIVE
+
+    @abstractmethod
+    def train(self, train: Frames, valid: Frames, events: EventLog) -> TrainOutcome:
+        """Train with the package's own trainer on ``target_energy`` and forces, and keep the best checkpoint.
+
+        Writes the package's configuration to :attr:`native`, checkpoints to :attr:`checkpoints`, one event an epoch.
+        If :attr:`checkpoints` holds an unfinished training of this request, goes on from it.
+        """
+
+    @abstractmethod
+    def load(self, dtype: str | None = None) -> Potential:
+        """The best checkpoint, in ``dtype`` (default: the request's).
+
+        Raises:
+            FileNotFoundError: there is no finished training.
+        """
+
+
+class Deadline:
+    """The three limits of a budget, asked at the end of each epoch.
+
+    Args:
+        budget: ``epochs``, ``steps``, ``seconds`` (number or None each).
+        seconds_before: training time already spent before a resume.
+    """
+
+    def __init__(self, budget: dict[str, Any], seconds_before: float = 0.0) -> None:
+        self.epochs: int | None = budget.get("epochs")
+        self.steps: int | None = budget.get("steps")
+        self.seconds: float | None = budget.get("seconds")
+        self._start = time.monotonic() - seconds_before
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds of training so far."""
+        return time.monotonic() - self._start
+
+    def reached(self, epoch: int, step: int) -> str | None:
+        """The name of the limit that is reached after ``epoch`` epochs and ``step`` steps, or None."""
+        if self.epochs is not None and epoch >= self.epochs:
+            return "epochs"
+        if self.steps is not None and step >= self.steps:
+            return "steps"
+        if self.seconds is not None and self.elapsed >= self.seconds:
+            return "seconds"
+        return None
+
+
+class Patience:
+    """Stops when the validation loss has not improved for ``patience`` epochs (None: never)."""
+
+    def __init__(self, patience: int | None) -> None:
+        self.patience = patience
+        self.best = np.inf
+        self.best_epoch = 0
+
+    def update(self, epoch: int, loss: float) -> bool:
+        """Note the validation ``loss`` of ``epoch``; True if it is time to stop."""
+        if loss < self.best:
+            self.best, self.best_epoch = loss, epoch
+        return self.patience is not None and epoch - self.best_epoch >= self.patience
+
+
+def common_loss(prediction: Prediction, frames: Frames, training: dict[str, Any]) -> float:
+    """w_E·⟨(ΔE/N)²⟩ + w_F·⟨ΔF²⟩ + w_S·⟨Δσ²⟩, the loss all backends train on.
+
+    ⟨⟩ over frames for the energy per atom (eV²), over all components of all atoms for forces ((eV/Å)²), and over the
+    six Voigt components for stress ((eV/Å³)²). Weights: ``energy_weight, force_weight, stress_weight``.
+    """
+    energy = np.mean(((prediction.energy - frames.target_energy) / frames.n_atoms) ** 2)
+    total = training["energy_weight"] * float(energy)
+    if training["force_weight"]:
+        total += training["force_weight"] * float(np.mean((prediction.forces - frames.forces) ** 2))
+    if training.get("stress_weight") and prediction.stress is not None:
+        total += training["stress_weight"] * float(np.mean((prediction.stress - frames.stress) ** 2))
+    return total

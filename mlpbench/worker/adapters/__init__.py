@@ -1,0 +1,1 @@
+"""One thin adapter for each package, with its pinned requirements beside it."""

@@ -1,0 +1,142 @@
+"""The worker's run: say hello, then carry out the tasks of ``request.json`` one after another."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import platform
+import resource
+import sys
+import time
+import traceback
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from mlpbench.protocol import EVENTS, HELLO, REQUEST, VERSION, EventLog, Request, Result, Status, Task, write_json
+from mlpbench.worker.adapter import Adapter
+from mlpbench.worker.tasks import Skip, find_task
+
+
+def main(arguments: list[str]) -> int:
+    """Carry out the request in the folder given as the only argument. 0: every task has a result; 3: no request."""
+    if len(arguments) != 1:
+        print("usage: bootstrap.py FOLDER   (a trial's folder, with its request.json)", file=sys.stderr)
+        return 3
+    directory = Path(arguments[0])
+    request = Request.read(directory / REQUEST)
+    events = EventLog(directory / EVENTS)
+    adapter_class = load_adapter(request.adapter)
+    write_json(directory / HELLO, hello(adapter_class, request))
+    events.write("hello")
+    adapter = adapter_class(request)
+    for task in request.tasks:
+        events.write("task", task=task.name)
+        result = carry_out(task, adapter, events)
+        result.write(directory)
+        events.write("result", task=task.name, status=result.status, reason=result.reason)
+        if task.name == "train" and result.status != "done":
+            break  # without a checkpoint nothing after it can be done
+    return 0
+
+
+def load_adapter(name: str) -> type[Adapter]:
+    """The class named ``module:Class``.
+
+    Raises:
+        ImportError: the module, or the package it adapts, cannot be imported.
+        AttributeError: the module has no such class.
+    """
+    module, _, attribute = name.partition(":")
+    found: type[Adapter] = getattr(importlib.import_module(module), attribute)
+    return found
+
+
+def carry_out(task: Task, adapter: Adapter, events: EventLog) -> Result:
+    """Do one task; whatever goes wrong becomes a status and a reason, and the traceback goes to the log."""
+    start = time.perf_counter()
+    values: dict[str, Any] = {}
+    status: Status = "done"
+    reason = ""
+    _reset_device_memory()
+    try:
+        values = find_task(task.name)(adapter, task.options, events)
+    except Skip as skip:
+        status, reason = "skipped", str(skip)
+    except KeyboardInterrupt:
+        status, reason = "interrupted", "interrupted by the user; run the same command again to go on"
+    except MemoryError:
+        status, reason = "out_of_memory", _memory_advice("the machine's memory")
+    except Exception as error:
+        traceback.print_exc()
+        if type(error).__name__ == "OutOfMemoryError" or "out of memory" in str(error).lower():
+            status, reason = "out_of_memory", _memory_advice("the device's memory")
+        else:
+            status, reason = "failed", f"{type(error).__name__}: {error}"
+    return Result(
+        task=task.name,
+        key=task.key,
+        status=status,
+        reason=reason,
+        wall_seconds=time.perf_counter() - start,
+        peak_memory_mb=peak_memory_mb(),
+        peak_device_memory_mb=_peak_device_memory_mb(),
+        values=values,
+    )
+
+
+def hello(adapter: type[Adapter], request: Request) -> dict[str, Any]:
+    """Versions, interpreter and hardware as the worker sees them."""
+    versions: dict[str, str] = {}
+    for package in ("numpy", "ase", *adapter.packages):
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            versions[package] = "missing"
+    found: dict[str, Any] = {
+        "version": VERSION,
+        "pid": os.getpid(),
+        "python": platform.python_version(),
+        "executable": sys.executable,
+        "versions": versions,
+        "threads": request.threads,
+        "device": request.device,
+    }
+    torch = sys.modules.get("torch")
+    if torch is not None:
+        found["torch"] = {
+            "threads": torch.get_num_threads(),
+            "cuda": torch.version.cuda,
+            "tf32": bool(torch.backends.cuda.matmul.allow_tf32),
+        }
+        if request.device.startswith("cuda") and torch.cuda.is_available():
+            properties = torch.cuda.get_device_properties(request.device)
+            found["torch"]["device_name"] = properties.name
+            found["torch"]["device_memory_mb"] = properties.total_memory / 1e6
+    return found
+
+
+def peak_memory_mb() -> float:
+    """Largest resident memory of this process so far (10⁶ bytes)."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak * (1 if sys.platform == "darwin" else 1024) / 1e6  # kilobytes on Linux, bytes on macOS
+
+
+def _reset_device_memory() -> None:
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+
+
+def _peak_device_memory_mb() -> float | None:
+    torch = sys.modules.get("torch")
+    if torch is None or not torch.cuda.is_available():
+        return None
+    return float(torch.cuda.max_memory_allocated()) / 1e6
+
+
+def _memory_advice(where: str) -> str:
+    return (
+        f"ran out of {where}: try a smaller training.batch_size or evaluation.batch_size, "
+        "a smaller size preset, or dtype=float32"
+    )
