@@ -1,0 +1,209 @@
+"""A pair potential fitted by gradient descent, in numpy alone: seconds to train, and honest about everything else.
+
+It exists so that the whole way from config to report can be tested where no torch is installed, and to show what an
+adapter has to do. E = Σ_pairs Σ_k c[type, k]·φ_k(r), with φ_k Gaussians under a cosine cutoff.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+from ase import Atoms
+from ase.calculators.calculator import Calculator, all_changes
+
+from mlpbench.frames import Float, Frames
+from mlpbench.protocol import EventLog, Request, write_json
+from mlpbench.worker.adapter import Adapter, Deadline, Patience, Potential, Prediction, TrainOutcome, common_loss
+
+
+def _triangle(a: int, b: int) -> int:
+    low, high = min(a, b), max(a, b)
+    return high * (high + 1) // 2 + low
+
+
+class Features:
+    """The linear model's design: energies and forces are linear in the coefficients."""
+
+    def __init__(self, elements: list[int], n_basis: int, cutoff: float) -> None:
+        self.elements = elements
+        self.n_basis = n_basis
+        self.cutoff = cutoff
+        self.centres = np.linspace(0.6, cutoff, n_basis)
+        self.width = (cutoff - 0.6) / n_basis
+        self.size = len(elements) * (len(elements) + 1) // 2 * n_basis
+
+    def design(self, numbers: Any, positions: Float) -> tuple[Float, Float]:
+        """(size,) energy row and (n, 3, size) force rows of one open structure."""
+        n = len(numbers)
+        energy, forces = np.zeros(self.size), np.zeros((n, 3, self.size))
+        for i in range(n):
+            for j in range(i):
+                bond = positions[i] - positions[j]
+                r = float(np.linalg.norm(bond))
+                if r >= self.cutoff:
+                    continue
+                value, slope = self._basis(r)
+                pair = _triangle(self.elements.index(int(numbers[i])), self.elements.index(int(numbers[j])))
+                part = slice(pair * self.n_basis, (pair + 1) * self.n_basis)
+                energy[part] += value
+                force = -np.outer(bond / r, slope)
+                forces[i, :, part] += force
+                forces[j, :, part] -= force
+        return energy, forces
+
+    def _basis(self, r: float) -> tuple[Float, Float]:
+        shift = (r - self.centres) / self.width
+        gauss = np.exp(-0.5 * shift**2)
+        fade = 0.5 * (1 + np.cos(np.pi * r / self.cutoff))
+        fade_slope = -0.5 * np.pi / self.cutoff * np.sin(np.pi * r / self.cutoff)
+        return gauss * fade, gauss * fade_slope - gauss * fade * shift / self.width
+
+
+class ToyPotential(Potential):
+    """A fitted pair potential."""
+
+    def __init__(self, features: Features, coefficients: Float) -> None:
+        self.features = features
+        self.coefficients = coefficients
+        self.n_parameters = coefficients.size
+
+    def predict(self, frames: Frames, batch_size: int, stress: bool = False) -> Prediction:
+        """See :meth:`Potential.predict`; stress is not available."""
+        rows = [self.one(a.numbers, a.positions) for a in frames.to_atoms()]
+        return Prediction(np.array([e for e, _ in rows]), np.concatenate([f for _, f in rows]))
+
+    def one(self, numbers: Any, positions: Float) -> tuple[float, Float]:
+        """Energy (eV) and (n, 3) forces (eV/Å) of one structure."""
+        energy, forces = self.features.design(numbers, positions)
+        return float(energy @ self.coefficients), forces @ self.coefficients
+
+    def calculator(self) -> Calculator:
+        """An ASE calculator for this potential."""
+        return ToyCalculator(self)
+
+    def package_loss(self, frames: Frames, training: dict[str, Any]) -> float:
+        """The loss in this module's own words: sums over all targets, divided at the end."""
+        prediction = self.predict(frames, len(frames))
+        energy = ((prediction.energy - frames.target_energy) / frames.n_atoms) @ (
+            (prediction.energy - frames.target_energy) / frames.n_atoms
+        )
+        force = np.einsum("ij,ij->", prediction.forces - frames.forces, prediction.forces - frames.forces)
+        return float(
+            training["energy_weight"] * energy / len(frames) + training["force_weight"] * force / frames.forces.size
+        )
+
+    def package_metrics(self, frames: Frames, batch_size: int) -> dict[str, float]:
+        """Mean absolute errors, accumulated batch by batch."""
+        energy, force = 0.0, 0.0
+        for start in range(0, len(frames), batch_size):
+            batch = frames.select(slice(start, start + batch_size))
+            prediction = self.predict(batch, batch_size)
+            energy += float(np.abs((prediction.energy - batch.target_energy) / batch.n_atoms).sum())
+            force += float(np.abs(prediction.forces - batch.forces).sum())
+        return {"energy_mae": energy / len(frames), "force_mae": force / frames.forces.size}
+
+
+class ToyCalculator(Calculator):
+    """ASE's view of a :class:`ToyPotential`."""
+
+    implemented_properties: ClassVar[list[str]] = ["energy", "forces"]
+
+    def __init__(self, potential: ToyPotential) -> None:
+        super().__init__()
+        self.potential = potential
+
+    def calculate(
+        self,
+        atoms: Atoms | None = None,
+        properties: list[str] | None = None,
+        system_changes: list[str] = all_changes,
+    ) -> None:
+        """Energy and forces of ``atoms``."""
+        super().calculate(atoms, properties, system_changes)
+        energy, forces = self.potential.one(self.atoms.numbers, self.atoms.positions)
+        self.results = {"energy": energy, "forces": forces}
+
+
+class ToyAdapter(Adapter):
+    """Ridge-regularised gradient descent with momentum on the common loss; resumes exactly."""
+
+    architectures = ("toy",)
+    packages = ()
+
+    def __init__(self, request: Request) -> None:
+        super().__init__(request)
+        self.best = self.checkpoints / "best.npz"
+        self.last = self.checkpoints / "last.npz"
+
+    def train(self, train: Frames, valid: Frames, events: EventLog) -> TrainOutcome:
+        """See :meth:`Adapter.train`."""
+        settings, training = self.request.architecture, self.request.training
+        elements = sorted(set(train.numbers.tolist()) | set(valid.numbers.tolist()))
+        features = Features(elements, settings["n_basis"], settings["cutoff"])
+        self.native.mkdir(exist_ok=True)
+        write_json(self.native / "toy.json", {"architecture": settings, "training": training})
+        matrix, target, weight = _linear_problem(features, train, training)
+        hessian, gradient0 = (matrix.T * weight) @ matrix, (matrix.T * weight) @ target
+        hessian += settings["ridge"] * np.eye(features.size)
+        rate = training["lr"] / np.linalg.eigvalsh(hessian)[-1] * 100
+        start = dict(np.load(self.last)) if self.last.exists() else {}
+        coefficients = start.get("coefficients", np.random.default_rng(self.request.seed).normal(0, 1e-3, features.size))
+        velocity = start.get("velocity", np.zeros(features.size))
+        epoch = int(start.get("epoch", 0))
+        patience = Patience(self.request.budget["patience"])
+        patience.best, patience.best_epoch = float(start.get("best", np.inf)), int(start.get("best_epoch", 0))
+        deadline = Deadline(self.request.budget, float(start.get("seconds", 0.0)))
+        stopped = None
+        while stopped is None:
+            epoch += 1
+            velocity = 0.95 * velocity - min(rate, 1.0 / np.linalg.norm(hessian, 2)) * (hessian @ coefficients - gradient0)
+            coefficients = coefficients + velocity
+            potential = ToyPotential(features, coefficients)
+            prediction = potential.predict(valid, len(valid))
+            loss = common_loss(prediction, valid, training)
+            stalled = patience.update(epoch, loss)
+            if patience.best_epoch == epoch:
+                _save(self.best, potential)
+            _save(self.last, potential, velocity=velocity, epoch=epoch, best=patience.best,
+                  best_epoch=patience.best_epoch, seconds=deadline.elapsed)  # fmt: skip
+            events.epoch(
+                epoch, epoch, deadline.elapsed, valid_loss=loss, lr=training["lr"],
+                train_loss=float(weight @ (matrix @ coefficients - target) ** 2),
+                valid_energy_mae=float(np.mean(np.abs(prediction.energy - valid.target_energy) / valid.n_atoms)),
+                valid_force_mae=float(np.mean(np.abs(prediction.forces - valid.forces))),
+            )  # fmt: skip
+            stopped = deadline.reached(epoch, epoch) or ("patience" if stalled else None)
+        return TrainOutcome(epoch, epoch, patience.best_epoch, patience.best, stopped, resumed=bool(start),
+                            native_command="none: the toy has no package of its own")  # fmt: skip
+
+    def load(self, dtype: str | None = None) -> Potential:
+        """See :meth:`Adapter.load`; always float64."""
+        with np.load(self.best) as arrays:
+            meta = json.loads(str(arrays["meta"]))
+            return ToyPotential(Features(meta["elements"], meta["n_basis"], meta["cutoff"]), arrays["coefficients"])
+
+
+def _linear_problem(features: Features, frames: Frames, training: dict[str, Any]) -> tuple[Float, Float, Float]:
+    """Rows, targets and weights whose weighted sum of squares is the common loss."""
+    rows, targets, weights = [], [], []
+    offsets = frames.offsets
+    for i, atoms in enumerate(frames.to_atoms()):
+        energy, forces = features.design(atoms.numbers, atoms.positions)
+        n = len(atoms)
+        rows += [energy[None] / n, forces.reshape(3 * n, -1)]
+        targets += [frames.target_energy[i : i + 1] / n, frames.forces[offsets[i] : offsets[i + 1]].ravel()]
+        weights += [[training["energy_weight"] / len(frames)], [training["force_weight"] / frames.forces.size] * 3 * n]
+    return np.concatenate(rows), np.concatenate(targets), np.concatenate(weights)
+
+
+def _save(path: Path, potential: ToyPotential, **state: Any) -> None:
+    meta = {"elements": potential.features.elements, "n_basis": potential.features.n_basis,
+            "cutoff": potential.features.cutoff}  # fmt: skip
+    part = path.with_suffix(".part")
+    with open(part, "wb") as stream:
+        np.savez(stream, meta=np.array(json.dumps(meta)), coefficients=potential.coefficients, **state)
+    os.replace(part, path)
