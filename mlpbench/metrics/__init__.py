@@ -1,0 +1,51 @@
+"""The registry of metrics: name, symbol, unit, direction and source of each, in one place.
+
+A new metric is an entry in the ``METRICS`` list of a module of this package; modules are found by themselves.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+
+from mlpbench.errors import UserError, close_match
+from mlpbench.metrics.accuracy import force_mae_element
+from mlpbench.metrics.metric import Metric
+
+__all__ = ["METRICS", "Metric", "metric"]
+
+
+def _collect() -> dict[str, Metric]:
+    found: dict[str, Metric] = {}
+    for module in sorted(info.name for info in pkgutil.iter_modules(__path__)):
+        for entry in getattr(importlib.import_module(f"{__name__}.{module}"), "METRICS", []):
+            if entry.name in found:
+                raise ValueError(f"metric '{entry.name}' is registered twice, again in {module}")
+            found[entry.name] = entry
+    return found
+
+
+METRICS: dict[str, Metric] = _collect()
+
+# Families whose members depend on the data: force_mae_<element>, scan_rmse_<scan> ...
+_FAMILIES = {"force_mae_": force_mae_element}
+
+
+def metric(name: str) -> Metric:
+    """The entry for ``name``, members of families included.
+
+    Raises:
+        UserError: there is none; the message has the close match.
+    """
+    if name in METRICS:
+        return METRICS[name]
+    for prefix, make in _FAMILIES.items():
+        if name.startswith(prefix):
+            return make(name.removeprefix(prefix))
+    for known in METRICS:  # families registered as e.g. "scan_rmse_<name>"
+        if known.endswith("_<name>") and name.startswith(known.removesuffix("<name>")):
+            entry = METRICS[known]
+            part = name.removeprefix(known.removesuffix("<name>"))
+            return Metric(name, entry.symbol.replace("<name>", part), entry.unit, entry.direction, entry.group,
+                          entry.description.replace("<name>", part), entry.source)  # fmt: skip
+    raise UserError(f"there is no metric '{name}'", close_match(name, METRICS))
