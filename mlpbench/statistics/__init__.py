@@ -1,0 +1,1 @@
+"""Statistics of repeated trainings: pure functions of arrays and tables, usable alone."""
