@@ -51,7 +51,7 @@ def root_mean(values: Float) -> Float:
 
 
 def ratio(values: Float) -> Float:
-    """Σ first column / Σ second: (..., F, 2) -> (...). For frames of any size: (sum of errors, their number)."""
+    """Σ first column / Σ second: (..., F, 2) -> (...). Columns: (sum of errors, their number)."""
     total = values.sum(axis=-2)
     return np.asarray(total[..., 0] / total[..., 1], dtype=np.float64)
 
@@ -123,8 +123,8 @@ def autocorrelation_time(values: Float, group: Int) -> float:
 def block_length_for(tau: float, n: int) -> int:
     """Block length for ``n`` frames with autocorrelation time ``tau``.
 
-    Politis & White (Econom. Rev. 23, 53 (2004)) for the circular bootstrap, for a first-order autoregression of
-    that autocorrelation time: b = (3/2 · ((τ² − 1) / 2τ)² · n)^(1/3), and no more than a quarter of the frames.
+    Politis & White (Econom. Rev. 23, 53 (2004)) for the circular bootstrap, for a first-order autoregression
+    of that autocorrelation time: b = (3/2 · ((τ² − 1) / 2τ)² · n)^(1/3), at most a quarter of the frames.
     """
     best = (1.5 * ((tau * tau - 1) / (2 * tau)) ** 2 * n) ** (1 / 3)
     return int(np.clip(round(best), 1, max(1, n // 4)))
@@ -143,7 +143,7 @@ def block_interval(
 
     Blocks lie within one trajectory (wrapped at its end; a trajectory shorter than the block is drawn whole).
     The percentile interval is expanded for the number of blocks (Hesterberg, Am. Stat. 69, 371 (2015)): with
-    few blocks the plain one is too narrow. The same seed draws the same frames for every statistic of a split.
+    few blocks the plain one is too narrow. The same seed draws the same frames for every statistic.
 
     Args:
         values: (F,) or (F, k), what each frame contributes, e.g. its mean absolute error.
