@@ -1,0 +1,164 @@
+"""``mlpbench run``: a Hydra application. Everything is composed and checked before the first trial starts."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from omegaconf import DictConfig
+
+from mlpbench.errors import EXIT_DONE, EXIT_FAILED, EXIT_USAGE, UserError
+
+if TYPE_CHECKING:
+    from mlpbench.config import SweepPlan
+
+HELP = "train and measure one trial, or with -m every combination"
+
+
+def register(parser: argparse.ArgumentParser) -> None:
+    """Only for the list of commands: Hydra parses the arguments itself."""
+    parser.add_argument("overrides", nargs="*")
+
+
+def execute(arguments: argparse.Namespace) -> int:
+    """As :func:`main`."""
+    return main(arguments.overrides)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the trials that ``arguments`` describe.
+
+    Returns:
+        0 if every trial is done (or skipped with a reason), 1 if some failed.
+
+    Raises:
+        UserError: a mistake in the overrides, the data or an environment; nothing has been started then.
+        KeyboardInterrupt: the user stopped it; tables are up to date.
+    """
+    from hydra._internal.utils import get_args_parser
+
+    from mlpbench import config
+
+    parser = get_args_parser()
+    parser.prog = "mlpbench run"
+    try:
+        parsed = parser.parse_args(list(arguments))
+    except SystemExit as stop:
+        return EXIT_DONE if stop.code in (0, None) else EXIT_USAGE
+    config.prepare_hydra()
+    if parsed.cfg or parsed.info:
+        config.expand(parsed.overrides, parsed.multirun)  # a mistake is reported in our words, not as a traceback
+    if parsed.help or parsed.hydra_help or parsed.cfg or parsed.info or parsed.shell_completion:
+        return _hydra(arguments)
+    sweep = config.expand(parsed.overrides, parsed.multirun)
+    session = _preflight(sweep)
+    try:
+        _hydra([*arguments, "hydra.mode=MULTIRUN"] if sweep.multirun else arguments)
+    finally:
+        roots = session.finish()
+    return EXIT_FAILED if session.failed(roots) else EXIT_DONE
+
+
+def _hydra(arguments: Sequence[str]) -> int:
+    """Hand over to Hydra, which reads ``sys.argv``."""
+    import hydra
+
+    from mlpbench.config import CONFIG_NAME, packaged_conf
+
+    application = hydra.main(config_path=str(packaged_conf()), config_name=CONFIG_NAME, version_base="1.3")(run_job)
+    before = sys.argv
+    sys.argv = ["mlpbench run", *arguments]
+    try:
+        application()
+    except SystemExit as stop:
+        return int(stop.code or 0) if not isinstance(stop.code, str) else EXIT_FAILED
+    finally:
+        sys.argv = before
+    return EXIT_DONE
+
+
+class Session:
+    """The trials of one command: where they stand, and what is written once they are through."""
+
+    def __init__(self, names: dict[Path, list[str]], total: int) -> None:
+        self.names = names
+        self.total = total
+        self.number = 0
+
+    def finish(self) -> list[Path]:
+        """Write the tables of every study that was touched and say what came of it; returns the studies' folders."""
+        from mlpbench import tables
+        from mlpbench.progress import summary
+
+        roots = [root for root in self.names if any(root.glob("*/record.json"))]
+        for root in roots:
+            trials, _ = tables.write(root)
+            print(summary(trials, self.names[root], root))
+        return roots
+
+    def failed(self, roots: list[Path]) -> bool:
+        """True if the records say that a trial of this command is neither done nor skipped."""
+        from mlpbench.records import load_all
+
+        for root, names in self.names.items():
+            status = {r["trial"]: r["status"] for r in load_all(root)} if root in roots else {}
+            if any(status.get(name) not in ("done", "skipped") for name in names):
+                return True
+        return False
+
+
+_session: Session | None = None
+
+
+def _preflight(sweep: SweepPlan) -> Session:
+    """Plan every trial, so that a mistake in the last one shows before the first one trains."""
+    global _session
+    from mlpbench.backends.environment import resolve
+    from mlpbench.plan import plan_trial
+    from mlpbench.progress import announce
+
+    names: dict[Path, list[str]] = {}
+    trials = []
+    for overrides in sweep.trials:
+        trial = plan_trial(overrides)
+        environment = resolve(trial.config.backend_config)
+        trial = plan_trial(overrides, environment)
+        known = names.setdefault(trial.study_root, [])
+        if trial.name in known:
+            raise UserError(f"the sweep holds the trial {trial.name} twice", "Give each value only once.")
+        known.append(trial.name)
+        trials.append(trial)
+    announce(trials)
+    _session = Session(names, len(trials))
+    return _session
+
+
+def run_job(raw: DictConfig) -> str:
+    """Hydra's task function: one trial. Returns its status; a mistake is told and never stops the sweep."""
+    from hydra.core.hydra_config import HydraConfig
+
+    from mlpbench.backends.environment import resolve
+    from mlpbench.plan import identify
+    from mlpbench.progress import Progress
+    from mlpbench.run import run_trial
+
+    overrides = list(HydraConfig.get().overrides.task)
+    number, total = 1, 1
+    if _session is not None:  # None in a process that a launcher such as submitit started elsewhere
+        _session.number += 1
+        number, total = _session.number, _session.total
+    try:
+        trial = identify(raw, overrides)
+        environment = resolve(trial.config.backend_config)
+        trial = identify(raw, overrides, environment)
+        with Progress(trial, number, total) as progress:
+            record = run_trial(trial, environment, progress.event)
+            progress.done(record)
+    except UserError as error:
+        print(f"mlpbench: {error}", file=sys.stderr)
+        return "failed"
+    return str(record["status"])
+

@@ -1,0 +1,242 @@
+"""From overrides to trials: which there are, what identifies each, and what is already done."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from omegaconf import DictConfig, OmegaConf
+
+from mlpbench import datasets
+from mlpbench.backends.environment import Environment, lock
+from mlpbench.config import TrialConfig, compose_raw, validate
+from mlpbench.datasets import Dataset, Split
+from mlpbench.datasets.schema import DatasetConfig
+from mlpbench.devices import hardware
+from mlpbench.errors import UserError
+from mlpbench.frames import Frames
+from mlpbench.protocol import Task
+from mlpbench.seeds import derive, digest
+
+# Overrides that identify a trial by a column of their own, or that do not belong to its settings at all.
+_NO_SETTING = {
+    "study", "dataset", "architecture", "size", "repetition", "experiment", "dataset.n_train", "dataset.name",
+    "device", "threads", "timeout", "results_dir", "reports_dir", "evaluation",
+}  # fmt: skip
+_NO_SETTING_ROOTS = {"hydra", "backend", "evaluation", "dataset"}
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One resolved point of a sweep.
+
+    Attributes:
+        name: readable folder name, unique within the study.
+        key: sha256 of all that determines the trained potential.
+        config: the validated configuration.
+        swept: settings given beyond the identifiers, e.g. ``{"training.lr": 0.01}``.
+        split: the split files it trains and is tested on.
+        dataset: the data set behind them.
+        split_seed: of the split.
+        init_seed: of the weights and the batch order.
+        labels: what it trains on: ``energy``, ``forces``, ``stress``.
+        tasks: what is to be done, in order, each with the key of its result.
+        skip: why it cannot be run at all; None if it can.
+    """
+
+    name: str
+    key: str
+    config: TrialConfig
+    swept: dict[str, Any]
+    split: Split
+    dataset: Dataset
+    split_seed: int
+    init_seed: int
+    labels: list[str]
+    tasks: list[Task]
+    skip: str | None = None
+
+    @property
+    def study_root(self) -> Path:
+        """``results/<study>``, absolute."""
+        return (self.config.results_dir / self.config.study).resolve()
+
+    @property
+    def directory(self) -> Path:
+        """The trial's folder, absolute."""
+        return self.study_root / self.name
+
+    @property
+    def identifiers(self) -> dict[str, Any]:
+        """The columns that name a trial in every table."""
+        config = self.config
+        return {
+            "dataset": self.dataset.name,
+            "architecture": config.architecture.name,
+            "size": config.size,
+            "backend": config.architecture.backend,
+            "n_train": config.dataset.n_train,
+            "n_valid": config.dataset.n_valid,
+            "repetition": config.repetition,
+        }
+
+
+def plan_trial(overrides: Sequence[str], environment: Environment | None = None) -> Trial:
+    """Compose, validate and identify one trial; writes its split files if they are not there yet.
+
+    Args:
+        overrides: Hydra overrides of this one trial.
+        environment: the backend's environment if it is known; else what its pinned requirements say.
+
+    Raises:
+        UserError: a mistake in the configuration or the data.
+    """
+    return identify(compose_raw(overrides), overrides, environment)
+
+
+def identify(raw: DictConfig, overrides: Sequence[str], environment: Environment | None = None) -> Trial:
+    """As :func:`plan_trial`, for a configuration that Hydra has composed already."""
+    config = validate(raw)
+    dataset = _load(config.dataset.model_dump_json())
+    split_seed = config.split_seed if config.split_seed is not None else derive("split", dataset.name, config.repetition)
+    init_seed = config.init_seed
+    if init_seed is None:
+        init_seed = derive("init", config.architecture.name, config.repetition)
+    root = (config.results_dir / config.study / "splits").resolve()
+    split = datasets.prepare_split(dataset, config.dataset, split_seed, root)
+    labels = _labels(config, split)
+    swept = swept_settings(raw, overrides)
+    key = digest(_identity(config, split, init_seed, labels, environment))
+    name = "-".join(
+        [config.architecture.name, config.size, dataset.name, f"n{config.dataset.n_train}", f"r{config.repetition}"]
+        + [f"{setting.rpartition('.')[2]}{_short(value)}" for setting, value in swept.items()]
+    )
+    return Trial(
+        name=f"{_safe(name)[:120]}-{key[:8]}", key=key, config=config, swept=swept, split=split, dataset=dataset,
+        split_seed=split_seed, init_seed=init_seed, labels=labels,
+        tasks=_tasks(config, key, split, dataset), skip=_why_not(config, labels),
+    )  # fmt: skip
+
+
+def swept_settings(raw: DictConfig, overrides: Sequence[str]) -> dict[str, Any]:
+    """Settings among ``overrides`` that are no identifiers, with their resolved values."""
+    found: dict[str, Any] = {}
+    for override in overrides:
+        key = override.split("=", 1)[0].lstrip("+~")
+        if key in _NO_SETTING or (key.split(".")[0] in _NO_SETTING_ROOTS and key != "dataset.n_valid"):
+            continue
+        value = OmegaConf.select(raw, key)
+        if OmegaConf.is_config(value):  # a whole group, e.g. budget=converge: name the choice, not its content
+            value = override.split("=", 1)[1]
+        found[key] = value
+    return found
+
+
+def _identity(
+    config: TrialConfig, split: Split, init_seed: int, labels: list[str], environment: Environment | None
+) -> dict[str, Any]:
+    """What determines the trained potential. Not paths, not hardware, unless the budget is a wall time."""
+    backend = config.backend_config
+    identity: dict[str, Any] = {
+        "split": split.digest,
+        "architecture": config.architecture.model_dump(),
+        "size": config.size,
+        "training": config.training.model_dump(),
+        "budget": config.budget.model_dump(),
+        "labels": labels,
+        "init_seed": init_seed,
+        "dtype": config.dtype,
+        "adapter": [backend.adapter, backend.adapter_version],
+        "environment": environment.lock if environment is not None else lock(backend),
+    }
+    if config.budget.seconds is not None:
+        machine = hardware()
+        identity["hardware"] = [config.device, config.threads, machine.get("cpu"), machine.get("gpus")]
+    return identity
+
+
+def _tasks(config: TrialConfig, key: str, split: Split, dataset: Dataset) -> list[Task]:
+    """Training and all evaluations, each keyed by the trial and by its own options."""
+    splits = [name for name in split.files if name != "train"]
+    stress = [name for name, path in split.files.items() if name != "train" and _has_stress(str(path))]
+    predict = {"splits": splits, "stress": stress}
+    tasks = [
+        Task("train", key=key),
+        # The batch size is left out of the key: batched and single predictions are the same.
+        Task("predict", key=digest([key, "predict", predict]), options={**predict, "batch_size": config.evaluation.batch_size}),
+    ]
+    references = {name: str(path) for name, path in dataset.references.items()}
+    for name in ("physics", "md", "speed"):
+        options = getattr(config.evaluation, name)
+        if options is not None:
+            full = {**options, "references": references}
+            tasks.append(Task(name, key=digest([key, name, options]), options=full))
+    return tasks
+
+
+def _labels(config: TrialConfig, split: Split) -> list[str]:
+    """Labels to train on: those asked for, stress only where it has a weight."""
+    asked = list(config.dataset.labels)
+    train = _frames(str(split.files["train"]))
+    if config.training.stress_weight > 0 and train.has_stress and "stress" not in asked:
+        asked.append("stress")
+    if config.training.stress_weight > 0 and not train.has_stress:
+        raise UserError(
+            f"training.stress_weight={config.training.stress_weight}, but {config.dataset.name} has no stress labels",
+            "Set training.stress_weight=0.",
+        )
+    return [label for label in asked if label != "stress" or config.training.stress_weight > 0]
+
+
+def _why_not(config: TrialConfig, labels: list[str]) -> str | None:
+    if "forces" not in labels and config.architecture.backend != "toy":
+        return "trains on energies and forces only: this adapter does not train without forces yet"
+    return None
+
+
+def _short(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _safe(text: str) -> str:
+    return "".join(c if c.isalnum() or c in "-_.+" else "_" for c in text)
+
+
+@lru_cache(maxsize=4)
+def _load(config: str) -> Dataset:
+    return datasets.load(DatasetConfig.model_validate_json(config))
+
+
+@lru_cache(maxsize=64)
+def _has_stress(path: str) -> bool:
+    return _frames(path).has_stress
+
+
+def _frames(path: str) -> Frames:
+    return Frames.load(path)
+
+
+def estimate_seconds(records: Sequence[dict[str, Any]], trial: Trial) -> float | None:
+    """Seconds a trial will take, from finished ones of the same architecture and size: time per training step.
+
+    Returns None where there is none to learn from.
+    """
+    rates = [
+        record["training"]["wall_seconds"] / record["training"]["steps"]
+        for record in records
+        if record["status"] == "done"
+        and record["identifiers"]["architecture"] == trial.config.architecture.name
+        and record["identifiers"]["size"] == trial.config.size
+        and record["training"].get("steps")
+    ]
+    budget, training = trial.config.budget, trial.config.training
+    steps = budget.steps
+    if steps is None and budget.epochs is not None:
+        steps = budget.epochs * -(-trial.config.dataset.n_train // training.batch_size)
+    if not rates or steps is None:
+        return budget.seconds
+    return float(np.median(rates) * steps)

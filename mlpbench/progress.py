@@ -1,0 +1,117 @@
+"""What a person sees while trials run: one line a trial, moving on a terminal, still in a log."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import pandas as pd
+
+from mlpbench import store
+from mlpbench.plan import Trial
+
+_REFRESH_SECONDS = 0.5
+
+
+def announce(trials: Sequence[Trial]) -> None:
+    """Say how many trials there are, how many are done already, and where results will lie."""
+    states = Counter(store.state(trial) for trial in trials)
+    parts = [f"{count} {name}" for name, count in states.items()]
+    roots = sorted({str(_short(trial.study_root)) for trial in trials})
+    print(f"{len(trials)} trial{'s' * (len(trials) != 1)}: {', '.join(parts)}; results in {', '.join(roots)}", flush=True)
+
+
+class Progress:
+    """The line of one running trial.
+
+    Args:
+        trial: the trial.
+        number: its place among the command's trials, from 1.
+        total: how many there are.
+    """
+
+    def __init__(self, trial: Trial, number: int, total: int) -> None:
+        self.trial = trial
+        self.head = f"[{number}/{total}] {trial.name}"
+        self.live = sys.stdout.isatty()
+        self._last = 0.0
+        self._start = time.monotonic()
+
+    def __enter__(self) -> Self:
+        todo = store.outstanding(self.trial)
+        if todo and not self.live and self.trial.skip is None:
+            print(f"{self.head}: {', '.join(task.name for task in todo)}", flush=True)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if kind is not None and self.live:
+            print(flush=True)
+
+    def event(self, event: dict[str, Any]) -> None:
+        """Show an event of the worker, on a terminal at most twice a second."""
+        if not self.live or time.monotonic() - self._last < _REFRESH_SECONDS:
+            return
+        self._last = time.monotonic()
+        text = _describe(event, self.trial.config.budget.epochs)
+        if text:
+            print(f"\r\x1b[2K{self.head}: {text}", end="", flush=True)
+
+    def done(self, record: dict[str, Any]) -> None:
+        """The line that stays: status, the errors on the first test split, the time it took."""
+        seconds = time.monotonic() - self._start
+        cached = seconds < 1.0 and record["status"] == "done" and record["training"].get("wall_seconds", 0) > 1.0
+        text = record["status"] if not record["reason"] else f"{record['status']}: {record['reason']}"
+        shown = "cached" if cached else f"{seconds:.0f} s"
+        print(f"{'\r\x1b[2K' if self.live else ''}{self.head}: {text}{_headline(record)} ({shown})", flush=True)
+
+
+def summary(trials: pd.DataFrame, names: Sequence[str], root: Path) -> str:
+    """What came of the trials ``names`` of a study, and the commands that look at it."""
+    rows = trials[trials["trial"].isin(list(names))]
+    counts = ", ".join(f"{count} {status}" for status, count in rows["status"].value_counts().items())
+    lines = [f"{counts or 'no records'} in {_short(root)}"]
+    bad = rows[~rows["status"].isin(["done", "skipped"])]
+    lines += [f"  {row.trial}: {row.status}: {row.reason}" for row in bad.itertuples()]
+    lines += [f"tables: {_short(root)}/trials.csv, metrics.csv    next: mlpbench table {root.name}, mlpbench report {root.name}"]
+    return "\n".join(lines)
+
+
+def _describe(event: dict[str, Any], epochs: int | None) -> str:
+    kind = event.get("event")
+    if kind == "epoch":
+        of = f"/{epochs}" if epochs else ""
+        force = event.get("valid_force_mae")
+        valid = "" if force is None else f", valid F MAE {1e3 * force:.1f} meV/Å"
+        left = ""
+        if epochs and event["epoch"]:
+            left = f", about {event['seconds'] / event['epoch'] * (epochs - event['epoch']):.0f} s left"
+        return f"epoch {event['epoch']}{of}{valid}, {event['seconds']:.0f} s{left}"
+    if kind == "task":
+        return f"{event['task']} ..."
+    if kind == "progress":
+        return str(event.get("text", ""))
+    return ""
+
+
+def _headline(record: dict[str, Any]) -> str:
+    split = record["split"].get("in_distribution") or ""
+    values = {row["metric"]: row for row in record["metrics"] if row["split"] == split}
+    parts = [
+        f"{name} {values[key]['value']:.3g} {values[key]['unit']}"
+        for name, key in (("E", "energy_mae"), ("F", "force_mae"))
+        if key in values
+    ]
+    return f"; {split}: {', '.join(parts)}" if parts else ""
+
+
+def _short(path: Path) -> Path:
+    """Relative to here where that is shorter to read."""
+    try:
+        return path.relative_to(Path.cwd())
+    except ValueError:
+        return path

@@ -1,0 +1,55 @@
+"""Where a result came from: versions, commit, command."""
+
+from __future__ import annotations
+
+import platform
+import shlex
+import subprocess
+import sys
+from datetime import UTC, datetime
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import mlpbench
+
+CORE_PACKAGES = ("hydra-core", "numpy", "scipy", "pandas", "ase")
+
+
+def now() -> str:
+    """The time, UTC, ISO 8601 to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def command() -> str:
+    """The command line of this process as a user would type it."""
+    return shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
+
+
+@cache
+def core() -> dict[str, Any]:
+    """mlpbench's version, its commit and whether the checkout was changed (None: not a checkout), Python, packages."""
+    commit, dirty = _git()
+    return {
+        "mlpbench": mlpbench.__version__,
+        "commit": commit,
+        "dirty": dirty,
+        "python": platform.python_version(),
+        "packages": {name: metadata.version(name) for name in CORE_PACKAGES},
+    }
+
+
+def _git() -> tuple[str | None, bool | None]:
+    """Commit and dirty flag of the checkout this package runs from."""
+    root = Path(__file__).parents[1]
+    if not (root / ".git").exists():
+        return None, None  # installed from a wheel: the version says it all
+    try:
+        head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=root, capture_output=True, text=True, check=True)
+        status = subprocess.run(
+            ["git", "status", "--porcelain", "--untracked-files=no"], cwd=root, capture_output=True, text=True, check=True
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None, None  # no git on this machine
+    return head.stdout.strip(), bool(status.stdout.strip())

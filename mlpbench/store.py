@@ -1,0 +1,65 @@
+"""What lies in a trial's folder, and whether it still holds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Literal
+
+from filelock import FileLock, Timeout
+
+from mlpbench.errors import UserError
+from mlpbench.plan import Trial
+from mlpbench.protocol import CHECKPOINT, ProtocolError, Result, Task
+from mlpbench.records import RECORD
+
+State = Literal["cached", "partly done", "to resume", "new"]
+
+
+def finished(directory: Path, task: Task) -> Result | None:
+    """The result of ``task`` if it is there, ``done`` or ``skipped``, and was made for the same key."""
+    try:
+        result = Result.read(directory, task.name)
+    except (FileNotFoundError, ProtocolError):
+        return None  # never run, or written by another version: it is done again
+    return result if result.key == task.key and result.status in ("done", "skipped") else None
+
+
+def outstanding(trial: Trial) -> list[Task]:
+    """The tasks that still have to be done, in order. A trial whose training is not done starts there."""
+    if finished(trial.directory, trial.tasks[0]) is None:
+        return list(trial.tasks)
+    return [task for task in trial.tasks if finished(trial.directory, task) is None]
+
+
+def state(trial: Trial) -> State:
+    """What running this trial would find."""
+    todo = outstanding(trial)
+    if not todo and (trial.directory / RECORD).is_file():
+        return "cached"
+    if len(todo) < len(trial.tasks):
+        return "partly done"
+    checkpoints = trial.directory / CHECKPOINT
+    return "to resume" if checkpoints.is_dir() and any(checkpoints.iterdir()) else "new"
+
+
+@contextmanager
+def locked(trial: Trial) -> Iterator[None]:
+    """Hold the trial's folder for one process.
+
+    Raises:
+        UserError: another process holds it.
+    """
+    trial.directory.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(trial.directory / ".lock", timeout=0)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise UserError(
+            f"another process is running the trial {trial.name}", "Wait for it, or end it, then run this again."
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()
