@@ -164,6 +164,9 @@ class EventLog:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        if path.exists() and not path.read_bytes().endswith(b"\n"):
+            with open(path, "a", encoding="utf-8") as stream:
+                stream.write("\n")  # a worker was killed in mid-line; what follows must not hang on its half event
 
     def write(self, event: str, **values: Any) -> None:
         """Append one event with the time (seconds since 1970) at which it happened."""

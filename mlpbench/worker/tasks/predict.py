@@ -13,7 +13,7 @@ from mlpbench.worker.adapter import Adapter
 
 
 def run(adapter: Adapter, options: dict[str, Any], events: EventLog) -> dict[str, Any]:
-    """Options: ``splits`` (names), ``batch_size`` (frames), ``stress`` (names of splits to predict stress on).
+    """Options: ``splits`` (names), ``batch_size`` (frames), ``stress`` (names of splits to predict stress on), ``output`` (file).
 
     Writes ``predictions.npz`` with arrays ``<split>.energy`` (F,) eV without baseline, ``<split>.forces`` (A, 3) eV/Å,
     and ``<split>.stress`` (F, 6) eV/Å³.
@@ -28,8 +28,9 @@ def run(adapter: Adapter, options: dict[str, Any], events: EventLog) -> dict[str
         if prediction.stress is not None:
             arrays[f"{split}.stress"] = prediction.stress
         events.write("predicted", split=split, frames=len(frames))
-    part = adapter.directory / f".{PREDICTIONS}.part"
+    output = options.get("output", PREDICTIONS)
+    part = adapter.directory / f".{output}.part"
     with open(part, "wb") as stream:
         np.savez(stream, **arrays)  # type: ignore[arg-type]  # its stub takes **kwds for allow_pickle
-    os.replace(part, adapter.directory / PREDICTIONS)
+    os.replace(part, adapter.directory / output)
     return {"splits": list(options["splits"])}

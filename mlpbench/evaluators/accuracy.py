@@ -1,0 +1,149 @@
+"""Accuracy on every split, from raw predictions: values with frame-level block-bootstrap intervals."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mlpbench.evaluators import Context, Row
+from mlpbench.frames import Float, Frames
+from mlpbench.metrics import metric
+from mlpbench.metrics.accuracy import MEV, STRESS_TO_GPA, elements, energy_errors, force_angles
+from mlpbench.protocol import PREDICTIONS
+from mlpbench.statistics.bootstrap import (
+    Interval,
+    Statistic,
+    block_interval,
+    mean,
+    one_minus_ratio,
+    r_squared,
+    ratio,
+    root_mean,
+    root_ratio,
+)
+
+
+def score(directory: Path, values: dict[str, Any], context: Context) -> list[Row]:
+    """Rows for every split in ``predictions.npz``.
+
+    Args:
+        directory: the trial's folder.
+        values: the ``predict`` task's result (``splits``).
+        context: reference frames of each split.
+
+    Raises:
+        ValueError: predictions of another shape than the reference, or not finite.
+    """
+    rows: list[Row] = []
+    with np.load(directory / PREDICTIONS, allow_pickle=False) as arrays:
+        for split in values["splits"]:
+            stress = arrays[f"{split}.stress"] if f"{split}.stress" in arrays else None
+            rows += score_split(split, context.frames[split], arrays[f"{split}.energy"], arrays[f"{split}.forces"], stress)
+    return rows
+
+
+def score_split(split: str, frames: Frames, energy: Float, forces: Float, stress: Float | None = None) -> list[Row]:
+    """Every accuracy metric of one split for which it has labels.
+
+    Args:
+        split: name of the split.
+        frames: reference, with baseline.
+        energy: (F,) eV, predicted, without the baseline.
+        forces: (A, 3) eV/Å, predicted.
+        stress: (F, 6) eV/Å³, predicted, or None.
+
+    Raises:
+        ValueError: shapes that do not match, or predictions that are not finite.
+    """
+    _check(split, frames, energy, forces)
+    rows: list[Row] = []
+    labelled = np.isfinite(frames.energy)
+    if labelled.any():
+        rows += _energy_rows(split, frames, energy, labelled)
+    if frames.has_forces:
+        rows += _force_rows(split, frames, forces)
+    if stress is not None and frames.has_stress:
+        error = np.abs(stress - frames.stress).mean(axis=1) * STRESS_TO_GPA
+        rows.append(_row(split, "stress_mae", block_interval(error, frames.group, mean)))
+    return rows
+
+
+def _energy_rows(split: str, frames: Frames, predicted: Float, labelled: Any) -> list[Row]:
+    errors = {name: values[labelled] for name, values in energy_errors(predicted, frames).items()}
+    group = frames.group[labelled]
+    total, per_atom = errors["total"] * MEV, errors["per_atom"] * MEV
+    columns: dict[str, tuple[Float, Statistic]] = {
+        "energy_mae": (np.abs(per_atom), mean),
+        "energy_rmse": (per_atom**2, root_mean),
+        "energy_mae_total": (np.abs(total), mean),
+        "energy_rmse_total": (total**2, root_mean),
+    }
+    reference = errors["reference"] * MEV
+    if np.ptp(reference) > 0:
+        columns["energy_r2"] = (np.stack([per_atom, reference], axis=1), r_squared)
+    with np.errstate(divide="ignore", invalid="ignore"):  # a resample may hold one frame only: its R² has no bound
+        return [_row(split, name, block_interval(array, group, how)) for name, (array, how) in columns.items()]
+
+
+def _force_rows(split: str, frames: Frames, predicted: Float) -> list[Row]:
+    error = (predicted - frames.forces) * MEV
+    reference = frames.forces * MEV
+    count = 3.0 * frames.n_atoms
+    absolute, square = _per_frame(frames, np.abs(error).sum(axis=1)), _per_frame(frames, (error**2).sum(axis=1))
+    columns: dict[str, tuple[Float, Statistic]] = {
+        "force_mae": (np.stack([absolute, count], axis=1), ratio),
+        "force_rmse": (np.stack([square, count], axis=1), root_ratio),
+        "force_r2": (np.stack([square, _per_frame(frames, (reference**2).sum(axis=1))], axis=1), one_minus_ratio),
+    }
+    angles = force_angles(predicted, frames.forces)
+    usable = np.isfinite(angles)
+    per_frame_angles = np.stack(
+        [_per_frame(frames, np.where(usable, angles, 0.0)), _per_frame(frames, usable.astype(float))], axis=1
+    )
+    if usable.any():
+        columns["force_angle"] = (per_frame_angles, ratio)
+    for number, symbol in elements(frames.numbers):
+        mine = (frames.numbers == number).astype(float)
+        summed, atoms = _per_frame(frames, np.abs(error).sum(axis=1) * mine), _per_frame(frames, mine)
+        columns[f"force_mae_{symbol}"] = (np.stack([summed, 3 * atoms], axis=1), ratio)
+    rows = []
+    for name, (array, how) in columns.items():
+        # A resample may hold none of a rare element's frames, so those that have none are left out of the drawing.
+        kept = array[:, 1] > 0 if how in (ratio, root_ratio) else np.ones(len(array), bool)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            rows.append(_row(split, name, block_interval(array[kept], frames.group[kept], how)))
+    flat = np.abs(error).ravel()
+    points = {"force_p95": np.percentile(flat, 95), "force_p99": np.percentile(flat, 99), "force_max": flat.max()}
+    return rows + [_point(split, name, float(value), len(frames)) for name, value in points.items()]
+
+
+def _per_frame(frames: Frames, per_atom: Float) -> Float:
+    """(F,) sums of (A,) values."""
+    return np.asarray(np.add.reduceat(per_atom, frames.offsets[:-1]), dtype=np.float64)
+
+
+def _check(split: str, frames: Frames, energy: Float, forces: Float) -> None:
+    if energy.shape != (len(frames),) or forces.shape != frames.forces.shape:
+        raise ValueError(
+            f"{split}: predicted energies {energy.shape} and forces {forces.shape}, "
+            f"expected {(len(frames),)} and {frames.forces.shape}"
+        )
+    if not (np.isfinite(energy).all() and np.isfinite(forces).all()):
+        bad = int((~np.isfinite(energy)).sum() + (~np.isfinite(forces)).any(axis=1).sum())
+        raise ValueError(f"{split}: {bad} predicted energies or atoms' forces are not finite; the training has diverged")
+
+
+def _row(split: str, name: str, interval: Interval) -> Row:
+    def bound(value: float) -> float | None:
+        return value if np.isfinite(value) else None
+
+    return {
+        "split": split, "metric": name, "value": interval.value, "unit": metric(name).unit,
+        "lower": bound(interval.lower), "upper": bound(interval.upper), "n": interval.n,
+    }  # fmt: skip
+
+
+def _point(split: str, name: str, value: float, n: int) -> Row:
+    return {"split": split, "metric": name, "value": value, "unit": metric(name).unit, "lower": None, "upper": None, "n": n}
