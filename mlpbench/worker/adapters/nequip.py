@@ -1,0 +1,221 @@
+"""NequIP (https://github.com/mir-group/nequip): its own model, loss, data module and Lightning training."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+from ase.calculators.calculator import Calculator
+from ase.stress import full_3x3_to_voigt_6_stress
+from hydra.utils import get_method, instantiate
+from nequip.data import AtomicDataDict, from_ase
+from nequip.integrations.ase import NequIPCalculator
+from nequip.integrations.utils import basic_transforms
+from nequip.model import ModelFromCheckpoint
+from nequip.utils.global_state import set_global_state
+
+from mlpbench.frames import Frames
+from mlpbench.protocol import EventLog, Request
+from mlpbench.worker.adapter import Adapter, Potential, Prediction, TrainOutcome
+from mlpbench.worker.adapters._nequip_config import (
+    BEST,
+    LAST,
+    TRAIN_FILE,
+    VALID_FILE,
+    build_config,
+    loss_config,
+    loss_scale,
+    merged,
+    placed,
+    target_atoms,
+    upper_triangle,
+    used_labels,
+    write_frames,
+)
+from mlpbench.worker.adapters._nequip_training import Progress, fit, quiet
+
+MODEL = "sole_model"  # NequIP's name for the one model of a training module
+HEADER = """# NequIP's configuration of this training. Energies in the .xyz files are without the baseline.
+# Repeat it with the package alone, from this folder:
+#   {command}
+"""
+
+
+class NequIPPotential(Potential):
+    """A NequIP model, run eagerly.
+
+    Args:
+        model: NequIP's ``GraphModel`` with the weights of the best epoch.
+        device: where it runs.
+        labels: what the training used; losses and metrics are made of the same.
+    """
+
+    def __init__(self, model: Any, device: str, labels: list[str]) -> None:
+        self.model = model.to(device).eval()
+        self.device = device
+        self.labels = labels
+        self.n_parameters = sum(p.numel() for p in model.parameters() if p.requires_grad)
+        self.type_names = self.model.metadata["type_names"].split(" ")
+        self._transforms = self._make_transforms("matscipy")
+
+    def predict(self, frames: Frames, batch_size: int, stress: bool = False) -> Prediction:
+        """See :meth:`Potential.predict`. The stress of a frame without a volume is NaN."""
+        energy, forces, stresses = [], [], []
+        for start in range(0, len(frames), batch_size):
+            out = self._run(self._batch(frames.select(slice(start, start + batch_size))))
+            energy.append(_numpy(out[AtomicDataDict.TOTAL_ENERGY_KEY]).reshape(-1))
+            forces.append(_numpy(out[AtomicDataDict.FORCE_KEY]))
+            stresses.append(full_3x3_to_voigt_6_stress(_numpy(out[AtomicDataDict.STRESS_KEY]).reshape(-1, 3, 3)))
+        return Prediction(
+            np.concatenate(energy) if energy else np.zeros(0),
+            np.concatenate(forces) if forces else np.zeros((0, 3)),
+            (np.concatenate(stresses) if stresses else np.zeros((0, 6))) if stress else None,
+        )
+
+    def calculator(self) -> Calculator:
+        """NequIP's ASE calculator around the model as it is (its own loader from a checkpoint knows one dtype only)."""
+        return NequIPCalculator(self.model, self.device, transforms=self._make_transforms(self._fast_neighbours()))
+
+    def package_loss(self, frames: Frames, training: dict[str, Any]) -> float:
+        """NequIP's loss; see :meth:`Potential.package_loss`. Smaller than the common loss by the sum of the weights."""
+        labels = used_labels(self.labels, training, frames)
+        loss = instantiate(loss_config(labels, training), type_names=self.type_names).to(self.device)
+        batch = self._batch(frames, labels)
+        out = self._run(batch)
+        return float(loss(out, batch)["weighted_sum"])
+
+    def package_metrics(self, frames: Frames, batch_size: int) -> dict[str, float]:
+        """See :meth:`Potential.package_metrics`: NequIP's metrics manager, accumulated batch by batch in float64."""
+        labels = tuple(label for label in used_labels(self.labels, {}, frames) if label != "stress")
+        names = {"per_atom_energy_mae": "energy_mae", "total_energy_mae": "energy_mae_total"}
+        kind = "EnergyOnlyMetrics"
+        if "forces" in labels:
+            names["forces_mae"] = "force_mae"
+            kind = "EnergyForceMetrics"
+        manager = instantiate({"_target_": f"nequip.train.{kind}", "coeffs": dict.fromkeys(names)})
+        manager.to(self.device)
+        for start in range(0, len(frames), batch_size):
+            batch = self._batch(frames.select(slice(start, start + batch_size)), labels)
+            manager(self._run(batch), batch)
+        found = manager.compute()
+        return {ours: float(found[theirs]) for theirs, ours in names.items()}
+
+    def torchsim_model(self) -> Any:
+        """NequIP's torch-sim calculator around the eager model; its stress is NaN for a system without a volume."""
+        from nequip.integrations.torchsim import NequIPTorchSimCalc  # torch-sim takes seconds to import
+
+        return NequIPTorchSimCalc(
+            self.model, self.device, transforms=self._make_transforms(self._fast_neighbours())
+        )
+
+    def _make_transforms(self, backend: str) -> list[Any]:
+        metadata = self.model.metadata
+        identity = {name: name for name in self.type_names}
+        return basic_transforms(
+            metadata, float(metadata["r_max"]), self.type_names, identity, neighborlist_backend=backend
+        )
+
+    def _fast_neighbours(self) -> str:
+        """NequIP's neighbour list for the device: matscipy works on the CPU only, alchemiops is made for GPUs."""
+        return "matscipy" if self.device == "cpu" else "alchemiops"
+
+    def _batch(self, frames: Frames, labels: tuple[str, ...] = ()) -> dict[str, torch.Tensor]:
+        """NequIP's dictionary of ``frames``, with targets where ``labels`` are asked for, on the device."""
+        wanted = {"energy", "forces", "stress"} & set(labels)
+        unwanted = [name for name in ("energy", "forces", "stress") if name not in wanted]
+        graphs = []
+        for i, atoms in enumerate(target_atoms(frames)):
+            data = from_ase(atoms, exclude_keys=unwanted)
+            if "stress" in wanted:
+                data[AtomicDataDict.STRESS_KEY] = torch.as_tensor(upper_triangle(frames.stress[i])).reshape(1, 3, 3)
+            for transform in self._transforms:
+                data = transform(data)
+            graphs.append(data)
+        return AtomicDataDict.to_(AtomicDataDict.batched_from_list(graphs), self.device)
+
+    def _run(self, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        return AtomicDataDict.detach_(self.model(batch.copy()))
+
+
+def _numpy(tensor: torch.Tensor) -> Any:
+    return tensor.detach().to("cpu", torch.float64).numpy()
+
+
+class NequIPAdapter(Adapter):
+    """Trains as ``nequip-train`` does, in this process; resumes exactly from the last finished epoch."""
+
+    architectures = ("nequip",)
+    packages = ("nequip", "torch", "e3nn", "lightning", "torchmetrics", "matscipy", "torch-sim-atomistic")
+
+    def __init__(self, request: Request) -> None:
+        super().__init__(request)
+        torch.set_num_threads(request.threads)
+        set_global_state()  # float64 data, no TF32; NequIP builds no model without it
+        quiet()
+        self.best = self.checkpoints / f"{BEST}.ckpt"
+        self.last = self.checkpoints / f"{LAST}.ckpt"
+
+    def train(self, train: Frames, valid: Frames, events: EventLog) -> TrainOutcome:
+        """See :meth:`Adapter.train`."""
+        request = self.request
+        config = merged(build_config(request, train, valid), request.architecture.get("native") or {})
+        command = f"OMP_NUM_THREADS={request.threads} nequip-train -cn config"
+        labels = used_labels(request.labels, request.training, train)
+        self._write_native(config, command, train, valid, labels)
+        progress = Progress(events, request.budget, loss_scale(labels, request.training))
+        fit(placed(config, self.native, self.checkpoints), progress, self.last)
+        return TrainOutcome(
+            epochs=progress.epoch,
+            steps=progress.step,
+            best_epoch=progress.patience.best_epoch,
+            best_valid_loss=float(progress.patience.best),
+            stopped_by=progress.stopped_by() or "seconds",  # the package's timer may be some µs ahead of ours
+            resumed=progress.resumed,
+            resume_exact=True,
+            native_command=command,
+        )
+
+    def load(self, dtype: str | None = None) -> Potential:
+        """See :meth:`Adapter.load`."""
+        if not self.best.exists():
+            raise FileNotFoundError(f"no trained NequIP model: {self.best} does not exist")
+        model = ModelFromCheckpoint(str(self.best))[MODEL]
+        wanted = dtype or self.request.dtype
+        if model.metadata["model_dtype"] != wanted:
+            model = _in_dtype(model, self.best, wanted)
+        return NequIPPotential(model, self.request.device, self.request.labels)
+
+    def _write_native(
+        self, config: dict[str, Any], command: str, train: Frames, valid: Frames, labels: tuple[str, ...]
+    ) -> None:
+        self.native.mkdir(parents=True, exist_ok=True)
+        write_frames(self.native / TRAIN_FILE, train, labels)
+        write_frames(self.native / VALID_FILE, valid, labels)
+        plain = json.loads(json.dumps(config))  # lists that stand in two places would become YAML anchors
+        text = HEADER.format(command=command) + yaml.safe_dump(plain, sort_keys=False, allow_unicode=True)
+        part = self.native / ".config.part"
+        part.write_text(text, encoding="utf-8")
+        os.replace(part, self.native / "config.yaml")
+
+
+def _in_dtype(model: Any, checkpoint: Path, dtype: str) -> Any:
+    """The same weights in a model built anew in ``dtype``.
+
+    Casting the model would keep constants (Wigner 3j symbols ...) rounded to the old precision; built anew, they are
+    exact, and only what was learnt is carried over.
+    """
+    found = torch.load(checkpoint, map_location="cpu", weights_only=False)
+    config = {**found["hyper_parameters"]["model"], "model_dtype": dtype}
+    other = get_method(config.pop("_target_"))(**config)
+    learnt = dict(model.named_parameters())
+    with torch.no_grad():
+        for name, parameter in other.named_parameters():
+            parameter.copy_(learnt.pop(name))
+    if learnt:
+        raise ValueError(f"weights without a place in the model: {', '.join(learnt)}")
+    return other
