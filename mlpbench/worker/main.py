@@ -15,6 +15,7 @@ from typing import Any
 
 from mlpbench.protocol import EVENTS, HELLO, REQUEST, VERSION, EventLog, Request, Result, Status, Task, write_json
 from mlpbench.worker.adapter import Adapter
+from mlpbench.worker.parent import die_with_parent
 from mlpbench.worker.tasks import Skip, find_task
 
 
@@ -23,6 +24,7 @@ def main(arguments: list[str]) -> int:
     if len(arguments) != 1:
         print("usage: bootstrap.py FOLDER   (a trial's folder, with its request.json)", file=sys.stderr)
         return 3
+    die_with_parent()
     directory = Path(arguments[0])
     request = Request.read(directory / REQUEST)
     events = EventLog(directory / EVENTS)
@@ -37,6 +39,8 @@ def main(arguments: list[str]) -> int:
         events.write("result", task=task.name, status=result.status, reason=result.reason)
         if task.name == "train" and result.status != "done":
             break  # without a checkpoint nothing after it can be done
+        if result.status == "interrupted":
+            break  # the user wants it to end, not to go on with the next task
     return 0
 
 
@@ -118,6 +122,12 @@ def hello(adapter: type[Adapter], request: Request) -> dict[str, Any]:
 
 def peak_memory_mb() -> float:
     """Largest resident memory of this process so far (10⁶ bytes)."""
+    if sys.platform == "linux":
+        # getrusage starts from the size of the process that started this one; this counts from exec.
+        status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
+        found = [line for line in status.splitlines() if line.startswith("VmHWM:")]
+        if found:
+            return int(found[0].split()[1]) * 1024 / 1e6
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak * (1 if sys.platform == "darwin" else 1024) / 1e6  # kilobytes on Linux, bytes on macOS
 

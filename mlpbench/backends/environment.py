@@ -1,0 +1,213 @@
+"""The environment of each backend: the one that was built, or an interpreter that exists already."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from mlpbench.backends.build import build
+from mlpbench.backends.locks import (
+    COMPLETE,
+    Environment,
+    built_folder,
+    built_lock,
+    home,
+    interpreter,
+    is_complete,
+    read_requirements,
+    versions_lock,
+)
+from mlpbench.backends.probe import Installed, clashes, normalise, probe
+from mlpbench.backends.schema import BackendConfig
+from mlpbench.errors import UserError
+
+__all__ = ["Environment", "Need", "State", "build", "check", "environments", "needs", "remove", "resolve"]
+
+MINIMUM_PYTHON = (3, 12)  # the worker is written in it
+
+
+@dataclass(frozen=True)
+class Need:
+    """A package the backend asks for by name: ``version`` is the one it was tried with."""
+
+    name: str
+    version: str | None
+    optional: bool
+
+
+@dataclass(frozen=True)
+class State:
+    """A row of ``mlpbench env list``.
+
+    Attributes:
+        name: the backend's name; for a folder no backend uses, the folder's.
+        state: ``built``, ``adopted``, ``missing``, ``half-built``, ``broken`` or ``unused``.
+        path: folder of a built environment, interpreter of an adopted one.
+        detail: versions, or what is wrong and what mends it.
+    """
+
+    name: str
+    state: str
+    path: Path
+    detail: str
+
+
+def resolve(backend: BackendConfig, home_folder: Path | None = None) -> Environment:
+    """The environment to run ``backend`` in: ``python`` of its configuration, else of ``MLPBENCH_<NAME>_PYTHON``, else built.
+
+    Raises:
+        UserError: it was not built (names the command), or the adopted interpreter cannot be used (names the reason).
+    """
+    adopted, source = adopted_python(backend)
+    pythonpath = _pythonpath(backend)
+    if adopted is not None:
+        try:
+            return _adopt(backend, adopted, pythonpath, home_folder)
+        except UserError as error:
+            raise UserError(f"{source}: {error.message}", error.hint) from error
+    folder = built_folder(backend, home_folder)
+    if not is_complete(folder) or not interpreter(folder).exists():
+        what = (
+            "is not built yet"
+            if not folder.exists()
+            else "was not built to its end, or has lost its interpreter"
+        )
+        raise UserError(
+            f"the environment of backend '{backend.name}' {what}", f"Run: mlpbench env build {backend.name}"
+        )
+    if pythonpath:  # folders put first change what is found: hold the whole to the checks of an adopted one
+        return _adopt(backend, interpreter(folder), pythonpath, home_folder)
+    return Environment(backend.name, interpreter(folder), (), built_lock(backend), False)
+
+
+def adopted_python(backend: BackendConfig) -> tuple[Path | None, str]:
+    """The interpreter the user names for ``backend``, and where it was named; None if there is none."""
+    if backend.python:
+        return _absolute(backend.python), f"backend.{backend.name}.python"
+    variable = f"MLPBENCH_{backend.name.upper().replace('-', '_')}_PYTHON"
+    named = os.environ.get(variable)
+    return (_absolute(named), variable) if named else (None, "")
+
+
+def needs(backend: BackendConfig) -> list[Need]:
+    """What the backend asks for by name: the ``.in`` file beside its pins (``# optional`` marks what may be missing).
+
+    Without such a file, every pin.
+
+    Raises:
+        UserError: the requirements file cannot be read.
+    """
+    path = backend.requirements_path()
+    if path is None:
+        return []
+    source = path.with_suffix(".in")
+    optional: set[str] = set()
+    if source.is_file():
+        marked = [line for line in source.read_text(encoding="utf-8").splitlines() if "# optional" in line]
+        optional = {line.split("#")[0].strip() for line in marked}
+    found = []
+    for line in read_requirements(source if source.is_file() else path):
+        name, _, version = line.partition("==")
+        found.append(
+            Need(
+                normalise(name.split("[")[0].strip()), version.split(";")[0].strip() or None, line in optional
+            )
+        )
+    return found
+
+
+def check(backend: BackendConfig, installed: Installed) -> tuple[list[str], list[str]]:
+    """Hold what an interpreter finds against what the backend asks for.
+
+    Returns:
+        Errors (it cannot work) and notes (it differs from what was tried).
+    """
+    errors: list[str] = []
+    notes: list[str] = []
+    if tuple(int(part) for part in installed.python.split(".")[:2]) < MINIMUM_PYTHON:
+        errors.append(f"Python {installed.python} is too old, 3.12 or later is needed")
+    present = []
+    wanted = needs(backend)
+    for need in wanted:
+        have = installed.versions.get(need.name)
+        if have is None:
+            (notes if need.optional else errors).append(f"{need.name} is not installed")
+            continue
+        present.append(need.name)
+        if need.version is not None and have.split("+")[0] != need.version.split("+")[0]:
+            notes.append(f"{need.name} {have} differs from {need.version}, with which mlpbench was tried")
+    if any(need.name == "torch" and not need.optional for need in wanted) and not installed.torch:
+        errors.append("torch cannot be found")
+    for package in ("numpy", "ase"):
+        if package not in installed.distributions:
+            errors.append(f"{package}, which the worker imports, is not installed")
+    return sorted({*errors, *clashes(installed, present)}), notes
+
+
+def environments(backends: Iterable[BackendConfig], home_folder: Path | None = None) -> list[State]:
+    """One row for each backend, then one for each folder that no backend uses."""
+    rows, used = [], set()
+    for backend in backends:
+        adopted, _ = adopted_python(backend)
+        if adopted is None and backend.requirements is not None:
+            used.add(built_folder(backend, home_folder))
+        rows.append(_state(backend, adopted, home_folder))
+    folder = home(home_folder) / "envs"
+    for path in sorted(folder.glob("*")) if folder.is_dir() else []:
+        if path.is_dir() and path not in used:
+            rows.append(State(path.name, "unused", path, "no backend uses it; mlpbench env remove --unused"))
+    return rows
+
+
+def remove(path: Path) -> None:
+    """Remove a built environment; its mark goes first, so that a removal cut short leaves nothing that looks good."""
+    (path / COMPLETE).unlink(missing_ok=True)
+    shutil.rmtree(path)
+
+
+def _state(backend: BackendConfig, adopted: Path | None, home_folder: Path | None) -> State:
+    if adopted is None and backend.requirements is None:
+        return State(
+            backend.name, "missing", Path(), f"adopt one: backend.{backend.name}.python=/path/to/python"
+        )
+    path = adopted if adopted is not None else built_folder(backend, home_folder)
+    try:
+        environment = resolve(backend, home_folder)
+        installed = probe(environment.python, environment.pythonpath, home_folder)
+    except UserError as error:
+        state = "broken" if adopted is not None else "half-built" if path.exists() else "missing"
+        detail = error.hint if state == "missing" and error.hint else str(error).replace("\n ", ";")
+        return State(backend.name, state, path, detail)
+    found = [f"{need.name} {installed.versions.get(need.name, 'missing')}" for need in needs(backend)]
+    return State(backend.name, "adopted" if adopted is not None else "built", path, ", ".join(found))
+
+
+def _adopt(
+    backend: BackendConfig, python: Path, pythonpath: tuple[str, ...], home_folder: Path | None
+) -> Environment:
+    for folder in pythonpath:
+        if not Path(folder).is_dir():
+            raise UserError(f"backend.{backend.name}.pythonpath names {folder}, which is no folder")
+    installed = probe(python, pythonpath, home_folder)
+    errors, _ = check(backend, installed)
+    if errors:
+        raise UserError(
+            f"{python} cannot run backend '{backend.name}': {'; '.join(errors)}",
+            f"Install what is missing there, or put a folder that has it first: "
+            f"backend.{backend.name}.pythonpath=[/path/to/folder] (see: mlpbench env check {backend.name})",
+        )
+    return Environment(
+        backend.name, python, pythonpath, versions_lock(installed.python, installed.versions), True
+    )
+
+
+def _pythonpath(backend: BackendConfig) -> tuple[str, ...]:
+    return tuple(str(_absolute(folder)) for folder in backend.pythonpath)
+
+
+def _absolute(path: str) -> Path:
+    """Absolute, with symbolic links kept: the link in a virtual environment is what makes it one."""
+    return Path(os.path.abspath(Path(path).expanduser()))

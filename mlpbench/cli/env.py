@@ -1,0 +1,135 @@
+"""``mlpbench env``: build, list, check and remove the environments of the backends."""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sys
+from pathlib import Path
+
+from mlpbench.backends.schema import BackendConfig
+from mlpbench.errors import EXIT_DONE, EXIT_FAILED, UserError, close_match
+
+HELP = "build, list, check and remove the environments of the backends"
+
+
+def register(parser: argparse.ArgumentParser) -> None:
+    """Add the subcommands of this command."""
+    parser.epilog = (
+        "example:\n  mlpbench env build mace nequip\n  mlpbench env list\n\n"
+        "Environments lie in $MLPBENCH_HOME/envs (default ~/.cache/mlpbench/envs). To use an interpreter that exists\n"
+        "already: backend.mace.python=/path/to/python, or the variable MLPBENCH_MACE_PYTHON."
+    )
+    actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
+
+    def action(name: str, text: str, example: str) -> argparse.ArgumentParser:
+        return actions.add_parser(
+            name,
+            help=text,
+            description=text,
+            epilog=f"example:\n  {example}",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+
+    build = action("build", "build environments with uv", "mlpbench env build mace nequip")
+    build.add_argument("names", metavar="NAME", nargs="*", help="backends, as in conf/backend")
+    build.add_argument("--all", action="store_true", help="every backend that has a requirements file")
+    build.add_argument("--wheels", metavar="DIR", type=Path, help="a folder of wheels to take packages from")
+    build.add_argument("--offline", action="store_true", help="use no network: uv's cache, or --wheels alone")
+    build.add_argument("--rebuild", action="store_true", help="build anew what is built already")
+    action("list", "what is built, adopted, missing or unused", "mlpbench env list")
+    check = action("check", "import the packages inside; print versions and device", "mlpbench env check mace")
+    check.add_argument("name", metavar="NAME", help="a backend")
+    check.add_argument("overrides", metavar="KEY=VALUE", nargs="*", help="such as backend.mace.python=PATH")
+    remove = action("remove", "remove built environments", "mlpbench env remove --unused")
+    remove.add_argument("name", metavar="NAME", nargs="?", help="a backend")
+    remove.add_argument("--unused", action="store_true", help="those that no backend uses, half-built ones too")
+
+
+def execute(arguments: argparse.Namespace) -> int:
+    """Do what was asked.
+
+    Raises:
+        UserError: an unknown backend, or what building and checking raise.
+    """
+    action = {"build": _build, "list": _list, "check": _check, "remove": _remove}[arguments.action]
+    return action(arguments)
+
+
+def _build(arguments: argparse.Namespace) -> int:
+    from mlpbench.backends.environment import adopted_python, build
+
+    backends = _backends()
+    if bool(arguments.names) == arguments.all:
+        raise UserError("say which to build: names, or --all", f"Known: {', '.join(sorted(backends))}")
+    wanted = [b for b in backends.values() if b.requirements is not None] if arguments.all else []
+    for backend in wanted or [_named(name, backends) for name in arguments.names]:
+        adopted, source = adopted_python(backend)
+        if adopted is not None:
+            _say(f"{backend.name}: note that {source} names {adopted}, which is used instead of what is built")
+        build(
+            backend,
+            wheels=arguments.wheels,
+            offline=arguments.offline,
+            rebuild=arguments.rebuild,
+            progress=_say,
+        )
+    return EXIT_DONE
+
+
+def _list(arguments: argparse.Namespace) -> int:
+    from mlpbench.backends.environment import environments
+
+    rows = [(row.name, row.state, str(row.path), row.detail) for row in environments(_backends().values())]
+    widths = [max(len(row[i]) for row in [*rows, ("BACKEND", "STATE", "", "")]) for i in range(2)]
+    print(f"{'BACKEND':<{widths[0]}}  {'STATE':<{widths[1]}}  WHERE AND WHAT")
+    for name, state, path, detail in rows:
+        print(f"{name:<{widths[0]}}  {state:<{widths[1]}}  {path}\n{'':<{sum(widths) + 4}}{detail}")
+    return EXIT_DONE
+
+
+def _check(arguments: argparse.Namespace) -> int:
+    from mlpbench.backends.check import check_inside
+    from mlpbench.backends.environment import resolve
+
+    backend = _named(arguments.name, _backends(arguments.overrides))
+    report = check_inside(backend, resolve(backend))
+    print("\n".join(report.lines))
+    return EXIT_DONE if report.works else EXIT_FAILED
+
+
+def _remove(arguments: argparse.Namespace) -> int:
+    from mlpbench.backends.environment import environments, remove
+    from mlpbench.backends.locks import home
+
+    if bool(arguments.name) == arguments.unused:
+        raise UserError("say which to remove: a backend's name, or --unused")
+    backends = _backends()
+    if arguments.unused:
+        paths = [row.path for row in environments(backends.values()) if row.state in ("unused", "half-built")]
+    else:
+        name = _named(arguments.name, backends).name
+        paths = [path for path in sorted((home() / "envs").glob(f"{name}-*")) if path.is_dir()]
+    for path in paths:
+        remove(path)
+        _say(f"removed {path}")
+    if not paths:
+        _say("nothing to remove")
+    return EXIT_DONE
+
+
+def _backends(overrides: list[str] | None = None) -> dict[str, BackendConfig]:
+    from mlpbench.config import load_backends
+
+    return load_backends(overrides or [])
+
+
+def _named(name: str, backends: dict[str, BackendConfig]) -> BackendConfig:
+    if name not in backends:
+        raise UserError(f"there is no backend '{name}'", close_match(name, backends))
+    return backends[name]
+
+
+def _say(line: str) -> None:
+    width = shutil.get_terminal_size().columns
+    print(line[: width - 1] if sys.stderr.isatty() else line, file=sys.stderr, flush=True)
