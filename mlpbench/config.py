@@ -278,7 +278,7 @@ def validate(config: DictConfig) -> TrialConfig:
     try:
         plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
-        raise UserError(str(error).splitlines()[0], f"Set it: mlpbench run {error.full_key}=VALUE") from error
+        raise UserError(f"{error.full_key} is not set", f"Set it: mlpbench run {error.full_key}=VALUE") from error
     assert isinstance(plain, dict)
     plain = {key: value for key, value in plain.items() if key not in ("hydra", "experiment", "preset")}
     _check_unknown(plain)
@@ -368,11 +368,14 @@ def _explain(error: Exception, overrides: Sequence[str]) -> UserError:
         return UserError(f"{group}={option}: there is no such {group}", close_match(option, _options(group)))
     typed = _offending_key(text, overrides)
     if typed is not None:
-        known = [key for key in _known_keys() if key != typed]
+        known = [key for key in _known_keys(overrides) if key != typed]
         same_leaf = [key for key in known if key.rpartition(".")[2] == typed.rpartition(".")[2]]
-        match = difflib.get_close_matches(typed, known, n=1, cutoff=0.6) or same_leaf[:1]
+        match = same_leaf[:1] or difflib.get_close_matches(typed, known, n=1, cutoff=0.6)
         hint = f"Did you mean '{match[0]}'? " if match else ""
         return UserError(f"the configuration has no key '{typed}'", f"{hint}See all keys: mlpbench run --cfg job")
+    if text.startswith("Ambiguous value"):
+        argument = text.splitlines()[0].removeprefix("Ambiguous value for argument ")
+        return UserError(f"{argument} gives several values", f"For a sweep over them add -m: mlpbench run -m {argument} ...")
     return UserError(text.splitlines()[0], "See: mlpbench run --help")
 
 
@@ -394,9 +397,12 @@ def _offending_key(text: str, overrides: Sequence[str]) -> str | None:
     return None
 
 
-def _known_keys() -> list[str]:
+def _known_keys(overrides: Sequence[str]) -> list[str]:
+    """Keys of the configuration, with the groups' options that were chosen (architecture=schnet has keys of its own)."""
+    groups = {path.name for folder in conf_dirs() for path in folder.iterdir() if path.is_dir()}
+    chosen = [o.split(",")[0] for o in overrides if o.split("=")[0] in groups]
     with _hydra():
-        config = compose(CONFIG_NAME)
+        config = compose(CONFIG_NAME, overrides=chosen)
     keys: list[str] = []
 
     def walk(node: DictConfig, prefix: str) -> None:

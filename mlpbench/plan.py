@@ -12,7 +12,7 @@ import numpy as np
 from omegaconf import DictConfig, OmegaConf
 
 from mlpbench import datasets
-from mlpbench.backends.environment import Environment, lock
+from mlpbench.backends.locks import Environment, built_lock
 from mlpbench.config import TrialConfig, compose_raw, validate
 from mlpbench.datasets import Dataset, Split
 from mlpbench.datasets.schema import DatasetConfig
@@ -151,7 +151,7 @@ def _identity(
         "init_seed": init_seed,
         "dtype": config.dtype,
         "adapter": [backend.adapter, backend.adapter_version],
-        "environment": environment.lock if environment is not None else lock(backend),
+        "environment": environment.lock if environment is not None else built_lock(backend),
     }
     if config.budget.seconds is not None:
         machine = hardware()
