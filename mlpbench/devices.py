@@ -31,7 +31,7 @@ _ASK_TORCH = (
 
 
 def resolve_device(device: str, environment: Environment) -> str:
-    """``cpu``, ``cuda`` or ``cuda:N`` for what the configuration says; ``auto`` is ``cuda`` where torch sees one.
+    """``cpu``, ``cuda`` or ``cuda:N`` for what was configured; ``auto``: ``cuda`` where torch sees one.
 
     Indices count the devices that ``CUDA_VISIBLE_DEVICES`` leaves visible, as torch counts them.
 
@@ -52,8 +52,10 @@ def resolve_device(device: str, environment: Environment) -> str:
             if names
             else _why_none(environment)
         )
-        raise UserError(f"device={device}: the torch of backend '{environment.name}' sees no such device; {seen}",
-                        "Use device=auto or device=cpu, or see: mlpbench doctor")  # fmt: skip
+        raise UserError(
+            f"device={device}: the torch of backend '{environment.name}' sees no such device; {seen}",
+            "Use device=auto or device=cpu, or see: mlpbench doctor",
+        )
     return device
 
 
@@ -65,7 +67,7 @@ def accelerator_present() -> bool:
 
 
 def torch_devices(environment: Environment) -> list[str]:
-    """Names of the devices that the backend's torch sees; asked once, then remembered for this machine and driver.
+    """Names of the devices that the backend's torch sees; asked once for each machine and driver.
 
     Raises:
         UserError: its torch cannot be imported.
@@ -84,7 +86,8 @@ def torch_report(environment: Environment) -> dict[str, Any]:
         return {}
     # What the answer depends on; the paths' times change when another torch is put there.
     depends = [
-        str(environment.python), *environment.pythonpath, environment.lock, json.dumps(installed.paths, sort_keys=True),
+        str(environment.python), *environment.pythonpath, environment.lock,
+        json.dumps(installed.paths, sort_keys=True),
         os.environ.get("CUDA_VISIBLE_DEVICES", "all"), *(str(gpu) for gpu in nvidia()),
         platform.node(),
     ]  # fmt: skip
@@ -108,8 +111,9 @@ def torch_report(environment: Environment) -> dict[str, Any]:
 def hardware() -> dict[str, Any]:
     """What speed depends on, for the record; no host name.
 
-    Keys: ``cpu`` (model), ``cores`` and ``threads_usable`` (physical cores of the machine, logical ones this process may use),
-    ``memory_gb`` (10⁹ bytes), ``os``, ``gpus`` (list of ``name``, ``driver``, ``memory_mb``; NVIDIA only).
+    Keys: ``cpu`` (model), ``cores`` (physical ones of the machine), ``threads_usable`` (logical ones this
+    process may use), ``memory_gb`` (10⁹ bytes), ``os``, ``gpus`` (list of ``name``, ``driver``,
+    ``memory_mb``; NVIDIA only).
     """
     return dict(_hardware())
 
@@ -149,7 +153,7 @@ def _nvidia() -> tuple[tuple[str, str, float], ...]:
 
 
 def nvidia() -> list[dict[str, Any]]:
-    """NVIDIA devices by ``nvidia-smi``: ``name``, ``driver``, ``memory_mb`` (10⁶ bytes; 0 where it is not told)."""
+    """NVIDIA devices by ``nvidia-smi``: ``name``, ``driver``, ``memory_mb`` (10⁶ bytes; 0: not told)."""
     return [
         {"name": name, "driver": driver, "memory_mb": round(memory)} for name, driver, memory in _nvidia()
     ]

@@ -47,7 +47,8 @@ def build(
 ) -> Environment:
     """Build the environment of ``backend``, or do nothing if it is there.
 
-    Built where it will stay, since virtual environments cannot be moved; the mark that it is complete is written last.
+    Built where it will stay, since virtual environments cannot be moved; the mark that it is complete comes
+    last.
 
     Args:
         backend: what to build.

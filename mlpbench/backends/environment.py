@@ -56,10 +56,13 @@ class State:
 
 
 def resolve(backend: BackendConfig, home_folder: Path | None = None) -> Environment:
-    """The environment to run ``backend`` in: ``python`` of its configuration, else of ``MLPBENCH_<NAME>_PYTHON``, else built.
+    """The environment to run ``backend`` in.
+
+    That of ``python`` in its configuration; else of the variable ``MLPBENCH_<NAME>_PYTHON``; else the built
+    one.
 
     Raises:
-        UserError: it was not built (names the command), or the adopted interpreter cannot be used (names the reason).
+        UserError: it was not built (names the command), or the adopted interpreter cannot be used (says why).
     """
     adopted, source = adopted_python(backend)
     pythonpath = _pythonpath(backend)
@@ -93,9 +96,9 @@ def adopted_python(backend: BackendConfig) -> tuple[Path | None, str]:
 
 
 def needs(backend: BackendConfig) -> list[Need]:
-    """What the backend asks for by name: the ``.in`` file beside its pins (``# optional`` marks what may be missing).
+    """What the backend asks for by name, in the ``.in`` file beside its pins; without such a file, every pin.
 
-    Without such a file, every pin.
+    A line of that file ending in ``# optional`` names what an adopted environment may lack.
 
     Raises:
         UserError: the requirements file cannot be read.
@@ -163,7 +166,7 @@ def environments(backends: Iterable[BackendConfig], home_folder: Path | None = N
 
 
 def remove(path: Path) -> None:
-    """Remove a built environment; its mark goes first, so that a removal cut short leaves nothing that looks good."""
+    """Remove a built environment; its mark goes first, so that a removal cut short looks like one."""
     (path / COMPLETE).unlink(missing_ok=True)
     shutil.rmtree(path)
 

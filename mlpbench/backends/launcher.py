@@ -35,8 +35,8 @@ def launch(
 ) -> dict[str, Result]:
     """Carry out ``request`` in ``environment``; every task it asks for gets a result, whatever happens.
 
-    A result is the worker's own, if it was written during this call and can be read; else one that says why there is
-    none, which is also written to the trial's folder.
+    A result is the worker's own, if it was written during this call and can be read; else one that says why
+    there is none, which is also written to the trial's folder.
 
     Args:
         request: what to do; its folder is made if it is not there.

@@ -24,8 +24,8 @@ class Environment:
         name: the backend's name.
         python: absolute path of the interpreter, symbolic links kept (a venv is known by them).
         pythonpath: folders put first on its path.
-        lock: sha256 of what determines the packages in it: the pinned requirements and Python's major.minor of a built
-            one, the versions found of an adopted one.
+        lock: sha256 of what determines the packages in it: of a built one the pinned requirements and
+            Python's major.minor, of an adopted one the versions found there.
         adopted: True if it was not built by mlpbench.
     """
 
@@ -37,7 +37,7 @@ class Environment:
 
 
 def home(override: Path | None = None) -> Path:
-    """``$MLPBENCH_HOME``, else ``mlpbench`` in the user's cache folder (``$XDG_CACHE_HOME``, else ``~/.cache``)."""
+    """``$MLPBENCH_HOME``, else ``mlpbench`` in ``$XDG_CACHE_HOME``, else in ``~/.cache``."""
     if override is not None:
         return override.expanduser().absolute()
     named = os.environ.get("MLPBENCH_HOME")
@@ -50,7 +50,7 @@ def home(override: Path | None = None) -> Path:
 
 
 def base_python() -> Path:
-    """The interpreter under the running one: an absolute path that outlives the core's own virtual environment."""
+    """The interpreter under the running one, which outlives the core's own virtual environment."""
     return Path(getattr(sys, "_base_executable", None) or sys.executable)
 
 

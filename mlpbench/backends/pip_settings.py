@@ -1,4 +1,4 @@
-"""uv does not read pip's settings: where a user has told pip, but not uv, where packages come from, translate."""
+"""uv does not read pip's settings: what a user has told pip, but not uv, is translated."""
 
 from __future__ import annotations
 
@@ -21,8 +21,9 @@ _TOML_SOURCES = ("index", "index-url", "extra-index-url", "find-links", "no-inde
 def uv_variables(environment: Mapping[str, str], note: Note) -> dict[str, str]:
     """Variables that make uv look where pip would; empty where uv has settings of its own.
 
-    With more than one place uv takes a package from the first that has any version of it, so an extra folder with
-    one wheel for another Python hides the right one: ``UV_INDEX_STRATEGY=unsafe-best-match`` is how pip chooses.
+    With more than one place uv takes a package from the first that has any version of it, so an extra folder
+    with one wheel for another Python hides the right one: ``UV_INDEX_STRATEGY=unsafe-best-match`` chooses
+    as pip.
 
     Args:
         environment: variables of this process.
@@ -54,7 +55,7 @@ def uv_variables(environment: Mapping[str, str], note: Note) -> dict[str, str]:
 
 
 def pip_settings(environment: Mapping[str, str]) -> dict[str, str]:
-    """pip's settings that say where packages come from: its files in their order, then ``PIP_*`` variables."""
+    """pip's settings from its files in their order, then from ``PIP_*`` variables."""
     settings: dict[str, str] = {}
     for path in _pip_files(environment):
         parser = configparser.RawConfigParser()

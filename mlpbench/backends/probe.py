@@ -19,7 +19,7 @@ from mlpbench.errors import UserError
 
 TIMEOUT = 120.0  # s; an interpreter on a cold network file system takes its time
 
-# Runs in the foreign interpreter: standard library only, any Python 3. The first distribution on the path wins.
+# Runs in the foreign interpreter: standard library only. The first distribution on the path wins.
 _SCRIPT = r"""
 import importlib.metadata, importlib.util, json, os, platform, re, sys
 found = {}
@@ -28,8 +28,9 @@ for d in importlib.metadata.distributions():
     if name and d.version:
         found.setdefault(re.sub(r"[-_.]+", "-", name).lower(), [d.version, list(d.requires or [])])
 paths = {p: os.stat(p).st_mtime_ns for p in sys.path if p and os.path.exists(p)}
-print("mlpbench-probe:" + json.dumps({"python": platform.python_version(), "distributions": found, "paths": paths,
-      "torch": importlib.util.find_spec("torch") is not None}))
+torch = importlib.util.find_spec("torch") is not None
+print("mlpbench-probe:" + json.dumps(
+    {"python": platform.python_version(), "distributions": found, "paths": paths, "torch": torch}))
 """
 
 
@@ -40,7 +41,7 @@ class Installed:
     Attributes:
         python: full version.
         distributions: normalised name -> (version, its requirement lines).
-        paths: existing entries of ``sys.path`` -> modification time in ns; they change when something is installed.
+        paths: existing entries of ``sys.path`` -> modification time in ns, changed by every installation.
         torch: whether a module ``torch`` is there.
     """
 
@@ -56,7 +57,7 @@ class Installed:
 
 
 def child_environment(pythonpath: Sequence[str] = ()) -> dict[str, str]:
-    """This process's variables for a foreign interpreter, without those that would lead it to the core's packages."""
+    """This process's variables, without those that lead a foreign interpreter to the core's packages."""
     keep = {"PYTHONDONTWRITEBYTECODE", "PYTHONPYCACHEPREFIX"}
     found = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON") or k in keep}
     found.pop("VIRTUAL_ENV", None)
@@ -104,7 +105,7 @@ def run_python(
 
 
 def clashes(installed: Installed, roots: Sequence[str]) -> list[str]:
-    """What the packages ``roots`` (normalised names) need, directly or not, and is missing or of a wrong version."""
+    """What ``roots`` (normalised names) need, directly or not, and miss or have in a wrong version."""
     problems: list[str] = []
     todo, seen = list(roots), set(roots)
     marker = {

@@ -17,8 +17,9 @@ ENTRY_POINTS = "mlpbench.backends"
 def backend_nodes(conf_dirs: Iterable[Path]) -> dict[str, dict[str, Any]]:
     """Every backend's settings by name, without the name itself.
 
-    A file holds one top-level key, the backend's name. The first conf folder wins, and any of them wins over an outside
-    package, whose entry point in group ``mlpbench.backends`` must give the path of such a file.
+    A file holds one top-level key, the backend's name. The first conf folder wins, and any of them wins
+    over an outside package, whose entry point in group ``mlpbench.backends`` must give the path of such a
+    file.
 
     Args:
         conf_dirs: conf folders, most important first.
@@ -46,7 +47,8 @@ def read_backend(path: Path) -> tuple[str, dict[str, Any]]:
     """Name and settings from one YAML file.
 
     Raises:
-        UserError: the file cannot be read, is not YAML, or has not exactly one top-level key with settings below it.
+        UserError: it cannot be read, is not YAML, or has not exactly one top-level key with settings below
+            it.
     """
     try:
         data = yaml.safe_load(path.read_text(encoding="utf-8"))

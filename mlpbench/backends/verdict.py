@@ -89,7 +89,8 @@ def _death(ending: Ending) -> str:
         except ValueError:
             name = f"signal {-ending.code}"
         cause = " (often the system's out-of-memory killer)" if name == "SIGKILL" else ""
-        return f"the worker was killed by {name}{cause}, at {ending.peak_memory_mb:.0f} MB of memory{_tail(ending.log)}"
+        memory = f"{ending.peak_memory_mb:.0f} MB of memory"
+        return f"the worker was killed by {name}{cause}, at {memory}{_tail(ending.log)}"
     if ending.code > 0:
         return f"the worker ended with exit code {ending.code}{_tail(ending.log)}"
     return f"the worker ended as if all were well, but left no result{_tail(ending.log)}"

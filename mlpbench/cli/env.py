@@ -17,8 +17,8 @@ def register(parser: argparse.ArgumentParser) -> None:
     """Add the subcommands of this command."""
     parser.epilog = (
         "example:\n  mlpbench env build mace nequip\n  mlpbench env list\n\n"
-        "Environments lie in $MLPBENCH_HOME/envs (default ~/.cache/mlpbench/envs). To use an interpreter that exists\n"
-        "already: backend.mace.python=/path/to/python, or the variable MLPBENCH_MACE_PYTHON."
+        "Environments lie in $MLPBENCH_HOME/envs (default ~/.cache/mlpbench/envs). To use an interpreter that\n"
+        "exists already: backend.mace.python=/path/to/python, or the variable MLPBENCH_MACE_PYTHON."
     )
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
 
@@ -38,12 +38,16 @@ def register(parser: argparse.ArgumentParser) -> None:
     build.add_argument("--offline", action="store_true", help="use no network: uv's cache, or --wheels alone")
     build.add_argument("--rebuild", action="store_true", help="build anew what is built already")
     action("list", "what is built, adopted, missing or unused", "mlpbench env list")
-    check = action("check", "import the packages inside; print versions and device", "mlpbench env check mace")
+    check = action(
+        "check", "import the packages inside; print versions and device", "mlpbench env check mace"
+    )
     check.add_argument("name", metavar="NAME", help="a backend")
     check.add_argument("overrides", metavar="KEY=VALUE", nargs="*", help="such as backend.mace.python=PATH")
     remove = action("remove", "remove built environments", "mlpbench env remove --unused")
     remove.add_argument("name", metavar="NAME", nargs="?", help="a backend")
-    remove.add_argument("--unused", action="store_true", help="those that no backend uses, half-built ones too")
+    remove.add_argument(
+        "--unused", action="store_true", help="those that no backend uses, half-built ones too"
+    )
 
 
 def execute(arguments: argparse.Namespace) -> int:
@@ -66,7 +70,9 @@ def _build(arguments: argparse.Namespace) -> int:
     for backend in wanted or [_named(name, backends) for name in arguments.names]:
         adopted, source = adopted_python(backend)
         if adopted is not None:
-            _say(f"{backend.name}: note that {source} names {adopted}, which is used instead of what is built")
+            _say(
+                f"{backend.name}: note that {source} names {adopted}, which is used instead of what is built"
+            )
         build(
             backend,
             wheels=arguments.wheels,

@@ -16,8 +16,8 @@ _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 def die_with_parent() -> None:
     """Arrange that this process is killed when its parent dies, even by SIGKILL.
 
-    Linux does it by itself (``prctl``); elsewhere a thread looks every second. Done here and not between fork and
-    exec in the parent, where running Python is not safe.
+    Linux does it by itself (``prctl``); elsewhere a thread looks every second. Done here and not between fork
+    and exec in the parent, where running Python is not safe.
     """
     named = os.environ.get(VARIABLE)
     if named is None:
