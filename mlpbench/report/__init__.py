@@ -1,0 +1,8 @@
+"""The report: one HTML file that opens offline, and its figures and tables as files for papers."""
+
+from __future__ import annotations
+
+from mlpbench.report.render import write_report
+from mlpbench.report.study import Study
+
+__all__ = ["Study", "write_report"]

@@ -1,0 +1,149 @@
+"""How figures look: colours that survive greyscale and colour blindness, markers and dashes, and SVG for a page.
+
+Colours are written into the figure as on white paper. In the page they become CSS variables, so that one SVG is right
+in light and dark. Figures use the object-oriented API of matplotlib: nothing is left behind in pyplot.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure as Canvas
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+from mlpbench.report.numbers import number
+from mlpbench.report.study import NAMES, Study, remembered
+
+# On paper -> in dark mode. The lightness of the paper colours runs from 20 to 58 (CIE L*), so that greyscale keeps
+# them apart; each also has a marker and a dash of its own.
+INK, GRID, FAINT = "#20262c", "#d9dde1", "#6c757d"
+PAIRS = [
+    ("#d9660f", "#ff9d4d"), ("#11773c", "#5fd08a"), ("#a8328e", "#f08fd8"), ("#242f91", "#93a7ff"),
+    ("#0c7c8c", "#59d3e6"), ("#8a6d00", "#e3c650"), ("#8f1d2c", "#ff8f9c"), ("#565f68", "#b4bdc6"),
+]  # fmt: skip
+VARIABLES = {INK: "ink", GRID: "grid", FAINT: "faint"} | {paper: f"c{i}" for i, (paper, _) in enumerate(PAIRS)}
+MARKERS = ("o", "s", "^", "D", "P", "X", "v", "*")
+DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1.2, 1.2)), (0, (6, 1.5, 1.2, 1.5)), (0, (3, 1, 1, 1, 1, 1)))
+ORDER = tuple(NAMES)
+
+RC: dict[str, Any] = {
+    "svg.fonttype": "none", "svg.hashsalt": "mlpbench", "font.family": "DejaVu Sans", "font.size": 9,
+    "axes.edgecolor": INK, "axes.labelcolor": INK, "text.color": INK, "xtick.color": INK, "ytick.color": INK,
+    "axes.spines.top": False, "axes.spines.right": False, "axes.linewidth": 0.8, "axes.grid": True,
+    "axes.axisbelow": True, "grid.color": GRID, "grid.linewidth": 0.7, "figure.facecolor": "none", "axes.facecolor": "none",
+    "savefig.facecolor": "none", "legend.frameon": False, "legend.fontsize": 8.5, "legend.handlelength": 3.0,
+    "lines.linewidth": 1.6, "lines.markersize": 5, "axes.titlesize": 9.5, "axes.titlelocation": "left", "pdf.fonttype": 42,
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Look:
+    """How one candidate is drawn: colour by architecture, dash and fill by variant."""
+
+    color: str
+    marker: str
+    dash: Any
+    filled: bool = True
+
+
+@remembered
+def looks(study: Study) -> dict[str, Look]:
+    """Candidate -> look; the architectures mlpbench knows keep theirs in every report."""
+    table = study.table
+    architectures = sorted(table["architecture"].unique(), key=lambda a: (ORDER.index(a) if a in ORDER else 99, a))
+    known = {name: index for index, name in enumerate(ORDER[:4])}
+    spare = iter(range(4, 4 + len(architectures)))
+    place = {a: known[a] if a in known else next(spare) for a in architectures}
+    found: dict[str, Look] = {}
+    for architecture in architectures:
+        variants = list(dict.fromkeys(table.loc[table["architecture"] == architecture, "candidate"]))
+        for index, candidate in enumerate(variants):
+            at = place[architecture]
+            found[candidate] = Look(
+                PAIRS[at % len(PAIRS)][0], MARKERS[at % len(MARKERS)], DASHES[(at + index) % len(DASHES)], index % 2 == 0
+            )
+    return found
+
+
+@contextmanager
+def canvas(width: float = 4.5, height: float = 3.3) -> Iterator[tuple[Canvas, Axes]]:
+    """A figure of ``width`` × ``height`` inches with one pair of axes, in the report's style."""
+    with matplotlib.rc_context(RC):
+        figure = Canvas(figsize=(width, height), layout="constrained")
+        yield figure, figure.subplots()
+
+
+def logarithmic(axes: Axes, which: str) -> None:
+    """Log axes ('x', 'y' or 'xy') with plain numbers at 1, 2 and 5, as far as there is room."""
+    for name in which:
+        axis = axes.xaxis if name == "x" else axes.yaxis
+        (axes.set_xscale if name == "x" else axes.set_yscale)("log")
+        low, high = (axes.get_xlim if name == "x" else axes.get_ylim)()
+        decades = np.log10(high / low) if low > 0 else 1.0
+        steps: Sequence[float] = (1, 2, 5) if decades < 2.2 else (1, 3) if decades < 3.2 else (1,)
+        axis.set_major_locator(LogLocator(subs=steps, numticks=12))
+        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}" if value < 1e6 else number(value)))
+        axis.set_minor_formatter(NullFormatter())
+
+
+def legend(axes: Axes, columns: int = 2) -> None:
+    """The legend above the axes, where it hides nothing."""
+    handles, labels = axes.get_legend_handles_labels()
+    if handles:
+        axes.legend(
+            handles, labels, loc="lower left", bbox_to_anchor=(-0.02, 1.0), ncols=columns, borderaxespad=0.2,
+            columnspacing=1.2, handletextpad=0.5,
+        )  # fmt: skip
+
+
+def inline_svg(text: str, prefix: str, label: str) -> str:
+    """The figure as an ``<svg>`` element: named for screen readers, ids unique in the page, colours as CSS variables.
+
+    Args:
+        text: what :func:`svg` made.
+        prefix: put before every id in the drawing.
+        label: what the picture shows, in words.
+    """
+    text = text[text.index("<svg") :]
+    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.S)
+    text = re.sub(r"<!--.*?-->", "", text, flags=re.S)
+    text = re.sub(r"<g id=\"[a-z]+[0-9]*_[0-9]+\">", "<g>", text)  # matplotlib names every artist; nothing refers to them
+    text = re.sub(r'\bid="([^"]+)"', rf'id="{prefix}-\1"', text)
+    text = re.sub(r'(xlink:href="|url\()#([^")]+)', rf"\1#{prefix}-\2", text)
+    for paper, variable in VARIABLES.items():
+        text = text.replace(paper, f"var(--{variable})")
+    text = re.sub(r"(\d+\.\d{2})\d+", r"\1", text)
+    text = text.replace("'DejaVu Sans'", "var(--font)")
+    text = re.sub(r">\s*\n\s*<", "><", text)
+    size = re.search(r'viewBox="[^"]*"', text)
+    view = size.group(0) if size else ""
+    head = f'<svg role="img" aria-label="{_attribute(label)}" {view} xmlns:xlink="http://www.w3.org/1999/xlink">'
+    return re.sub(r"^<svg[^>]*>", lambda _: head, text, count=1).strip()
+
+
+def svg(figure: Canvas) -> str:
+    """The figure as a standalone SVG document in the colours of white paper."""
+    with matplotlib.rc_context(RC):
+        buffer = io.StringIO()
+        figure.savefig(buffer, format="svg", dpi=170, metadata={"Date": None, "Creator": None})
+        return buffer.getvalue()
+
+
+def pdf(figure: Canvas) -> bytes:
+    """The figure as PDF with embedded fonts."""
+    with matplotlib.rc_context(RC):
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format="pdf", dpi=300, metadata={"CreationDate": None})
+        return buffer.getvalue()
+
+
+def _attribute(text: str) -> str:
+    return text.replace("&", "&amp;").replace('"', "&quot;").replace("<", "&lt;")

@@ -1,0 +1,157 @@
+"""Means over repetitions with their intervals, and which differences between candidates are real.
+
+The statistics are those of :mod:`mlpbench.statistics`; here they are asked about the candidates of a study.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+
+from mlpbench.report.study import Study, remembered, select
+from mlpbench.statistics.intervals import MeanInterval, intervals
+from mlpbench.statistics.paired import Comparison as Pairwise
+from mlpbench.statistics.paired import compare, pair
+
+Verdict = Literal["best", "tie", "undecided", "worse", "unknown"]
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean with its 95 % interval.
+
+    Attributes:
+        value: geometric mean over repetitions (arithmetic for numbers that can be negative, such as R²).
+        low: lower end of the interval; NaN where there is none.
+        high: upper end, likewise.
+        n: repetitions.
+        basis: what the interval covers: other repetitions, or other test frames for the same single training.
+    """
+
+    value: float
+    low: float
+    high: float
+    n: int
+    basis: Literal["repetitions", "frames", "none"]
+
+
+@remembered
+def cells(study: Study, dataset: str, name: str, split: str) -> pd.DataFrame:
+    """One row for each candidate and n_train: ``candidate, n_train, value, low, high, n`` and the :class:`Estimate`.
+
+    The variance over repetitions is pooled over training sizes and candidates where they may share it: three
+    repetitions alone say little about it.
+    """
+    rows = select(study.values, dataset=dataset, metric=name, split=split).dropna(subset=["value"])
+    if rows.empty:
+        return pd.DataFrame(columns=["candidate", "n_train", "value", "low", "high", "n", "estimate"])
+    wide = rows.pivot_table(index="repetition", columns=["candidate", "n_train"], values="value", sort=False)
+    linear = name.endswith("_r2")  # a number near 1 that can be negative: its logarithm has no meaning
+    means = intervals([wide[key].to_numpy() for key in wide], scale="linear" if linear else None)
+    grouped = {key: part for key, part in rows.groupby(["candidate", "n_train"])}
+    found = []
+    for key, mean in zip(wide.columns, means, strict=True):
+        entry = _estimate(mean, grouped[key])
+        found.append({"candidate": key[0], "n_train": key[1], "value": entry.value, "low": entry.low,
+                      "high": entry.high, "n": entry.n, "estimate": entry})  # fmt: skip
+    return pd.DataFrame(found).sort_values(["n_train", "value"], ignore_index=True)
+
+
+def _estimate(mean: MeanInterval, part: pd.DataFrame) -> Estimate:
+    if math.isfinite(mean.lower):
+        return Estimate(mean.value, mean.lower, mean.upper, mean.n, "repetitions")
+    if mean.n == 1 and part["lower"].notna().all():
+        return Estimate(mean.value, float(part["lower"].iloc[0]), float(part["upper"].iloc[0]), 1, "frames")
+    return Estimate(mean.value, math.nan, math.nan, mean.n, "none")
+
+
+@dataclass(frozen=True)
+class Against:
+    """One candidate against the best: the ratio of its error to the best one's, paired by repetition."""
+
+    candidate: str
+    verdict: Verdict
+    ratio: float
+    low: float
+    high: float
+    n: int
+    further: int | None = 0
+
+
+@remembered
+def comparisons(study: Study, dataset: str, name: str, split: str) -> dict[int, list[Pairwise]]:
+    """n_train -> every pair of the chosen candidates; one Holm correction over all of them.
+
+    The variance of a pair's ratio is pooled over the training sizes. Errors must be positive.
+    """
+    rows = select(study.values, dataset=dataset, metric=name, split=split)
+    rows = rows[rows["candidate"].isin(chosen(study, dataset)) & (rows["value"] > 0)]
+    pairs, sizes = [], []
+    for n_train, part in rows.groupby("n_train"):
+        errors = {str(c): dict(zip(p["repetition"], p["value"], strict=True)) for c, p in part.groupby("candidate")}
+        for first, second in [(a, b) for a in sorted(errors) for b in sorted(errors) if a < b]:
+            pairs.append(pair(first, errors[first], second, errors[second], family=f"{first}|{second}"))
+            sizes.append(int(str(n_train)))
+    found: dict[int, list[Pairwise]] = {}
+    for n, result in zip(sizes, compare(pairs, at=()) if pairs else [], strict=True):
+        found.setdefault(n, []).append(result)
+    return found
+
+
+@remembered
+def against_best(study: Study, dataset: str, name: str, split: str, n_train: int) -> list[Against]:
+    """Each chosen candidate against the one with the lowest mean at this n_train; the best first, then by mean."""
+    table = select(cells(study, dataset, name, split), n_train=n_train)
+    order = [c for c in table["candidate"] if c in chosen(study, dataset)]
+    if not order:
+        return []
+    best = order[0]
+    found = {}
+    for result in comparisons(study, dataset, name, split).get(n_train, []):
+        if best in (result.first, result.second):
+            found[result.second if result.first == best else result.first] = _turned(result, best)
+    first = Against(best, "best", 1.0, 1.0, 1.0, int(table["n"].iloc[0]))
+    return [first, *(found[c] for c in order[1:] if c in found)]
+
+
+def _turned(result: Pairwise, best: str) -> Against:
+    """A comparison as the ratio of the other one to the best."""
+    invert: Callable[[float], float] = (lambda x: 1 / x) if result.first == best else (lambda x: x)
+    other = result.second if result.first == best else result.first
+    ends = sorted([invert(result.lower), invert(result.upper)])
+    # A better one that is not the lowest mean: repetitions that only one of them has. Then the pairs decide.
+    verdict: Verdict = "worse" if result.verdict == "better" and result.winner == best else "undecided"
+    if result.verdict in ("tie", "unknown"):
+        verdict = "tie" if result.verdict == "tie" else "unknown"
+    return Against(other, verdict, invert(result.ratio), ends[0], ends[1], result.n, result.further)
+
+
+@remembered
+def chosen(study: Study, dataset: str) -> list[str]:
+    """The candidates that stand for their architecture and size in figures and in the answer.
+
+    Where settings were swept, the one with the lowest validation error at the largest n_train: chosen on validation,
+    reported on test.
+    """
+    table = select(study.table, dataset=dataset)
+    valid = select(study.values, dataset=dataset, metric=main_metric(study, dataset), split="valid")
+    found: list[str] = []
+    for _, part in table.groupby(["architecture", "size"], sort=False):
+        names = list(dict.fromkeys(part["candidate"]))
+        scores = valid[valid["candidate"].isin(names)]
+        if len(names) > 1 and len(scores):
+            scores = scores[scores["n_train"] == scores["n_train"].max()]
+            names = [str(np.log(scores["value"]).groupby(scores["candidate"]).mean().idxmin())]
+        found.append(names[0])
+    return found
+
+
+def main_metric(study: Study, dataset: str) -> str:
+    """What rankings go by: the force error, or the energy error where the data have no forces."""
+    present = set(select(study.metrics, dataset=dataset)["metric"])
+    return "force_mae" if "force_mae" in present else "energy_mae"

@@ -1,0 +1,82 @@
+"""Conditions of a study in words: budget, hardware, level of theory, data; and what went wrong."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+
+from mlpbench.report.numbers import THIN, listing, number, plural, seconds
+from mlpbench.report.study import Study, natural, unique
+
+WRONG = ("failed", "timeout", "out_of_memory", "interrupted", "skipped")
+
+
+def budget(config: dict[str, Any]) -> str:
+    """The training budget of one trial, e.g. ``100 epochs, at most 3600 s``."""
+    limits = config.get("budget") or {}
+    parts = [plural(int(limits[key]), key.removesuffix("s")) for key in ("epochs", "steps") if limits.get(key)]
+    if limits.get("seconds"):
+        parts.append(seconds(float(limits["seconds"])))
+    text = ("at most " if len(parts) > 1 or limits.get("patience") else "") + " or ".join(parts)
+    if limits.get("patience"):
+        text += f", ended early after {limits['patience']} epochs without improvement"
+    return text or "no stated limit"
+
+
+def budgets(study: Study, dataset: str | None = None) -> list[str]:
+    """The different budgets of the study's trials."""
+    return sorted({budget(config) for config in study.config(dataset)}, key=natural)
+
+
+def level_of_theory(study: Study, dataset: str) -> str:
+    """Functional, basis and code of the labels, as the data set's configuration states it."""
+    found = unique([(config.get("dataset") or {}).get("level_of_theory") for config in study.config(dataset)])
+    return " / ".join(found) if found else "not stated"
+
+
+def hardware(row: dict[str, Any]) -> str:
+    """One trial's hardware, e.g. ``1 thread of Example CPU 3000``."""
+    name, device = row.get("device_name"), str(row.get("device") or "cpu")
+    cpu = row.get("cpu") if isinstance(row.get("cpu"), str) and row.get("cpu") else "a CPU"
+    threads = row.get("threads")
+    count = plural(int(threads), "thread") if threads is not None and threads == threads else "threads not recorded"
+    if device.startswith("cuda"):
+        return f"{name if isinstance(name, str) and name else device} (with {count} of {cpu})"
+    return f"{count} of {cpu}"
+
+
+def machines(table: pd.DataFrame) -> list[str]:
+    """The different hardware that rows of the trials table ran on; trials that never started count as none."""
+    known = table[table["status"].isin(["done"])] if "status" in table and (table["status"] == "done").any() else table
+    return sorted({hardware(row) for row in known.to_dict("records")})
+
+
+def train_sizes(study: Study, dataset: str) -> list[int]:
+    """Numbers of training frames, ascending."""
+    return sorted(int(n) for n in study.trials.loc[study.trials["dataset"] == dataset, "n_train"].unique())
+
+
+def statuses(study: Study) -> str:
+    """How many trials ended how, e.g. ``33 of 36 trials done; 2 failed, 1 interrupted``."""
+    counts = study.trials["status"].value_counts()
+    total, done = len(study.trials), int(counts.get("done", 0))
+    rest = [f"{int(counts[s])} {s.replace('_', ' ')}" for s in WRONG if counts.get(s, 0)]
+    return f"{done} of {plural(total, 'trial')} done" + (f"; {listing(rest)}" if rest else "")
+
+
+def unconverged(table: pd.DataFrame) -> pd.DataFrame:
+    """The trials that are done, but whose training had not come to rest."""
+    done = table[table["status"] == "done"]
+    return done[done["converged"].map(lambda value: value is not True and value != True)]  # noqa: E712
+
+
+def split_words(study: Study, dataset: str, split: str) -> str:
+    """A split with its role, e.g. ``test_500K (in distribution, 200 frames)``."""
+    role = "in distribution" if split == study.in_distribution(dataset) else "out of distribution"
+    counts = unique([
+        (r.get("split") or {}).get("counts", {}).get(split) for r in study.records
+        if (r.get("identifiers") or {}).get("dataset") == dataset
+    ])  # fmt: skip
+    frames = f", {number(int(counts[0]))}{THIN}frames" if counts else ""
+    return f"{split} ({role if split != 'valid' else 'validation'}{frames})"

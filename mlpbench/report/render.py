@@ -1,0 +1,131 @@
+"""From sections to files: the page, and its figures and tables on their own."""
+
+from __future__ import annotations
+
+import base64
+import gzip
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+from markupsafe import Markup
+
+import mlpbench
+from mlpbench.report import drawing
+from mlpbench.report.section import Block, Details, Figure, Section, Table
+from mlpbench.report.sections import build_all
+from mlpbench.report.study import Study
+
+PAGE = "index.html"
+PLAIN_CSV = 200_000  # bytes; a larger table is embedded compressed
+
+
+@dataclass(frozen=True)
+class Download:
+    """A file inside the page, as a data URI."""
+
+    name: str
+    uri: str
+    size: str
+
+
+def write_report(study: Study, out: Path, *, pdf: bool = False) -> Path:
+    """Write the report of a study: ``index.html``, and beside it ``figures/`` and ``tables/`` for papers.
+
+    Args:
+        study: tables and records, see :class:`Study`.
+        out: folder, made if it is missing; files of an earlier report are overwritten.
+        pdf: also write each figure as PDF; embedding the fonts takes most of a second for each.
+
+    Returns:
+        The path of ``index.html``, one file that needs no other and no network.
+    """
+    sections = build_all(study)
+    out.mkdir(parents=True, exist_ok=True)
+    page = out / PAGE
+    part = out / f".{PAGE}.part"
+    part.write_text(render(study, sections), encoding="utf-8")
+    part.replace(page)
+    _write_files(sections, out, pdf)
+    return page
+
+
+def render(study: Study, sections: list[Section]) -> str:
+    """The page as HTML."""
+    environment = Environment(
+        loader=PackageLoader("mlpbench.report"), autoescape=select_autoescape(default=True, default_for_string=True),
+        undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
+    )  # fmt: skip
+    template = environment.get_template("page.html")
+    light = {f"c{i}": paper for i, (paper, _) in enumerate(drawing.PAIRS)}
+    dark = {f"c{i}": night for i, (_, night) in enumerate(drawing.PAIRS)}
+    counter = iter(range(10_000))
+    return template.render(
+        study=study.name,
+        sections=sections,
+        downloads=[_download("trials", study.trials), _download("metrics", study.metrics)],
+        download=lambda table: _download(table.name, table.frame()),
+        drawn=lambda panel: Markup(drawing.inline_svg(panel.svg, f"f{next(counter)}", panel.alt)),
+        palette={"light": light, "dark": dark},
+        version=mlpbench.__version__,
+        written=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+    )
+
+
+def _download(name: str, table: pd.DataFrame) -> Download:
+    data = table.to_csv(index=False).encode()
+    kind, suffix = "text/csv;charset=utf-8", "csv"
+    if len(data) > PLAIN_CSV:
+        data, kind, suffix = gzip.compress(data, mtime=0), "application/gzip", "csv.gz"
+    size = f"{len(data) / 1000:.0f} kB" if len(data) >= 1000 else f"{len(data)} bytes"
+    return Download(f"{name}.{suffix}", f"data:{kind};base64,{base64.b64encode(data).decode()}", size)
+
+
+def _write_files(sections: list[Section], out: Path, pdf: bool) -> None:
+    """Figures as SVG (and PDF), tables as CSV, Markdown and LaTeX."""
+    for folder in ("figures", "tables"):
+        (out / folder).mkdir(exist_ok=True)
+    for block in _walk([block for section in sections for block in section.blocks]):
+        if isinstance(block, Figure):
+            for panel in block.panels:
+                (out / "figures" / f"{panel.name}.svg").write_text(panel.svg, encoding="utf-8")
+                if pdf:
+                    (out / "figures" / f"{panel.name}.pdf").write_bytes(drawing.pdf(panel.canvas))
+        elif isinstance(block, Table):
+            frame = block.frame()
+            frame.to_csv(out / "tables" / f"{block.name}.csv", index=False)
+            shown = [[" ".join(filter(None, [c.text, f"({c.detail})" if c.detail else ""])) for c in row] for row in block.rows]
+            heads = [f"{c.label} ({c.unit})" if c.unit else c.label for c in block.columns]
+            (out / "tables" / f"{block.name}.md").write_text(_markdown(heads, shown), encoding="utf-8")
+            (out / "tables" / f"{block.name}.tex").write_text(_latex(block, heads, shown), encoding="utf-8")
+
+
+def _walk(blocks: list[Block]) -> list[Any]:
+    found: list[Any] = []
+    for block in blocks:
+        found += _walk(list(block.blocks)) if isinstance(block, Details) else [block]
+    return found
+
+
+def _markdown(heads: list[str], rows: list[list[str]]) -> str:
+    lines = [heads, ["---"] * len(heads), *rows]
+    return "".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |\n" for line in lines)
+
+
+def _latex(table: Table, heads: list[str], rows: list[list[str]]) -> str:
+    columns = "".join("r" if c.numeric else "l" for c in table.columns)
+    body = " \\\\\n".join(" & ".join(_escape(cell) for cell in row) for row in rows)
+    head = " & ".join(_escape(cell) for cell in heads)
+    return (
+        f"\\begin{{tabular}}{{{columns}}}\n\\toprule\n{head} \\\\\n\\midrule\n{body} \\\\\n\\bottomrule\n\\end{{tabular}}\n"
+        f"% {table.caption}\n"
+    )
+
+
+def _escape(text: str) -> str:
+    special = {"&": r"\&", "%": r"\%", "_": r"\_", "#": r"\#", "$": r"\$", "\\": r"\textbackslash{}",
+               "{": r"\{", "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}  # fmt: skip
+    return "".join(special.get(character, character) for character in text)

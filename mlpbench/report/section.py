@@ -1,0 +1,177 @@
+"""What a section of the report is made of: text, tables, figures, commands, lists and parts that open on demand."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, ClassVar, Literal
+
+import pandas as pd
+from matplotlib.figure import Figure as Canvas
+
+from mlpbench.report.drawing import svg
+
+Mark = Literal["", "best", "tie", "undecided", "worse", "bad", "warn"]
+
+
+@dataclass(frozen=True)
+class Text:
+    """A paragraph. A plain string is escaped; ``markupsafe.Markup`` goes through as HTML."""
+
+    kind: ClassVar[str] = "text"
+    text: str
+    role: Literal["", "lead", "note", "warning"] = ""
+
+
+@dataclass(frozen=True)
+class Bullets:
+    """A list of short sentences."""
+
+    kind: ClassVar[str] = "bullets"
+    items: Sequence[str]
+    role: Literal["", "lead", "note", "warning"] = ""
+
+
+@dataclass(frozen=True)
+class Commands:
+    """Command lines to copy."""
+
+    kind: ClassVar[str] = "commands"
+    lines: Sequence[str]
+    label: str = ""
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of a table.
+
+    Attributes:
+        label: what stands in the header.
+        unit: beside it; every number has one.
+        note: the definition, shown on hover and read by a screen reader.
+        numeric: aligned to the right.
+    """
+
+    label: str
+    unit: str = ""
+    note: str = ""
+    numeric: bool = True
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One entry: ``text``, a smaller ``detail`` (an interval), the value to sort and export by, and a mark."""
+
+    text: str
+    value: float | str | None = None
+    detail: str = ""
+    mark: Mark = ""
+    note: str = ""
+
+    @property
+    def sort(self) -> str:
+        """The key by which the column sorts; what is missing sorts last."""
+        value = self.text if self.value is None else self.value
+        return repr(float(value)) if isinstance(value, int | float) else str(value)
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table that sorts by each column.
+
+    Attributes:
+        name: of the exported files, unique in the report.
+        caption: what it shows, n and conditions.
+        headers: how many of the first columns name the row.
+        searchable: with a field that filters its rows.
+        export: rows for the files when they hold more than what is shown.
+    """
+
+    kind: ClassVar[str] = "table"
+    name: str
+    caption: str
+    columns: Sequence[Column]
+    rows: Sequence[Sequence[Cell]]
+    headers: int = 1
+    searchable: bool = False
+    legend: str = ""
+
+    def frame(self) -> pd.DataFrame:
+        """The table with full precision, for CSV, Markdown and LaTeX."""
+        labels = [f"{c.label} ({c.unit})" if c.unit else c.label for c in self.columns]
+        rows: list[list[Any]] = [[c.text if c.value is None else c.value for c in row] for row in self.rows]
+        frame = pd.DataFrame(rows, columns=labels)
+        for index, column in enumerate(self.columns):
+            details = [row[index].detail for row in self.rows]
+            if any(details):
+                frame[f"{column.label}, interval"] = details
+        return frame
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One picture: a matplotlib figure that no other code holds, and what it shows for those who cannot see it."""
+
+    name: str
+    canvas: Canvas
+    alt: str
+    title: str = ""
+
+    @cached_property
+    def svg(self) -> str:
+        """The picture as a standalone SVG document, drawn once."""
+        return svg(self.canvas)
+
+
+@dataclass(frozen=True)
+class Figure:
+    """Panels under one caption, side by side where there is room."""
+
+    kind: ClassVar[str] = "figure"
+    caption: str
+    panels: Sequence[Panel]
+    small: bool = False  # many small panels in place of two or three large ones
+
+
+@dataclass(frozen=True)
+class Details:
+    """Blocks that are folded away until asked for; on paper they are open."""
+
+    kind: ClassVar[str] = "details"
+    summary: str
+    blocks: Sequence[Any]
+
+
+@dataclass(frozen=True)
+class Slider:
+    """The total cost of a run of k steps for each choice, re-ranked as the reader moves the slider.
+
+    Attributes:
+        rows: label, fixed cost (s), cost per step (s), text of the error.
+    """
+
+    kind: ClassVar[str] = "slider"
+    label: str
+    rows: Sequence[dict[str, Any]]
+    note: str = ""
+
+
+Block = Text | Bullets | Commands | Table | Figure | Details | Slider
+
+
+@dataclass(frozen=True)
+class Section:
+    """A chapter of the report.
+
+    Attributes:
+        id: anchor, unique in the report.
+        title: as in the contents.
+        finding: the one sentence a reader takes away; stands first.
+        blocks: what supports it.
+    """
+
+    id: str
+    title: str
+    finding: str = ""
+    blocks: Sequence[Block] = field(default_factory=list)

@@ -1,0 +1,124 @@
+"""The answer in plain sentences, with its conditions and its limits: what is read if nothing else is."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from mlpbench.metrics import metric
+from mlpbench.report import facts
+from mlpbench.report.estimates import Against, against_best, cells, chosen, main_metric
+from mlpbench.report.numbers import interval, listing, number, plural, seconds
+from mlpbench.report.section import Block, Bullets, Section, Text
+from mlpbench.report.study import Study, select
+
+ORDER = 10
+
+
+def build(study: Study) -> Section | None:
+    """One paragraph for each data set, then what limits the answer."""
+    blocks: list[Block] = []
+    finding = ""
+    for dataset in study.datasets:
+        sentences = _sentences(study, dataset)
+        if not finding:
+            finding, sentences = sentences[0], sentences[1:]
+        blocks += [Text(sentence) for sentence in sentences]
+    blocks.append(Text(_conditions(study), role="note"))
+    limits = _limits(study)
+    if limits:
+        blocks.append(Bullets(limits, role="warning"))
+    return Section("answer", "In short", finding, blocks)
+
+
+def _sentences(study: Study, dataset: str) -> list[str]:
+    name, split = main_metric(study, dataset), study.in_distribution(dataset)
+    table = cells(study, dataset, name, split) if split else pd.DataFrame()
+    table = table[table["candidate"].isin(chosen(study, dataset))] if len(table) else table
+    if table.empty or split is None:
+        return [f"On {dataset} no trial has finished: there is nothing to compare yet ({facts.statuses(study)})."]
+    n_train = int(table["n_train"].max())
+    compared = against_best(study, dataset, name, split, n_train)
+    rows = table[table["n_train"] == n_train].set_index("candidate")
+    first = rows.loc[compared[0].candidate]
+    what = "force error" if name == "force_mae" else "energy error"
+    unit = metric(name).unit
+    ends = interval(first["low"], first["high"])
+    spread = f" (95 % interval {ends}, {plural(int(first['n']), 'repetition')})" if ends else " (one repetition)"
+    headline = (
+        f"On {dataset}, trained on {n_train} frames for {listing(facts.budgets(study, dataset))}, "
+        f"{compared[0].candidate} has the lowest mean {what}: "
+        f"{number(first['value'], first['low'], first['high'])} {unit}{spread}."
+    )
+    return [headline, *_others(compared), *_cost(study, dataset, n_train, list(rows.index))]
+
+
+def _others(compared: list[Against]) -> list[str]:
+    words: dict[str, list[str]] = {"worse": [], "tie": [], "undecided": [], "unknown": []}
+    for other in compared[1:]:
+        ratio = f"{other.candidate} ({number(other.ratio, other.low, other.high)} times its error"
+        ends = interval(other.low, other.high)
+        words[other.verdict].append(f"{ratio}, {ends})" if ends else f"{ratio})")
+    parts = []
+    if words["tie"]:
+        parts.append(f"A tie with it, to within 5 %: {listing(words['tie'])}.")
+    undecided = words["undecided"] + words["unknown"]
+    if undecided:
+        more = [c.further for c in compared[1:] if c.verdict == "undecided" and c.further]
+        hint = f"; about {plural(max(more), 'further repetition')} would" if more else ""
+        parts.append(f"These repetitions cannot tell it from {listing(undecided)}{hint}.")
+    if words["worse"]:
+        parts.append(f"Less accurate beyond doubt (Holm-corrected 95 %): {listing(words['worse'])}.")
+    return [" ".join(parts)] if parts else []
+
+
+def _cost(study: Study, dataset: str, n_train: int, candidates: list[str]) -> list[str]:
+    rows = select(study.table, dataset=dataset, n_train=n_train, status="done")
+    rows = rows[rows["candidate"].isin(candidates)].dropna(subset=["train_seconds"])
+    if rows["candidate"].nunique() < 2 or len(facts.machines(rows)) > 1:
+        return []
+    mean = rows.groupby("candidate")["train_seconds"].mean().sort_values()
+    return [
+        f"Training took from {seconds(float(mean.iloc[0]))} ({mean.index[0]}) "
+        f"to {seconds(float(mean.iloc[-1]))} ({mean.index[-1]}) per trial."
+    ]
+
+
+def _conditions(study: Study) -> str:
+    data = listing([f"{d}, {facts.level_of_theory(study, d)}" for d in study.datasets])
+    machines = facts.machines(study.trials)
+    where = machines[0] if len(machines) == 1 else f"{len(machines)} different machines"
+    return f"Data: {data}. Hardware: {where}. {facts.statuses(study)[0].upper()}{facts.statuses(study)[1:]}."
+
+
+def _limits(study: Study) -> list[str]:
+    limits = []
+    open_ended = facts.unconverged(study.table)
+    done = int((study.table["status"] == "done").sum())
+    if len(open_ended):
+        share = "No trial" if len(open_ended) == done else f"{len(open_ended)} of {done} finished trials"
+        verb = "has converged" if len(open_ended) == done else "had not converged when the budget ended"
+        names = "" if len(open_ended) > done / 2 else f" ({listing(sorted(open_ended['candidate'].unique()))})"
+        limits.append(
+            f"{share} {verb}{names}. A ranking among unconverged trials is a ranking of optimisation speed "
+            "under this budget, not of what the architectures can reach."
+        )
+    if len(facts.budgets(study)) > 1:
+        limits.append(f"Budgets differ between trials: {'; '.join(facts.budgets(study))}.")
+    wrong = study.table[study.table["status"] != "done"]
+    if len(wrong):
+        limits.append(
+            f"{plural(len(wrong), 'trial')} did not finish ({listing(sorted(wrong['candidate'].unique()))}); "
+            "means are over those that did."
+        )
+    if study.trials["repetition"].nunique() < 3:
+        limits.append(
+            f"Only {plural(study.trials['repetition'].nunique(), 'repetition')}: "
+            "most differences cannot be told from chance. Three or more are needed for a decision."
+        )
+    if len(facts.machines(study.trials)) > 1:
+        limits.append(f"Times come from different hardware and are never averaged: {'; '.join(facts.machines(study.trials))}.")
+    if study.settings:
+        tried = study.table.groupby(["architecture", "size"])["candidate"].nunique()
+        counts = listing([f"{a} {s}: {n}" for (a, s), n in tried.items()])  # type: ignore[misc]
+        limits.append(f"Settings were chosen on validation error and are reported on test; tried per architecture – {counts}.")
+    return limits

@@ -1,0 +1,204 @@
+"""A study as the report reads it: its tables and records, and what they say about splits, candidates and hardware."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property, wraps
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from mlpbench import protocol
+from mlpbench.frames import Float, Frames
+
+NAMES = {"schnet": "SchNet", "painn": "PaiNN", "nequip": "NequIP", "mace": "MACE", "toy": "Toy pair potential"}
+SPEED_COLUMNS = ("device", "device_name", "cpu", "threads")
+
+
+@dataclass
+class Study:
+    """The results of one study.
+
+    Attributes:
+        name: of the study.
+        root: its folder, ``results/<study>``.
+        trials: one row for each trial (see ``mlpbench.tables``).
+        metrics: long table of metric values, one row for each trial, split and metric.
+        records: the content of each ``record.json``.
+    """
+
+    name: str
+    root: Path
+    trials: pd.DataFrame
+    metrics: pd.DataFrame
+    records: list[dict[str, Any]]
+
+    def __post_init__(self) -> None:
+        self.memory: dict[tuple[Any, ...], Any] = {}
+        self._predictions: dict[str, dict[str, Float]] = {}
+        self._frames: dict[tuple[str, str], Frames | None] = {}
+
+    @cached_property
+    def record(self) -> dict[str, dict[str, Any]]:
+        """Trial name -> record."""
+        return {str(record["trial"]): record for record in self.records}
+
+    @cached_property
+    def settings(self) -> list[str]:
+        """Swept settings that take more than one value, each a column of ``trials``; repetitions are none."""
+        known = {"dataset", "architecture", "size", "backend", "n_train", "dataset.n_train", "repetition"}
+        swept = sorted({key for record in self.records for key in record.get("swept", {})} - known)
+        present = [key for key in swept if key in self.trials]
+        return [key for key in present if self.trials[key].astype(str).nunique() > 1]
+
+    @cached_property
+    def table(self) -> pd.DataFrame:
+        """``trials`` with ``candidate``: what one chooses between (architecture, size, settings), as a reader's label."""
+        table = self.trials.copy()
+        with_size = table.groupby("architecture")["size"].nunique().max() > 1 if len(table) else False
+        varied = self._varied
+        table["candidate"] = [self._label(row, with_size, varied) for row in table.to_dict("records")]
+        return table
+
+    @cached_property
+    def _varied(self) -> set[tuple[str, str, str]]:
+        """(architecture, size, setting) in which the setting takes several values: only those belong into a label."""
+        return {
+            (str(a), str(s), key)
+            for (a, s), part in self.trials.groupby(["architecture", "size"])
+            for key in self.settings
+            if part[key].astype(str).nunique() > 1
+        }
+
+    def _label(self, row: dict[str, Any], with_size: bool, varied: set[tuple[str, str, str]]) -> str:
+        name = NAMES.get(row["architecture"], row["architecture"])
+        parts = [f"{name} {row['size']}" if with_size else name]
+        place = (str(row["architecture"]), str(row["size"]))
+        parts += [f"{k.rpartition('.')[2]}={_short(row[k])}" for k in self.settings if (*place, k) in varied]
+        return ", ".join(parts)
+
+    @cached_property
+    def values(self) -> pd.DataFrame:
+        """``metrics`` with each trial's ``candidate`` and ``converged``; only trials that are done."""
+        done = self.table.loc[self.table["status"] == "done", ["trial", "candidate", "converged"]]
+        return self.metrics.merge(done, on="trial", how="inner")
+
+    @cached_property
+    def datasets(self) -> list[str]:
+        """Names of the data sets, sorted."""
+        return sorted(self.trials["dataset"].astype(str).unique())
+
+    def in_distribution(self, dataset: str) -> str | None:
+        """The split the headline is about: the one the records name, else the first that is no ``train`` or ``valid``."""
+        present = set(self.metrics.loc[self.metrics["dataset"] == dataset, "split"])
+        for record in self._of(dataset):
+            named = (record.get("split") or {}).get("in_distribution")
+            if named in present:
+                return str(named)
+        tests = sorted((s for s in present if s not in ("train", "valid", "")), key=natural)
+        return tests[0] if tests else ("valid" if "valid" in present else None)
+
+    def test_splits(self, dataset: str) -> list[str]:
+        """The test splits with an error, the one in distribution first, then in natural order (300K before 1000K)."""
+        table = self.metrics[(self.metrics["dataset"] == dataset) & self.metrics["metric"].isin(["force_mae", "energy_mae"])]
+        first = self.in_distribution(dataset)
+        rest = sorted(set(table["split"]) - {first, "train", "valid"}, key=natural)
+        return [first, *rest] if first is not None else rest
+
+    def _of(self, dataset: str) -> list[dict[str, Any]]:
+        return [r for r in self.records if (r.get("identifiers") or {}).get("dataset") == dataset]
+
+    def config(self, dataset: str | None = None) -> list[dict[str, Any]]:
+        """The resolved configurations of the trials (of one data set)."""
+        records = self.records if dataset is None else self._of(dataset)
+        return [record.get("config") or {} for record in records]
+
+    def predictions(self, trial: str) -> dict[str, Float]:
+        """``<split>.energy`` (F,) eV without baseline and ``<split>.forces`` (A, 3) eV/Å; empty where there is no file."""
+        if trial not in self._predictions:
+            path = self.root / trial / protocol.PREDICTIONS
+            found: dict[str, Float] = {}
+            if path.exists():
+                with np.load(path, allow_pickle=False) as arrays:
+                    found = {name: arrays[name] for name in arrays.files}
+            self._predictions[trial] = found
+        return self._predictions[trial]
+
+    def frames(self, trial: str, split: str) -> Frames | None:
+        """The reference frames of a trial's split; None where they no longer lie in the study's folder."""
+        directory = (self.record.get(trial, {}).get("split") or {}).get("directory")
+        if directory is None:
+            return None
+        key = (str(directory), split)
+        if key not in self._frames:
+            path = self.root / key[0] / f"{split}.npz"
+            self._frames[key] = Frames.load(path) if path.exists() else None
+        return self._frames[key]
+
+    def errors(self, trial: str, split: str) -> Errors | None:
+        """Reference and prediction of one trial on one split; None where either is missing."""
+        predicted, frames = self.predictions(trial), self.frames(trial, split)
+        if frames is None or f"{split}.energy" not in predicted:
+            return None
+        return Errors(frames, predicted[f"{split}.energy"], predicted.get(f"{split}.forces"))
+
+
+@dataclass(frozen=True)
+class Errors:
+    """One trial's predictions beside the reference; energies without baseline, eV; forces (A, 3) eV/Å or None."""
+
+    frames: Frames
+    energy: Float
+    forces: Float | None
+
+    @property
+    def per_atom(self) -> Float:
+        """(F,) eV/atom, prediction minus reference."""
+        return (self.energy - self.frames.target_energy) / self.frames.n_atoms
+
+    @property
+    def force(self) -> Float | None:
+        """(A, 3) eV/Å, prediction minus reference; None where the data or the potential have no forces."""
+        return None if self.forces is None or not self.frames.has_forces else self.forces - self.frames.forces
+
+
+def remembered[**P, R](function: Callable[P, R]) -> Callable[P, R]:
+    """Keeps what ``function(study, *hashable arguments)`` returned with the study: sections ask the same questions."""
+
+    @wraps(function)
+    def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
+        study: Any = args[0]
+        key = (function.__module__, function.__name__, args[1:], tuple(sorted(kwargs.items())))
+        if key not in study.memory:
+            study.memory[key] = function(*args, **kwargs)
+        found: R = study.memory[key]
+        return found
+
+    return wrapper
+
+
+def natural(text: str) -> tuple[tuple[int, float, str], ...]:
+    """Sort key that puts ``test_300K`` before ``test_1000K``."""
+    parts = re.split(r"(\d+(?:\.\d+)?)", text)
+    return tuple((0, float(part), "") if index % 2 else (1, 0.0, part) for index, part in enumerate(parts))
+
+
+def select(table: pd.DataFrame, **equal: Any) -> pd.DataFrame:
+    """The rows of ``table`` in which each named column has the given value."""
+    mask = np.ones(len(table), dtype=bool)
+    for column, value in equal.items():
+        mask &= (table[column] == value).to_numpy()
+    return table[mask]
+
+
+def unique(values: Sequence[Any]) -> list[Any]:
+    """The distinct values that are not missing, in order of first appearance."""
+    return list(dict.fromkeys(v for v in values if v is not None and v == v and v != ""))
+
+
+def _short(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,228 @@
+"""A made-up study with the shape of a real one: embedded ethanol frames, and predictions that are those plus noise.
+
+The errors follow a power law in the number of training frames, so that what the report says about them is known.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from ase.io import read
+
+from mlpbench.frames import Frames
+from mlpbench.report import Study
+from mlpbench.seeds import digest
+
+ETHANOL = Path(__file__).parents[3] / "mlpbench" / "datasets" / "embedded" / "ethanol-pbe"
+SPLITS = {"test_500K": 60, "test_300K": 40, "test_1000K": 40}
+HEAT = {"valid": 1.0, "test_500K": 1.0, "test_300K": 0.7, "test_1000K": 2.2}
+BACKEND = {"schnet": "schnetpack", "painn": "schnetpack", "nequip": "nequip", "mace": "mace"}
+# force error (meV/Å) at 100 frames, exponent, training seconds per frame, parameters
+LAW = {
+    "schnet": (160.0, 0.45, 0.4, 61_000),
+    "painn": (80.0, 0.55, 0.9, 120_000),
+    "nequip": (42.0, 0.70, 3.1, 95_000),
+    "mace": (41.0, 0.70, 2.4, 140_000),
+}
+VERSIONS = {
+    "schnetpack": {"torch": "2.13.0", "schnetpack": "2.2.0", "ase": "3.29.0"},
+    "nequip": {"torch": "2.13.0", "nequip": "0.19.1", "e3nn": "0.6.0", "ase": "3.29.0"},
+    "mace": {"torch": "2.13.0", "mace-torch": "0.3.16", "e3nn": "0.4.4", "ase": "3.29.0"},
+}
+
+
+@dataclass
+class Plan:
+    """What the made-up study consists of."""
+
+    architectures: Sequence[str] = ("schnet", "painn", "nequip", "mace")
+    sizes: Sequence[str] = ("small",)
+    n_train: Sequence[int] = (50, 200, 400)
+    repetitions: int = 3
+    settings: Sequence[dict[str, Any]] = ({},)
+    epochs: int = 100
+    noise: float = 0.06  # standard deviation of the log error over repetitions
+    seed: int = 7
+    predictions: bool = True
+    troubles: dict[tuple[str, int, int], tuple[str, str]] = field(
+        default_factory=lambda: {
+            ("schnet", 50, 2): ("failed", "the worker ended with signal 9 (SIGKILL) in task 'train'; see worker.log"),
+            ("nequip", 400, 1): ("out_of_memory", "the worker ran out of memory; try training.batch_size=5"),
+            ("mace", 400, 2): ("interrupted", "stopped by the user; run the same command again to resume"),
+        }
+    )
+    unconverged: frozenset[tuple[str, int, int]] = frozenset({("painn", 400, 0)})
+
+
+def fabricate(root: Path, plan: Plan | None = None) -> Study:
+    """Write a study below ``root`` and return it as the report takes it."""
+    plan = plan or Plan()
+    random = np.random.default_rng(plan.seed)
+    frames = _write_splits(root)
+    records: list[dict[str, Any]] = []
+    trials: list[dict[str, Any]] = []
+    metrics: list[dict[str, Any]] = []
+    for architecture in plan.architectures:
+        for size in plan.sizes:
+            for settings in plan.settings:
+                for n_train in plan.n_train:
+                    for repetition in range(plan.repetitions):
+                        record, row, rows = _trial(
+                            root, plan, random, frames, architecture, size, settings, n_train, repetition
+                        )
+                        records.append(record)
+                        trials.append(row)
+                        metrics.extend(rows)
+    return Study(root.name, root, pd.DataFrame(trials), pd.DataFrame(metrics), records)
+
+
+def _write_splits(root: Path) -> dict[str, Frames]:
+    folder = root / "splits" / "r0"
+    folder.mkdir(parents=True, exist_ok=True)
+    sources = {"valid": ("pool_500K", slice(500, 550)), **{s: (s, slice(0, n)) for s, n in SPLITS.items()}}
+    frames = {}
+    for split, (file, part) in sources.items():
+        atoms = read(ETHANOL / f"{file}.xyz", index=part)
+        found = Frames.from_atoms(
+            atoms, [a.get_potential_energy() for a in atoms], [a.get_forces() for a in atoms]
+        )
+        frames[split] = found.with_baseline(np.full(len(found), -4209.0))
+        frames[split].save(folder / f"{split}.npz")
+    return frames
+
+
+def _trial(
+    root: Path, plan: Plan, random: np.random.Generator, frames: dict[str, Frames],
+    architecture: str, size: str, settings: dict[str, Any], n_train: int, repetition: int,
+) -> tuple[dict[str, Any], dict[str, Any], list[dict[str, Any]]]:  # fmt: skip
+    error, exponent, seconds_per_frame, parameters = LAW[architecture]
+    larger = {"tiny": 1.3, "small": 1.0, "medium": 0.8}[size]
+    slip = 1.0 + 0.25 * (settings.get("training.lr", 0.01) < 0.01)
+    level = error * larger * slip * (n_train / 100) ** -exponent * np.exp(random.normal(0, plan.noise))
+    backend = BACKEND[architecture]
+    place = (architecture, n_train, repetition)
+    status, reason = plan.troubles.get(place, ("done", ""))
+    done = status == "done"
+    converged = place not in plan.unconverged
+    wall = seconds_per_frame * n_train * random.uniform(0.95, 1.05) / larger
+    suffix = "".join(f"-{key.split('.')[-1]}{value}" for key, value in settings.items())
+    trial = f"ethanol-{architecture}-{size}-n{n_train}{suffix}-r{repetition}"
+    identifiers = {
+        "dataset": "ethanol", "architecture": architecture, "size": size, "backend": backend,
+        "n_train": n_train, "n_valid": 50, "repetition": repetition,
+    }  # fmt: skip
+    curve = _curve(random, plan.epochs, level, wall, converged, n_train) if status != "failed" else []
+    rows = _predict(root / trial, random, frames, level, plan.predictions) if done else []
+    metrics = [
+        {"trial": trial, **{k: identifiers[k] for k in ("dataset", "architecture", "size", "backend", "n_train")},
+         "repetition": repetition, **row} for row in rows
+    ]  # fmt: skip
+    verdict = "" if converged else "best epoch 97 of 100 is among the last 10 %: still improving"
+    record = {
+        "format": 1, "trial": trial, "key": digest(trial), "study": root.name, "status": status,
+        "reason": reason, "started": "2026-11-21T08:00:00+00:00", "finished": "2026-11-21T08:10:00+00:00",
+        "identifiers": identifiers, "swept": dict(settings), "config": _config(architecture, backend, size, n_train, plan),
+        "split": {
+            "directory": "splits/r0", "digest": "ab" * 32, "split_seed": repetition,
+            "counts": {"train": n_train, **{s: len(f) for s, f in frames.items()}},
+            "in_distribution": "test_500K", "baseline": {"C": -1035.0}, "leak": {"checked": True, "shared": 0},
+        },
+        "training": {
+            "epochs": plan.epochs, "steps": plan.epochs * n_train // 10, "best_epoch": 97 if not converged else 80,
+            "best_valid_loss": (level / 1e3) ** 2, "stopped_by": "epochs", "resumed": False, "resume_exact": True,
+            "n_parameters": parameters, "wall_seconds": wall, "peak_memory_mb": 900.0, "converged": converged,
+            "convergence_reason": verdict, "native_command": [f"{backend}-train", "native/config.yaml"],
+        } if done else {},
+        "curve": curve,
+        "tasks": {"train": {"status": status, "reason": reason, "wall_seconds": wall}},
+        "metrics": rows,
+        "provenance": {
+            "mlpbench": "0.1.0", "commit": "0123456789abcdef", "dirty": False, "python": "3.12.8",
+            "command": "mlpbench run -m study=made-up architecture=schnet,painn,nequip,mace "
+                       "dataset.n_train=50,200,400 repetition=0,1,2",
+            "backend": {"lock": "cd" * 32, "adopted": False, "versions": VERSIONS[backend]},
+            "hardware": {"device": "cpu", "cpu": "Example CPU 3000", "threads": 1},
+        },
+    }  # fmt: skip
+    row = {
+        "trial": trial, "study": root.name, **identifiers, **settings, "status": status, "reason": reason,
+        "converged": converged if done else pd.NA, "convergence_reason": verdict if done else "",
+        "epochs": plan.epochs if done else pd.NA, "steps": plan.epochs * n_train // 10 if done else pd.NA,
+        "best_epoch": record["training"].get("best_epoch", pd.NA), "stopped_by": "epochs" if done else "",
+        "resumed": False, "train_seconds": wall if done else np.nan, "wall_seconds": wall + 15,
+        "train_peak_memory": 900.0 if done else np.nan, "n_parameters": parameters, "device": "cpu",
+        "device_name": "", "cpu": "Example CPU 3000", "threads": 1, "dtype": "float32",
+        **{f"version_{name}": version for name, version in VERSIONS[backend].items()},
+        "started": record["started"], "key": record["key"],
+    }  # fmt: skip
+    return record, row, metrics
+
+
+def _config(architecture: str, backend: str, size: str, n_train: int, plan: Plan) -> dict[str, Any]:
+    return {
+        "study": "made-up", "size": size, "device": "cpu", "dtype": "float32", "threads": 1,
+        "dataset": {"name": "ethanol", "n_train": n_train, "n_valid": 50, "level_of_theory": "PBE/def2-SVP"},
+        "architecture": {"name": architecture, "backend": backend, "cutoff": 5.0},
+        "training": {"batch_size": 10, "lr": 0.01},
+        "budget": {"epochs": plan.epochs, "steps": None, "seconds": None, "patience": None},
+    }  # fmt: skip
+
+
+def _curve(
+    random: np.random.Generator, epochs: int, level: float, wall: float, converged: bool, n_train: int
+) -> list[dict[str, Any]]:
+    epoch = np.arange(1, epochs + 1)
+    decay = np.exp(-epoch / (epochs / (8 if converged else 2)))
+    force = level * (1 + 12 * decay) * np.exp(random.normal(0, 0.03, epochs)) / 1e3
+    return [
+        {"epoch": int(e), "step": int(e * n_train // 10), "seconds": wall * e / epochs, "train_loss": 0.8 * f**2,
+         "valid_loss": f**2, "valid_energy_mae": f / 12, "valid_force_mae": f, "lr": 0.01}
+        for e, f in zip(epoch, force, strict=True)
+    ]  # fmt: skip
+
+
+def _predict(
+    folder: Path, random: np.random.Generator, frames: dict[str, Frames], level: float, write: bool
+) -> list[dict[str, Any]]:
+    """Predictions whose force MAE is about ``level`` meV/Å (a normal error of width σ has a mean size of 0.8 σ)."""
+    arrays: dict[str, np.ndarray] = {}
+    rows: list[dict[str, Any]] = []
+    for split, part in frames.items():
+        width = level / 0.8 / 1e3 * HEAT[split]
+        hard = np.exp(random.normal(0, 0.3, len(part)))[part.frame_of_atom, None]
+        element = np.where(part.numbers == 1, 0.8, 1.4)[:, None]
+        forces = part.forces + random.normal(0, width, part.forces.shape) * hard * element
+        energy = part.target_energy + random.normal(0, width * 0.5, len(part))
+        arrays |= {f"{split}.energy": energy, f"{split}.forces": forces}
+        rows += _score(split, part, energy, forces)
+    folder.mkdir(parents=True, exist_ok=True)
+    if write:
+        np.savez(folder / "predictions.npz", **arrays)
+    return rows
+
+
+def _score(split: str, part: Frames, energy: np.ndarray, forces: np.ndarray) -> list[dict[str, Any]]:
+    error_e, error_f = energy - part.target_energy, forces - part.forces
+    values = {
+        ("energy_mae", "meV/atom"): 1e3 * np.abs(error_e / part.n_atoms).mean(),
+        ("energy_rmse", "meV/atom"): 1e3 * np.sqrt(((error_e / part.n_atoms) ** 2).mean()),
+        ("energy_mae_total", "meV"): 1e3 * np.abs(error_e).mean(),
+        ("force_mae", "meV/Å"): 1e3 * np.abs(error_f).mean(),
+        ("force_rmse", "meV/Å"): 1e3 * np.sqrt((error_f**2).mean()),
+        ("force_r2", ""): 1 - (error_f**2).sum() / (part.forces**2).sum(),
+        ("force_max", "meV/Å"): 1e3 * np.abs(error_f).max(),
+        **{
+            (f"force_mae_{symbol}", "meV/Å"): 1e3 * np.abs(error_f[part.numbers == z]).mean()
+            for symbol, z in (("H", 1), ("C", 6), ("O", 8))
+        },
+    }
+    return [
+        {"split": split, "metric": name, "value": float(value), "unit": unit,
+         "lower": float(value * 0.95), "upper": float(value * 1.05), "n": len(part)}
+        for (name, unit), value in values.items()
+    ]  # fmt: skip
