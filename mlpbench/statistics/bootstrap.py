@@ -177,7 +177,9 @@ def block_interval(
     step = max(1, _CHUNK // array.size)
     resampled = np.concatenate([statistic(array[indices[i : i + step]]) for i in range(0, n_resamples, step)])
     blocks = max(n / length, 3.0)
-    widen = np.sqrt(blocks / (blocks - 1)) * (_short_block_factor(tau, length, n) if block_length is None else 1)
+    widen = np.sqrt(blocks / (blocks - 1))
+    if block_length is None:
+        widen *= _short_block_factor(tau, length, n)
     tail = stats.norm.cdf(-widen * stats.t.isf((1 - confidence) / 2, blocks - 1))
     lower, upper = np.quantile(resampled, [tail, 1 - tail])
     return Interval(value, float(lower), float(upper), n, n / tau)
@@ -186,7 +188,7 @@ def block_interval(
 def _short_block_factor(tau: float, length: int, n: int) -> float:
     """How much too small the standard error from finite blocks is, for a first-order autoregression.
 
-    The variance of a block's mean lacks (τ² − 1) / (2τ·length) of its limit, and the mean of the sample itself
+    The variance of a block's mean lacks (τ² − 1) / (2τ·length) of its limit, and the sample's mean itself
     takes another τ/n (Künsch, Ann. Statist. 17, 1217 (1989)). At most √3.
     """
     lost = (tau * tau - 1) / (2 * tau * length) + tau / n
