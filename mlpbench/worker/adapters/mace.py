@@ -1,0 +1,211 @@
+"""MACE (https://github.com/ACEsuit/mace): its own model, loss, trainer, calculator and torch-sim wrapper."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from ase.calculators.calculator import Calculator
+from ase.stress import full_3x3_to_voigt_6_stress
+from mace.calculators import MACECalculator
+from mace.data import AtomicData, Configuration
+from mace.tools import AtomicNumberTable
+from mace.tools.scripts_utils import extract_config_mace_model
+from mace.tools.torch_geometric.dataloader import DataLoader
+from mace.tools.train import evaluate
+
+from mlpbench.frames import Frames
+from mlpbench.protocol import EventLog, Request
+from mlpbench.worker.adapter import Adapter, Potential, Prediction, TrainOutcome
+from mlpbench.worker.adapters._mace_config import build_config, write_native
+from mlpbench.worker.adapters._mace_corrections import common_loss_function
+from mlpbench.worker.adapters._mace_training import POTENTIAL, Progress, fit
+
+# e3nn 0.4.4 annotates attributes in a way that newer torch warns about, once for every layer it compiles.
+warnings.filterwarnings("ignore", message="The TorchScript type system doesn't support", category=UserWarning)
+
+DTYPES = {"float32": torch.float32, "float64": torch.float64}
+
+
+class MacePotential(Potential):
+    """A MACE model, run eagerly.
+
+    Args:
+        model: MACE's ``ScaleShiftMACE`` with the weights of the best epoch.
+        device: where it runs.
+    """
+
+    def __init__(self, model: torch.nn.Module, device: str) -> None:
+        self.n_parameters = sum(p.numel() for p in model.parameters() if p.requires_grad)
+        self.model = model.to(device).eval().requires_grad_(False)
+        self.device = device
+        self.dtype = next(model.parameters()).dtype
+        self.elements = AtomicNumberTable([int(z) for z in model.atomic_numbers])
+
+    def predict(self, frames: Frames, batch_size: int, stress: bool = False) -> Prediction:
+        """See :meth:`Potential.predict`. The stress of a frame that is not periodic along all vectors is NaN."""
+        energy, forces, stresses = [np.zeros(0)], [np.zeros((0, 3))], [np.zeros((0, 3, 3))]
+        for batch in self._batches(frames, batch_size):
+            out = self._run(batch, stress)
+            energy.append(_numpy(out["energy"]))
+            forces.append(_numpy(out["forces"]))
+            if stress:
+                stresses.append(_numpy(out["stress"]))
+        voigt = full_3x3_to_voigt_6_stress(np.concatenate(stresses))
+        if stress:  # MACE divides by the volume of a box it makes up along the directions that are not periodic
+            voigt[~frames.pbc.all(axis=1)] = np.nan
+        return Prediction(np.concatenate(energy), np.concatenate(forces), voigt if stress else None)
+
+    def calculator(self) -> Calculator:
+        """MACE's ASE calculator around a copy of the model."""
+        name = next(name for name, dtype in DTYPES.items() if dtype == self.dtype)
+        return MACECalculator(models=[copy.deepcopy(self.model)], device=self.device, default_dtype=name)
+
+    def package_loss(self, frames: Frames, training: dict[str, Any]) -> float:
+        """MACE's loss as the training uses it; see :meth:`Potential.package_loss`. It equals the common loss."""
+        stress = bool(training.get("stress_weight")) and frames.has_stress
+        loss = self._loss(training, stress)
+        (batch,) = self._batches(frames, len(frames))
+        return loss(pred=self._run(batch, stress), ref=batch).item()
+
+    def package_metrics(self, frames: Frames, batch_size: int) -> dict[str, float]:
+        """See :meth:`Potential.package_metrics`: MACE's ``evaluate``, in the potential's dtype."""
+        loss = self._loss({"energy_weight": 1.0, "force_weight": 1.0}, stress=False)
+        outputs = {"energy": True, "forces": True, "virials": False, "stress": False}
+        with _default_dtype(self.dtype):
+            _, found = evaluate(
+                self.model, loss, self._batches(frames, batch_size), outputs, torch.device(self.device)
+            )
+        names = {"mae_e_per_atom": "energy_mae", "mae_e": "energy_mae_total", "mae_f": "force_mae"}
+        return {ours: float(found[theirs]) for theirs, ours in names.items() if theirs in found}
+
+    def torchsim_model(self) -> Any:
+        """torch-sim's ``MaceModel`` around a copy of the model, with stress; neighbour lists in torch on a CPU."""
+        from torch_sim.models.mace import MaceModel  # torch-sim takes seconds to import
+        from torch_sim.neighbors import torch_nl_linked_cell
+
+        cuda = self.device.startswith("cuda")
+        return MaceModel(
+            model=copy.deepcopy(self.model),
+            device=torch.device(self.device),
+            dtype=self.dtype,
+            neighbor_list_fn=None if cuda else torch_nl_linked_cell,  # torch-sim's choice is made for GPUs
+            compute_stress=True,
+        )
+
+    def _loss(self, training: dict[str, Any], stress: bool) -> torch.nn.Module:
+        with _default_dtype(self.dtype):
+            return common_loss_function(
+                training["energy_weight"], training["force_weight"], training.get("stress_weight") or 0.0, stress
+            ).to(self.device)
+
+    def _batches(self, frames: Frames, batch_size: int) -> DataLoader:
+        """MACE's graphs of ``frames``, with the labels they have, ``batch_size`` at a time."""
+        with _default_dtype(self.dtype):
+            graphs = [
+                AtomicData.from_config(configuration, self.elements, float(self.model.r_max), self.model.heads)
+                for configuration in _configurations(frames)
+            ]
+        return DataLoader(graphs, batch_size=batch_size, shuffle=False)
+
+    def _run(self, batch: Any, stress: bool) -> dict[str, torch.Tensor]:
+        return self.model(batch.to(self.device).to_dict(), training=False, compute_stress=stress)
+
+
+class MaceAdapter(Adapter):
+    """Trains as ``mace_run_train`` does, in this process; resumes exactly from the last finished epoch."""
+
+    architectures = ("mace",)
+    packages = ("mace-torch", "torch", "e3nn", "torch-ema", "matscipy", "torch-sim-atomistic")
+
+    def __init__(self, request: Request) -> None:
+        super().__init__(request)
+        torch.set_num_threads(request.threads)
+        if request.device.startswith("cuda:"):
+            torch.cuda.set_device(request.device)  # MACE's trainer knows "cuda" only
+
+    def train(self, train: Frames, valid: Frames, events: EventLog) -> TrainOutcome:
+        """See :meth:`Adapter.train`."""
+        request = self.request
+        config = build_config(request, train, valid)
+        command = write_native(self.native, config, request, train, valid)
+        self.checkpoints.mkdir(parents=True, exist_ok=True)
+        progress = Progress(events, request.budget, self.checkpoints.resolve())
+        fit(self.native, progress, request.training["lr_min"])
+        return TrainOutcome(
+            epochs=progress.epoch,
+            steps=progress.step,
+            best_epoch=progress.patience.best_epoch,
+            best_valid_loss=float(progress.patience.best),
+            stopped_by=str(progress.stopped_by),
+            resumed=progress.resumed,
+            resume_exact=True,
+            native_command=command,
+        )
+
+    def load(self, dtype: str | None = None) -> Potential:
+        """See :meth:`Adapter.load`."""
+        path = self.checkpoints / POTENTIAL
+        if not path.exists():
+            raise FileNotFoundError(f"no trained MACE potential: {path} does not exist")
+        # Saved whole, as MACE saves its models: a pickle, which only this backend wrote and reads.
+        model = torch.load(path, map_location="cpu", weights_only=False)
+        wanted = DTYPES[dtype or self.request.dtype]
+        if next(model.parameters()).dtype != wanted:
+            model = _in_dtype(model, wanted)
+        return MacePotential(model, self.request.device)
+
+
+@contextmanager
+def _default_dtype(dtype: torch.dtype) -> Iterator[None]:
+    """torch's default dtype inside a block, put back even after an error (MACE's own is not)."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
+
+
+def _configurations(frames: Frames) -> list[Configuration]:
+    offsets, configurations = frames.offsets, []
+    for i in range(len(frames)):
+        atoms = slice(offsets[i], offsets[i + 1])
+        labels = {"energy": frames.target_energy[i], "forces": frames.forces[atoms], "stress": frames.stress[i]}
+        known = {name: value for name, value in labels.items() if np.isfinite(value).all()}
+        configurations.append(
+            Configuration(
+                atomic_numbers=frames.numbers[atoms],
+                positions=frames.positions[atoms],
+                properties=known,
+                property_weights={name: float(name in known) for name in labels},
+                cell=frames.cell[i].copy(),  # MACE writes into it
+                pbc=tuple(bool(x) for x in frames.pbc[i]),
+            )
+        )
+    return configurations
+
+
+def _in_dtype(model: torch.nn.Module, dtype: torch.dtype) -> torch.nn.Module:
+    """The same weights in a model built anew in ``dtype``.
+
+    Casting would keep constants (Wigner 3j symbols, Bessel frequencies ...) rounded to the old precision; built anew
+    they are exact, and only what was learnt or measured on the training set is carried over.
+    """
+    with _default_dtype(dtype), torch.no_grad():
+        other = type(model)(**extract_config_mace_model(model))
+        learnt = dict(model.named_parameters())
+        for name, parameter in other.named_parameters():
+            parameter.copy_(learnt.pop(name))
+    if learnt:
+        raise ValueError(f"weights without a place in the model: {', '.join(learnt)}")
+    return other
+
+
+def _numpy(tensor: torch.Tensor) -> Any:
+    return tensor.detach().to("cpu", torch.float64).numpy()
