@@ -21,9 +21,10 @@ class Dataset:
         pool: the frames that training and validation are drawn from.
         tests: test split name -> frames.
         isolated_atoms: element symbol -> energy of the free atom (eV); None if the set has none.
-        info: level_of_theory, licence, citation, homepage, label_seconds, sha256 (file -> digest), notes (what was
-            detected, in sentences), strategy (how the test frames came about), traps.
+        info: level_of_theory, licence, citation, homepage, label_seconds, sha256 (file -> digest), notes
+            (sentences on what was detected), strategy (how the test frames came about), traps.
         references: name -> file with the minimum, Hessian or scans at the same level of theory.
+        cache: what is derived from the frames and wanted again (leak checks); never part of the data.
     """
 
     name: str
@@ -32,6 +33,7 @@ class Dataset:
     isolated_atoms: dict[str, float] | None = None
     info: dict[str, Any] = field(default_factory=dict)
     references: dict[str, Path] = field(default_factory=dict)
+    cache: dict[Any, Any] = field(default_factory=dict, repr=False, compare=False)
 
 
 @dataclass(frozen=True)
@@ -50,15 +52,19 @@ class Split:
     digest: str
     files: dict[str, Path]
 
+    @property
+    def warnings(self) -> list[str]:
+        """What the user should know before trusting an error measured on this split."""
+        return list(self.manifest["warnings"])
+
 
 def frame_hashes(frames: Frames) -> list[str]:
-    """sha256 (hex) of each frame's exact content: atoms, positions, cell, periodicity and labels, bit for bit."""
+    """sha256 (hex) of each frame's exact content, bit for bit: atoms, positions, cell, periodicity, labels."""
     offsets = frames.offsets
     result = []
     per_atom = [np.ascontiguousarray(a) for a in (frames.numbers, frames.positions, frames.forces)]
-    per_frame = [
-        np.ascontiguousarray(a) for a in (frames.n_atoms, frames.cell, frames.pbc, frames.energy, frames.stress)
-    ]
+    fields = (frames.n_atoms, frames.cell, frames.pbc, frames.energy, frames.stress)
+    per_frame = [np.ascontiguousarray(a) for a in fields]
     for i in range(len(frames)):
         part = slice(offsets[i], offsets[i + 1])
         content = hashlib.sha256()

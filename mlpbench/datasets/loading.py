@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import glob
-import hashlib
 import json
 from dataclasses import fields, replace
 from pathlib import Path
@@ -11,44 +9,54 @@ from typing import Any
 
 import numpy as np
 
-from mlpbench.datasets import embedded
+from mlpbench.datasets import sources
 from mlpbench.datasets.dataset import Dataset
 from mlpbench.datasets.holdout import hold_out
+from mlpbench.datasets.labels import require
 from mlpbench.datasets.readers import read
 from mlpbench.datasets.readers.base import Labels, Notes
 from mlpbench.datasets.schema import DatasetConfig
 from mlpbench.errors import UserError, close_match
-from mlpbench.frames import Frames
+from mlpbench.frames import Frames, Int
+
+Headers = list[dict[str, Any]]
 
 
 def load(config: DatasetConfig) -> Dataset:
-    """Read the data set that ``config`` describes.
+    """Read the data set that ``config`` describes, fetching it first if it is to be downloaded.
 
     Raises:
         UserError: a file is missing, altered or unreadable; a label is missing or not finite; a key is unknown.
     """
     notes = Notes()
-    labels = labels_of(config)
     if config.path is None:
         raise UserError(f"data set {config.name} has no path", "Set dataset.path=FILE.")
+    sources.fetch_all(config)
     patterns = [config.path] if isinstance(config.path, str) else config.path
-    files = [file for pattern in patterns for file in resolve(config, pattern)]
-    pool, headers = _read_files(files, labels, notes, config)
-    pool = _group(pool, headers, config.group_key)
-    tests, digests = {}, {str(file): sha256(file) for file in files if file.is_file()}
-    named = dict(config.test_paths) | ({"test": config.test_path} if config.test_path else {})
+    files = [file for pattern in patterns for file in sources.resolve(config, pattern)]
+    frames, headers = _read_files(files, config, labels_of(config), notes)
+    tests = {name: frames.select(_indices(config, file, len(frames))) for name, file in config.test_indices.items()}
+    pool = frames
+    if config.pool_indices is not None:
+        chosen = _indices(config, config.pool_indices, len(frames))
+        pool, headers = frames.select(chosen), [headers[i] for i in chosen] if headers else headers
+    used = list(files)
+    named = {**({"test": config.test_path} if config.test_path else {}), **config.test_paths}
     for name, pattern in named.items():
-        test_files = resolve(config, pattern)
-        test, test_headers = _read_files(test_files, replace(labels, index=":"), notes, config)
-        tests[name] = _group(test, test_headers, config.group_key)
-        digests.update({str(file): sha256(file) for file in test_files if file.is_file()})
-    require_labels(pool, config.labels, config.name)
+        test_files = sources.resolve(config, pattern)
+        tests[name], _ = _read_files(test_files, config, replace(labels_of(config), index=":"), notes)
+        used += test_files
+    require(pool, list(config.labels), config.name)
     for name, test in tests.items():
-        require_labels(test, ["energy"], f"{config.name}, split {name}", complete=False)
+        require(test, ["energy"], f"{config.name}, split {name}")
     strategy = "official"
-    if not tests:
-        pool, tests, strategy = hold_out(pool, headers, config.split, notes)
-    _verify_embedded(config, digests)
+    if not tests or config.split.strategy in ("random", "blocked", "key"):
+        held_out = hold_out(pool, headers, config.split, notes)
+        pool, strategy = held_out.pool, held_out.strategy
+        tests = {**held_out.tests, **tests}
+    digests = sources.digests(used)
+    if config.kind == "embedded":
+        sources.verify_embedded(digests)
     return Dataset(
         name=config.name,
         pool=pool,
@@ -59,7 +67,7 @@ def load(config: DatasetConfig) -> Dataset:
             "homepage": config.homepage, "label_seconds": config.label_seconds, "sha256": digests,
             "notes": notes.listed(), "strategy": strategy, "traps": list(config.traps),
         },
-        references={name: resolve(config, file)[0] for name, file in config.references.items()},
+        references={name: sources.resolve(config, file)[0] for name, file in config.references.items()},
     )  # fmt: skip
 
 
@@ -68,102 +76,48 @@ def labels_of(config: DatasetConfig) -> Labels:
     return Labels(**{f.name: getattr(config, f.name) for f in fields(Labels)})
 
 
-def resolve(config: DatasetConfig, pattern: str) -> list[Path]:
-    """The files that ``pattern`` means: below the embedded sets, the download cache, or the working directory.
-
-    Raises:
-        UserError: no such file; with the close match in its folder.
-    """
-    path = Path(pattern).expanduser()
-    if config.kind == "embedded":
-        path = embedded.ROOT / path
-    if path.exists():
-        return [path]
-    found = sorted(glob.glob(str(path), recursive=True))
-    if found:
-        return [Path(name) for name in found]
-    parent = path.parent
-    if not parent.is_dir():
-        raise UserError(f"{path}: no such file; the folder {parent} does not exist either", "Check dataset.path.")
-    raise UserError(f"{path}: no such file", close_match(path.name, (p.name for p in parent.iterdir())))
-
-
-def sha256(path: Path) -> str:
-    """Hex digest of a file, read in blocks."""
-    with open(path, "rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def _read_files(
-    files: list[Path], labels: Labels, notes: Notes, config: DatasetConfig
-) -> tuple[Frames, list[dict[str, Any]]]:
-    """All frames of ``files`` and their headers; ``group`` counts the files."""
-    parts, headers = [], []
+def _read_files(files: list[Path], config: DatasetConfig, labels: Labels, notes: Notes) -> tuple[Frames, Headers]:
+    """All frames of ``files`` and the parts of their headers that are needed; ``group`` counts trajectories."""
+    keys = {key for key in (config.group_key, config.split.key) if key}
+    parts: list[Frames] = []
+    headers: Headers = []
     for number, file in enumerate(files):
         for chunk in read(file, config.format, labels, notes):
             frames = replace(chunk.frames, group=np.full(len(chunk.frames), number, dtype=np.int64))
-            parts.append(_without_cell(frames) if config.periodic is False else frames)
-            headers.extend(chunk.headers)
-    return Frames.concatenate(parts), headers
+            if config.periodic is False:
+                frames = replace(frames, cell=np.zeros_like(frames.cell), pbc=np.zeros_like(frames.pbc))
+            parts.append(frames)
+            if keys:
+                headers.extend({k: v for k, v in header.items() if k in keys} for header in chunk.headers)
+                if missing := [k for k in keys if k == config.group_key and k not in chunk.headers[0]]:
+                    raise UserError(f"{file}: frames have no '{missing[0]}'", close_match(missing[0], chunk.headers[0]))
+    frames = Frames.concatenate(parts)
+    return _group(frames, headers, config.group_key), headers
 
 
-def _without_cell(frames: Frames) -> Frames:
-    return replace(frames, cell=np.zeros_like(frames.cell), pbc=np.zeros_like(frames.pbc))
-
-
-def _group(frames: Frames, headers: list[dict[str, Any]], key: str | None) -> Frames:
-    """``group`` from the header ``key``, counted in order of appearance; each file stays apart."""
+def _group(frames: Frames, headers: Headers, key: str | None) -> Frames:
+    """``group`` from the header ``key``, counted in order of appearance; frames of different files stay apart."""
     if key is None:
         return frames
-    missing = [i for i, header in enumerate(headers) if key not in header]
-    if missing:
-        raise UserError(
-            f"group_key '{key}' is not in the header of {len(missing)} frames, first {missing[0]}",
-            close_match(key, headers[missing[0]]),
-        )
     seen: dict[tuple[int, str], int] = {}
-    values = [seen.setdefault((int(g), str(h[key])), len(seen)) for g, h in zip(frames.group, headers, strict=True)]
-    return replace(frames, group=np.array(values, dtype=np.int64))
+    pairs = zip(frames.group.tolist(), (str(header.get(key)) for header in headers), strict=True)
+    return replace(frames, group=np.array([seen.setdefault(pair, len(seen)) for pair in pairs], dtype=np.int64))
 
 
-def require_labels(frames: Frames, labels: list[Any], where: str, *, complete: bool = True) -> None:
-    """Hold ``frames`` to finite positions and labels.
-
-    Args:
-        frames: the frames.
-        labels: those that must be there.
-        where: what the message calls the frames.
-        complete: a label that no frame has is an error too; else only one that some frames have and others lack.
+def _indices(config: DatasetConfig, pattern: str, count: int) -> Int:
+    """Frame numbers from a text file, one a line.
 
     Raises:
-        UserError: with the numbers of the first frames at fault and what to do.
+        UserError: not numbers, or beyond the end of the file they count.
     """
-    of_atom = frames.frame_of_atom
-    for name in ("energy", "forces", "stress"):
-        values = getattr(frames, name)
-        bad = ~np.isfinite(values) if values.ndim == 1 else ~np.isfinite(values).all(axis=1)
-        at_fault = np.unique(of_atom[bad]) if name == "forces" else np.flatnonzero(bad)
-        asked = name in labels
-        if len(at_fault) == 0 or not asked:
-            continue
-        if len(at_fault) == len(frames):
-            raise UserError(
-                f"{where}: no frame has {name}",
-                f"Name it with dataset.{name}_key=..., or leave it out of training: dataset.labels=[energy]."
-                if name != "energy" else "Name it with dataset.energy_key=...",
-            )  # fmt: skip
-        raise UserError(
-            f"{where}: {name} missing or not finite in {len(at_fault)} of {len(frames)} frames: {_list(at_fault)}",
-            "Remove these frames, or choose others with dataset.index.",
-        )
-    unfinite = np.unique(of_atom[~np.isfinite(frames.positions).all(axis=1)])
-    if len(unfinite):
-        raise UserError(f"{where}: positions not finite in frames {_list(unfinite)}", "Remove these frames.")
-
-
-def _list(numbers: Any) -> str:
-    shown = ", ".join(str(int(n)) for n in numbers[:10])
-    return shown + (", ..." if len(numbers) > 10 else "")
+    path = sources.resolve(config, pattern)[0]
+    try:
+        numbers: Int = np.loadtxt(path, dtype=np.int64, ndmin=1)
+    except ValueError as error:
+        raise UserError(f"{path}: expected one frame number a line ({error})") from error
+    if len(numbers) == 0 or numbers.min() < 0 or numbers.max() >= count:
+        raise UserError(f"{path}: frame numbers must lie in 0 to {count - 1}")
+    return numbers
 
 
 def _isolated_atoms(config: DatasetConfig) -> dict[str, float] | None:
@@ -171,7 +125,7 @@ def _isolated_atoms(config: DatasetConfig) -> dict[str, float] | None:
     source = config.isolated_atoms
     if source is None or isinstance(source, dict):
         return source
-    path = resolve(config, source)[0]
+    path = sources.resolve(config, source)[0]
     if path.suffix == ".json":
         try:
             return {str(k): float(v) for k, v in json.loads(path.read_text(encoding="utf-8")).items()}
@@ -182,14 +136,5 @@ def _isolated_atoms(config: DatasetConfig) -> dict[str, float] | None:
         if (chunk.frames.n_atoms != 1).any():
             raise UserError(f"{path}: isolated atoms are frames of one atom; this file has larger ones")
         for structure, energy in zip(chunk.frames.to_atoms(), chunk.frames.energy, strict=True):
-            atoms[structure.get_chemical_symbols()[0]] = float(energy)
+            atoms[str(structure.symbols)] = float(energy)
     return atoms
-
-
-def _verify_embedded(config: DatasetConfig, digests: dict[str, str]) -> None:
-    if config.kind != "embedded":
-        return
-    for name, digest in digests.items():
-        path = Path(name)
-        if embedded.expected_digests(path.parent).get(path.name) != digest:
-            raise UserError(f"{path} differs from its SHA256SUMS", "Install mlpbench again; the file was changed.")

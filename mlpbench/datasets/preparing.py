@@ -14,6 +14,7 @@ from filelock import FileLock
 
 from mlpbench.datasets.baseline import Baseline, fit_baseline
 from mlpbench.datasets.dataset import Dataset, Split, frame_hashes
+from mlpbench.datasets.leak_check import LeakCheck, check_leaks
 from mlpbench.datasets.schema import DatasetConfig
 from mlpbench.errors import UserError
 from mlpbench.frames import Frames, Int
@@ -37,16 +38,17 @@ def prepare_split(dataset: Dataset, config: DatasetConfig, split_seed: int, root
         root: folder below which splits are kept; parallel callers share it safely.
 
     Raises:
-        UserError: the pool is too small, or an element of a test frame is not in the training set.
+        UserError: the pool is too small, a pool frame repeats a test frame and ``on_leak`` is ``refuse``, or an
+            element of a test frame is not in the training set.
     """
-    allowed = np.arange(len(dataset.pool))
-    leak_check: dict[str, Any] = {"policy": config.on_leak, "dropped": 0}
+    check = check_leaks(dataset, config.leak_tolerance)
+    allowed = check.allowed(dataset, config.on_leak)
     order = allowed[np.random.default_rng(split_seed).permutation(len(allowed))]
     if len(order) < config.n_train + config.n_valid:
         raise UserError(
             f"{dataset.name}: n_train={config.n_train} and n_valid={config.n_valid} need "
             f"{config.n_train + config.n_valid} frames, but the pool has {len(order)}",
-            f"Take dataset.n_train={max(1, len(order) - config.n_valid)} or fewer, or a smaller dataset.n_valid.",
+            f"Take dataset.n_train={max(1, len(order) - config.n_valid)} or fewer, or fewer for dataset.n_valid.",
         )
     indices = {
         "valid": order[: config.n_valid],
@@ -54,7 +56,7 @@ def prepare_split(dataset: Dataset, config: DatasetConfig, split_seed: int, root
     }
     parts = {name: dataset.pool.select(index) for name, index in indices.items()} | dataset.tests
     baseline = fit_baseline(parts["train"], dataset.isolated_atoms)
-    manifest = _manifest(dataset, config, split_seed, indices, parts, baseline, leak_check)
+    manifest = _manifest(dataset, config, split_seed, indices, parts, baseline, check)
     directory = _directory(root, dataset.name, config, split_seed, manifest["digest"])
     _write_once(directory, manifest, parts, baseline)
     files = {name: directory / f"{name}.npz" for name in parts}
@@ -62,21 +64,27 @@ def prepare_split(dataset: Dataset, config: DatasetConfig, split_seed: int, root
 
 
 def _manifest(
-    dataset: Dataset, config: DatasetConfig, split_seed: int, indices: dict[str, Int], parts: dict[str, Frames],
-    baseline: Baseline, leak_check: dict[str, Any],
-) -> dict[str, Any]:  # fmt: skip
+    dataset: Dataset,
+    config: DatasetConfig,
+    split_seed: int,
+    indices: dict[str, Int],
+    parts: dict[str, Frames],
+    baseline: Baseline,
+    check: LeakCheck,
+) -> dict[str, Any]:
     splits = {}
+    notes = list(dataset.info.get("notes", []))
     for name, frames in parts.items():
         index = indices.get(name)
         splits[name] = {
             "frames": len(frames),
             "atoms": int(frames.n_atoms.sum()),
-            "indices": None if index is None else index.tolist(),  # into the pool; a test split has its own file
+            "indices": None if index is None else index.tolist(),  # into the pool; None for test splits
             "sha256": frame_hashes(frames),
         }
     hashes = {name: split["sha256"] for name, split in splits.items()}
-    fit = {"format": FORMAT, "baseline": baseline.describe(), "train": hashes["train"], "valid": hashes["valid"]}
-    train_digest = digest_of(fit)
+    fit = {name: hashes[name] for name in ("train", "valid")}
+    train_digest = digest_of({"format": FORMAT, "baseline": baseline.describe(), **fit})
     return {
         "format": FORMAT,
         "digest": digest_of({"train_digest": train_digest, **hashes}),
@@ -88,8 +96,9 @@ def _manifest(
         "strategy": dataset.info.get("strategy"),
         "pool_frames": len(dataset.pool),
         "baseline": baseline.describe(),
-        "leak_check": leak_check,
-        "notes": dataset.info.get("notes", []),
+        "leak_check": check.describe(config.on_leak),
+        "warnings": [n.removeprefix("warning: ") for n in notes if n.startswith("warning: ")] + check.warnings,
+        "notes": notes,
         "files_sha256": {Path(k).name: v for k, v in dataset.info.get("sha256", {}).items()},
         "splits": splits,
     }

@@ -33,8 +33,10 @@ class SplitConfig(_Strict):
     blocks: int = Field(
         default=10, ge=2, description="a trajectory is cut into this many stretches; whole stretches are held out"
     )
-    gap: int = Field(
-        default=0, ge=0, description="frames dropped on either side of a held-out stretch, so that neighbours in time part"
+    gap: int | None = Field(
+        default=None,
+        ge=0,
+        description="frames dropped on either side of a held-out stretch; null: until frames stop resembling each other",
     )
     key: str | None = Field(
         default=None, description="for strategy key: an info key of the file, or one of n_atoms, composition, group"
@@ -51,12 +53,22 @@ class Download(_Strict):
     url: str = Field(description="address of the file")
     filename: str = Field(description="name in the cache; also what to place there by hand when offline")
     sha256: str = Field(
-        default=UNVERIFIED, description="hex digest; 'unverified': recorded at the first download and checked from then on"
+        default=UNVERIFIED, description="hex digest; 'unverified': recorded at first use and checked from then on"
+    )
+    sha256_starts: str | None = Field(
+        default=None,
+        pattern=r"^[0-9a-f]{8,64}$",
+        description="first digits of the sha256, where only these are published",
+    )
+    git_blob: str | None = Field(
+        default=None,
+        pattern=r"^[0-9a-f]{40}$",
+        description="git's object id of the file, from the repository's own tree",
     )
     size_bytes: int | None = Field(default=None, gt=0, description="size where it is known")
     extract: bool = Field(default=False, description="unpack the zip or tar archive after the check")
     address: Literal["verified", "unverified"] = Field(
-        default="unverified", description="whether somebody has seen the address listed by its publisher"
+        default="unverified", description="verified: the publisher's own listing, with a checksum, names the file"
     )
 
     @field_validator("sha256")
@@ -77,6 +89,10 @@ class DatasetConfig(_Strict):
     )
     variant: str | None = Field(default=None, description="which of the variants (a molecule, an element)")
     variants: list[str] = Field(default_factory=list, description="the variants there are; {variant} stands for one")
+    per_variant: dict[str, dict[str, Any]] = Field(
+        default_factory=dict, description="settings of single variants, where the common ones are null"
+    )
+    contents: str = Field(default="", description="how many frames of what, for 'data list'")
 
     n_train: int = Field(gt=0, description="frames for training; larger subsets contain smaller ones")
     n_valid: int = Field(gt=0, description="frames for validation; labels that were paid for, so they count as cost")
@@ -88,20 +104,35 @@ class DatasetConfig(_Strict):
     test_path: str | None = Field(default=None, description="file of a test split named 'test'")
     test_paths: dict[str, str] = Field(default_factory=dict, description="split name -> file, for several test splits")
     in_distribution: str | None = Field(
-        default=None, description="the test split from the same distribution as the pool; the others are measured against it"
+        default=None,
+        description="the test split from the same distribution as the pool; the others are measured against it",
+    )
+    pool_indices: str | None = Field(
+        default=None, description="file of frame numbers, from 0, one a line: the pool is these frames of path"
+    )
+    test_indices: dict[str, str] = Field(
+        default_factory=dict, description="split name -> file of frame numbers into path, for official splits by number"
     )
     index: str = Field(default=":", description="which frames of the pool's file, as ASE slices: ':', '::10', ':5000'")
-    format: Literal["auto", "ase", "sgdml", "deepmd", "mlearn", "qm22", "ani"] = Field(
+    format: Literal["auto", "ase", "sgdml", "deepmd", "mlearn", "qm22", "qm9", "ani"] = Field(
         default="auto", description="layout of the files; auto: from name and content, and reported"
     )
 
     labels: list[Label] = Field(
         default_factory=lambda: ["energy", "forces"], min_length=1, description="labels that training uses"
     )
-    energy_key: str | None = Field(default=None, description="name of the energy in the file; null: detected and reported")
-    forces_key: str | None = Field(default=None, description="name of the forces in the file; null: detected and reported")
-    stress_key: str | None = Field(default=None, description="name of the stress or virial; null: detected and reported")
-    energy_unit: str | None = Field(default=None, description="eV, meV, hartree, Ry, kcal/mol, kJ/mol; null: the format's")
+    energy_key: str | None = Field(
+        default=None, description="name of the energy in the file; null: detected and reported"
+    )
+    forces_key: str | None = Field(
+        default=None, description="name of the forces in the file; null: detected and reported"
+    )
+    stress_key: str | None = Field(
+        default=None, description="name of the stress or virial; null: detected and reported"
+    )
+    energy_unit: str | None = Field(
+        default=None, description="eV, meV, hartree, Ry, kcal/mol, kJ/mol; null: the format's"
+    )
     length_unit: str | None = Field(default=None, description="Å, bohr, nm; null: the format's")
     forces_unit: str | None = Field(default=None, description="e.g. hartree/bohr; null: energy unit per length unit")
     stress_unit: str | None = Field(default=None, description="eV/Å³, GPa, kbar; null: the format's")
@@ -109,16 +140,19 @@ class DatasetConfig(_Strict):
         default=None, description="gradient: the file holds dE/dx, minus the forces; null: the format's"
     )
     stress_sign: Literal["tension", "compression"] | None = Field(
-        default=None, description="tension: positive under tension, ASE's; compression: the opposite; null: the format's"
+        default=None,
+        description="tension: positive under tension, ASE's; compression: the opposite; null: the format's",
     )
     stress_order: str | None = Field(
         default=None, description="order of six components, e.g. 'xx yy zz yz xz xy' (ASE's); null: the format's"
     )
     group_key: str | None = Field(
-        default=None, description="info key that names the trajectory of a frame, for block bootstrap; null: one file, one"
+        default=None,
+        description="info key that names the trajectory of a frame, for block bootstrap; null: one file, one",
     )
     periodic: bool | None = Field(
-        default=None, description="override what the file says: false removes cell and periodicity; null: as in the file"
+        default=None,
+        description="override what the file says: false removes cell and periodicity; null: as in the file",
     )
 
     isolated_atoms: str | dict[str, float] | None = Field(
@@ -139,11 +173,14 @@ class DatasetConfig(_Strict):
     )
 
     downloads: list[Download] = Field(default_factory=list, description="files of kind download")
+    collection: str = Field(default="", description="folder in the download cache; empty: the name")
     level_of_theory: str = Field(default="not stated", description="functional, basis and code behind the labels")
     licence: str = Field(default="not stated", description="under which the data may be used")
     citation: str = Field(default="", description="what to cite")
     homepage: str = Field(default="", description="where the set is described")
-    label_seconds: float | None = Field(default=None, gt=0, description="cost of one label, seconds per frame, if known")
+    label_seconds: float | None = Field(
+        default=None, gt=0, description="cost of one label, seconds per frame, if known"
+    )
     traps: list[str] = Field(default_factory=list, description="what has misled others; printed by 'data describe'")
 
     @model_validator(mode="before")
@@ -156,11 +193,14 @@ class DatasetConfig(_Strict):
         if variant is not None and variant not in variants:
             raise ValueError(f"variant '{variant}' is none of {', '.join(variants) or '(there are no variants)'}")
         if variant is not None:
-            values = {key: _substitute(value, str(variant)) for key, value in values.items()}
+            for key, value in (values.get("per_variant") or {}).get(variant, {}).items():
+                values[key] = value if values.get(key) is None else values[key]
+            kept = ("variants", "per_variant")
+            values = {k: v if k in kept else _substitute(v, str(variant)) for k, v in values.items()}
         if not values.get("name") and isinstance(values.get("path"), str):
             values["name"] = PurePath(values["path"]).stem.replace("*", "")
-        if values.get("in_distribution") is None and values.get("kind") == "file" and not values.get("test_paths"):
-            values["in_distribution"] = "test"
+        if values.get("kind") == "file" and not values.get("in_distribution"):
+            values["in_distribution"] = None if values.get("test_paths") else "test"
         return values
 
     @model_validator(mode="after")
@@ -169,8 +209,10 @@ class DatasetConfig(_Strict):
             raise ValueError("name is empty and cannot be taken from path; set dataset.name=...")
         if self.split.strategy == "key" and self.split.key is None:
             raise ValueError("split.strategy=key needs split.key=... (an info key of the file)")
-        if self.split.strategy == "official" and not (self.test_path or self.test_paths):
-            raise ValueError("split.strategy=official needs test_path or test_paths")
+        if self.split.strategy == "official" and not (self.test_path or self.test_paths or self.test_indices):
+            raise ValueError("split.strategy=official needs test_path, test_paths or test_indices")
+        if self.variants and self.variant is None:
+            raise ValueError(f"variant is missing; choose one of {', '.join(self.variants)}")
         if self.kind == "download" and not self.downloads:
             raise ValueError("kind=download needs at least one entry in downloads")
         if self.stress_order is not None and sorted(map(_component, self.stress_order.split())) != sorted(

@@ -1,4 +1,4 @@
-"""Whatever ASE reads: extxyz, ASE databases, and the outputs of VASP, Quantum ESPRESSO, CP2K, ORCA, GPAW ..."""
+"""Whatever ASE reads: extxyz, ASE databases, outputs of VASP, Quantum ESPRESSO, CP2K, ORCA, GPAW ..."""
 
 from __future__ import annotations
 
@@ -13,14 +13,16 @@ from ase import Atoms
 from ase.io import iread
 from ase.stress import full_3x3_to_voigt_6_stress
 
-from mlpbench.datasets.readers.base import CHUNK, Chunk, Labels, Notes
+from mlpbench.datasets.readers.base import CHUNK, Chunk, Factors, Labels, Notes, reorder, unit_factors
 from mlpbench.errors import UserError, close_match
 from mlpbench.frames import Float, Frames
-from mlpbench.units import factor
 
-ENERGY_KEYS = ("energy", "REF_energy", "dft_energy", "DFT_energy", "ref_energy", "E", "Energy", "total_energy", "free_energy")
-FORCES_KEYS = ("forces", "REF_forces", "dft_forces", "DFT_forces", "ref_forces", "force", "Forces", "F", "gradient", "gradients")
-STRESS_KEYS = ("stress", "REF_stress", "dft_stress", "DFT_stress", "ref_stress", "virial", "virials", "REF_virial", "dft_virial")
+_PREFIXES = ("", "REF_", "ref_", "dft_", "DFT_")
+ENERGY_KEYS = (*(f"{p}energy" for p in _PREFIXES), "E", "Energy", "total_energy", "free_energy")
+FORCES_KEYS = (*(f"{p}forces" for p in _PREFIXES), "force", "Forces", "F", "gradient", "gradients")
+STRESS_KEYS = (
+    *(f"{p}stress" for p in _PREFIXES), *(f"{p}virial" for p in _PREFIXES), "virials", "REF_virials",
+)  # fmt: skip
 
 
 def read_ase(path: Path, labels: Labels, notes: Notes) -> Iterator[Chunk]:
@@ -42,8 +44,9 @@ def read_ase(path: Path, labels: Labels, notes: Notes) -> Iterator[Chunk]:
     except Exception as error:  # ASE's readers raise almost anything on a file they do not understand
         raise UserError(
             f"{path}: ASE cannot read this file ({type(error).__name__}: {error})"
-            if start == 0 else f"{path}: reading stopped after frame {start} ({type(error).__name__}: {error})",
-            "See https://ase-lib.org/ase/io/io.html for its formats; dataset.format=sgdml|deepmd|mlearn|qm22|ani for others.",
+            if start == 0
+            else f"{path}: reading stopped after frame {start} ({type(error).__name__}: {error})",
+            "ASE's formats: 'ase info --formats'. Others: dataset.format=sgdml|deepmd|mlearn|qm22|qm9|ani.",
         ) from error  # fmt: skip
     if start == 0:
         raise UserError(f"{path}: holds no structures", "Check dataset.path and dataset.index.")
@@ -68,7 +71,8 @@ def _choose_keys(path: Path, atoms: Atoms, labels: Labels, notes: Notes) -> dict
     ):
         if asked is not None:
             if asked not in found and label == "energy":
-                raise UserError(f"{path}: the first frame has no '{asked}' ({label}_key)", close_match(asked, found))
+                text = f"{path}: the first frame has no '{asked}' ({label}_key)"
+                raise UserError(text, close_match(asked, found))
             chosen[label] = asked
             continue
         fits = [k for k in known if k in found and (shape is None or np.shape(found[k]) == shape)]
@@ -87,24 +91,20 @@ def _choose_keys(path: Path, atoms: Atoms, labels: Labels, notes: Notes) -> dict
 def _convert(
     path: Path, start: int, structures: tuple[Atoms, ...], keys: dict[str, str | None], labels: Labels
 ) -> Chunk:
-    energy_unit, length_unit = labels.energy_unit or "eV", labels.length_unit or "Å"
-    to_energy, to_length = factor(energy_unit), factor(length_unit)
-    to_forces = factor(labels.forces_unit) if labels.forces_unit else to_energy / to_length
-    gradient = labels.forces_sign == "gradient" or (
-        labels.forces_sign is None and bool(re.match("gradient", keys["forces"] or ""))
-    )
+    by_name = "gradient" if re.match("gradient", keys["forces"] or "") else "forces"
+    factors = unit_factors(labels, forces_sign=by_name)
     energy, forces, stress, headers = [], [], [], []
     used = {k for k in keys.values() if k}
     for offset, atoms in enumerate(structures):
         found = _available(atoms)
         atoms.calc = None
         where = f"{path}, frame {start + offset}"
-        energy.append(_number(found.get(keys["energy"] or ""), where, str(keys["energy"])) * to_energy)
+        energy.append(_number(found.get(keys["energy"] or ""), where, str(keys["energy"])) * factors.energy)
         force = _array(found.get(keys["forces"] or ""), (len(atoms), 3), where, str(keys["forces"]))
-        forces.append(force * (-to_forces if gradient else to_forces))
-        atoms.positions *= to_length
-        atoms.cell *= to_length
-        stress.append(_stress(found, keys["stress"], atoms, labels, where, to_energy))
+        forces.append(force * factors.forces)
+        atoms.positions *= factors.length
+        atoms.cell *= factors.length
+        stress.append(_stress(found, keys["stress"], atoms, labels, where, factors))
         headers.append({k: v for k, v in found.items() if k not in used and np.ndim(v) == 0})
     return Chunk(Frames.from_atoms(structures, energy, forces, np.array(stress)), headers)
 
@@ -128,7 +128,7 @@ def _array(value: Any, shape: tuple[int, int], where: str, key: str) -> Float:
 
 
 def _stress(
-    found: dict[str, Any], key: str | None, atoms: Atoms, labels: Labels, where: str, to_energy: float
+    found: dict[str, Any], key: str | None, atoms: Atoms, labels: Labels, where: str, factors: Factors
 ) -> Float:
     """(6,) eV/Å³, ASE's order and sign; a virial (eV) is −stress·volume."""
     if key is None or found.get(key) is None:
@@ -140,16 +140,8 @@ def _stress(
         raise UserError(f"{where}: '{key}' has shape {value.shape}, expected (6,) or (3, 3)")
     if labels.stress_order is not None:
         value = reorder(value, labels.stress_order)
-    if labels.stress_sign == "compression":
-        value = -value
     if "virial" in key.lower():
         if atoms.cell.rank < 3:
             raise UserError(f"{where}: has a virial ('{key}') but no cell to turn it into a stress")
-        return np.asarray(-value * to_energy / atoms.get_volume())
-    return np.asarray(value * factor(labels.stress_unit or "eV/Å³"))
-
-
-def reorder(values: Float, order: str) -> Float:
-    """(..., 6) components named by ``order`` ('xx yy zz xy yz xz') in ASE's order xx yy zz yz xz xy."""
-    names = ["".join(sorted(name)) for name in order.split()]
-    return np.asarray(values[..., [names.index(name) for name in ("xx", "yy", "zz", "yz", "xz", "xy")]])
+        return np.asarray(-value * factors.energy / atoms.get_volume())
+    return np.asarray(value * factors.stress)

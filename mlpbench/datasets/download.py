@@ -1,0 +1,211 @@
+"""Files from the network: resumed, checked before use, moved into place at once, kept once per machine."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from http.client import HTTPException, HTTPResponse
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+from mlpbench.datasets.archive import extract
+from mlpbench.datasets.schema import UNVERIFIED, Download
+from mlpbench.errors import UserError
+from mlpbench.protocol import read_json, write_json
+
+ATTEMPTS = 4
+WAIT_SECONDS = 1.0  # before the second attempt; doubled each time
+TIMEOUT_SECONDS = 30.0
+_BLOCK = 1 << 20
+
+Progress = Callable[[str, int, int | None], None]
+
+
+def cache_root() -> Path:
+    """Where downloads are kept: ``$MLPBENCH_DATA``, else ``$XDG_CACHE_HOME/mlpbench/data`` or ``~/.cache/...``."""
+    named = os.environ.get("MLPBENCH_DATA")
+    if named:
+        return Path(named).expanduser().resolve()
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "mlpbench" / "data"
+
+
+def offline() -> bool:
+    """True if ``MLPBENCH_OFFLINE`` is set to anything but 0."""
+    return os.environ.get("MLPBENCH_OFFLINE", "0") not in ("", "0")
+
+
+def fetch(item: Download, folder: Path, progress: Progress | None = None, say: Callable[[str], None] = print) -> Path:
+    """The file ``item`` in ``folder``, downloaded if it is not there, verified before anybody uses it.
+
+    A part that an earlier attempt left is continued. With ``extract``, the archive is unpacked beside it and the path
+    of that folder is returned.
+
+    Args:
+        item: address, name and checksums.
+        folder: where the file belongs; made if missing.
+        progress: called with name, bytes so far and bytes in all (None if not known).
+        say: receives one sentence when a checksum is recorded for the first time.
+
+    Raises:
+        UserError: offline and not there; the server refuses or stays unreachable; the checksum is another.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    target = folder / item.filename
+    with FileLock(folder / f".{item.filename}.lock"):
+        if not target.exists():
+            if offline():
+                raise UserError(
+                    f"{item.filename} is not in the cache and MLPBENCH_OFFLINE is set",
+                    f"Fetch {item.url}\n  elsewhere and put it at {target}",
+                )
+            part = folder / f".{item.filename}.part"
+            _download(item, part, progress)
+            digest = _verify(item, part, say)
+            os.replace(part, target)
+            _record(item, target, digest)
+        elif not _known(item, target):
+            _record(item, target, _verify(item, target, say))
+        return extract(target) if item.extract else target
+
+
+def is_cached(item: Download, folder: Path) -> bool:
+    """True if the file lies in ``folder``."""
+    return (folder / item.filename).exists()
+
+
+def _download(item: Download, part: Path, progress: Progress | None) -> None:
+    wait = WAIT_SECONDS
+    for attempt in range(1, ATTEMPTS + 1):
+        before = part.stat().st_size if part.exists() else 0
+        try:
+            _receive(item, part, progress)
+            return
+        except urllib.error.HTTPError as error:
+            if error.code == 416 and before:  # what we have is not the beginning of what the server has
+                part.unlink()
+                continue
+            if error.code < 500 and error.code not in (408, 429):
+                raise UserError(
+                    f"{item.url}: the server answers {error.code} {error.reason}",
+                    f"The address may have moved. Get {item.filename} by hand and put it at {part.parent / item.filename}",
+                ) from error
+            problem: Exception = error
+        except (OSError, HTTPException) as error:
+            problem = error
+        if attempt < ATTEMPTS:
+            time.sleep(wait)
+            wait *= 2
+    have = part.stat().st_size if part.exists() else 0
+    raise UserError(
+        f"{item.url}: {ATTEMPTS} attempts failed ({type(problem).__name__}: {problem}); {have} bytes are kept",
+        f"Run the same command again to go on, or put {item.filename} at {part.parent / item.filename} by hand.",
+    ) from problem
+
+
+def _receive(item: Download, part: Path, progress: Progress | None) -> None:
+    """One attempt; appends to ``part`` where the server allows it. Raises OSError if the answer is cut short."""
+    have = part.stat().st_size if part.exists() else 0
+    request = urllib.request.Request(item.url, headers={"User-Agent": "mlpbench", "Accept-Encoding": "identity"})
+    if have:
+        request.add_header("Range", f"bytes={have}-")
+    with urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS) as response:
+        if response.status not in (200, 206):  # figshare answers 202 with nothing in it when it suspects a robot
+            raise OSError(f"the server answers {response.status} without the file")
+        if response.status == 200:
+            have = 0
+        total = _total(response, have)
+        if item.size_bytes is not None and total is not None and total != item.size_bytes:
+            raise UserError(
+                f"{item.url}: the server offers {total} bytes, expected {item.size_bytes}",
+                "The file was replaced, or the address leads to a page instead. Check it in a browser.",
+            )
+        with open(part, "ab" if have else "wb") as stream:
+            while block := response.read(_BLOCK):
+                stream.write(block)
+                have += len(block)
+                if progress is not None:
+                    progress(item.filename, have, total)
+    if total is not None and have != total:
+        raise OSError(f"the connection ended after {have} of {total} bytes")
+
+
+def _total(response: HTTPResponse, have: int) -> int | None:
+    length = response.headers.get("Content-Length")
+    return None if length is None else have + int(length)
+
+
+def checksums(path: Path) -> dict[str, str]:
+    """sha256 and git's blob id (sha1 over a header and the content) of a file, read in blocks."""
+    sha256 = hashlib.sha256()
+    blob = hashlib.sha1(f"blob {path.stat().st_size}\0".encode(), usedforsecurity=False)
+    with open(path, "rb") as stream:
+        while block := stream.read(_BLOCK):
+            sha256.update(block)
+            blob.update(block)
+    return {"sha256": sha256.hexdigest(), "git_blob": blob.hexdigest()}
+
+
+def _verify(item: Download, path: Path, say: Callable[[str], None]) -> str:
+    """The sha256 of ``path``, once it agrees with all that is known of it; a wrong download is removed."""
+    found = checksums(path)
+    sha256 = found["sha256"]
+    expected = [
+        ("sha256", item.sha256, item.sha256 in (UNVERIFIED, sha256)),
+        ("sha256 (first digits)", item.sha256_starts, sha256.startswith(item.sha256_starts or "")),
+        ("git blob", item.git_blob, item.git_blob in (None, found["git_blob"])),
+    ]
+    for name, value, agrees in expected:
+        if not agrees:
+            downloaded = path.name.endswith(".part")
+            actual = found["git_blob"] if name == "git blob" else sha256
+            if downloaded:
+                path.unlink()
+            raise UserError(
+                f"{item.filename}: {name} is {actual}, expected {value}",
+                "The download was removed; run the command again, and report it if it happens twice."
+                if downloaded else f"{path} was altered. Remove it, and it is fetched again.",
+            )  # fmt: skip
+    if item.sha256 == UNVERIFIED and item.sha256_starts is None and item.git_blob is None:
+        say(f"{item.filename}: nobody has published a checksum; sha256 {sha256} is recorded and checked from now on")
+    return sha256
+
+
+def _record_path(target: Path) -> Path:
+    return target.with_name(f".{target.name}.sha256.json")
+
+
+def _record(item: Download, target: Path, sha256: str) -> None:
+    status = target.stat()
+    content: dict[str, Any] = {
+        "sha256": sha256, "url": item.url, "size": status.st_size, "mtime_ns": status.st_mtime_ns,
+    }  # fmt: skip
+    write_json(_record_path(target), content)
+
+
+def _known(item: Download, target: Path) -> bool:
+    """True if ``target`` was verified before and has not been touched since; False asks for another verification.
+
+    Raises:
+        UserError: it was touched, and its content is no longer what was recorded.
+    """
+    path = _record_path(target)
+    if not path.exists():
+        return False  # put there by hand
+    record = read_json(path)
+    status = target.stat()
+    if (record["size"], record["mtime_ns"]) == (status.st_size, status.st_mtime_ns):
+        return item.sha256 in (UNVERIFIED, record["sha256"])
+    found = checksums(target)["sha256"]
+    if found != record["sha256"]:
+        raise UserError(
+            f"{target}: sha256 is {found}, but {record['sha256']} was recorded when it was first used",
+            f"If the new content is meant, remove {path}; else remove the file, and it is fetched again.",
+        )
+    return False

@@ -1,0 +1,50 @@
+"""What a set of frames must hold before anybody trains on it."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from mlpbench.errors import UserError
+from mlpbench.frames import Frames, Int
+
+
+def frames_without(frames: Frames, label: str) -> Int:
+    """The frames in which ``label`` (energy, forces, stress, positions or cell) is missing or not finite."""
+    values = getattr(frames, label)
+    bad = ~np.isfinite(values.reshape(len(values), -1)).all(axis=1)
+    return np.unique(frames.frame_of_atom[bad]) if len(values) == len(frames.numbers) and label in (
+        "forces", "positions",
+    ) else np.flatnonzero(bad)  # fmt: skip
+
+
+def require(frames: Frames, labels: list[str], where: str) -> None:
+    """Hold ``frames`` to finite positions, cells and labels.
+
+    Args:
+        frames: the frames.
+        labels: those that every frame must have.
+        where: what the message calls the frames.
+
+    Raises:
+        UserError: with the numbers of the first frames at fault and what to do.
+    """
+    if len(frames) == 0:
+        raise UserError(f"{where}: no frames", "Check dataset.path and dataset.index.")
+    for label in ("positions", "cell", *labels):
+        at_fault = frames_without(frames, label)
+        if len(at_fault) == len(frames) and label in ("forces", "stress"):
+            without = ", ".join(name for name in labels if name != label)
+            raise UserError(
+                f"{where}: no frame has {label}",
+                f"Name the key: dataset.{label}_key=..., or train without them: dataset.labels=[{without}].",
+            )
+        if len(at_fault):
+            raise UserError(
+                f"{where}: {label} missing or not finite in {len(at_fault)} of {len(frames)} frames: {listed(at_fault)}",
+                "Remove these frames, or choose others with dataset.index.",
+            )
+
+
+def listed(numbers: Int, limit: int = 10) -> str:
+    """The first numbers, comma-separated."""
+    return ", ".join(str(int(n)) for n in numbers[:limit]) + (", ..." if len(numbers) > limit else "")
