@@ -226,8 +226,7 @@ def load_backends(overrides: Sequence[str] = ()) -> dict[str, BackendConfig]:
     Raises:
         UserError: a backend's YAML does not fit :class:`BackendConfig`.
     """
-    nodes = OmegaConf.to_container(compose_raw(overrides).backend, resolve=True)
-    assert isinstance(nodes, dict)
+    nodes: Any = OmegaConf.to_container(compose_raw(overrides).backend, resolve=True)
     return _backends(nodes)
 
 
@@ -251,7 +250,7 @@ def expand(overrides: Sequence[str], multirun: bool = False) -> SweepPlan:
             first = [_first_value(override) for override in parsed]
             config = compose(CONFIG_NAME, overrides=first, return_hydra_config=True)
             if not multirun and "MULTIRUN" not in str(config.hydra.mode):
-                compose(CONFIG_NAME, overrides=list(overrides))  # several values without -m are a mistake: Hydra says so
+                compose(CONFIG_NAME, overrides=list(overrides))  # complains of several values without -m
                 return SweepPlan([list(overrides)], multirun=False, enumerable=True)
             sweeper = config.hydra.sweeper
             if not str(sweeper.get("_target_", "")).endswith("BasicSweeper"):
@@ -276,10 +275,9 @@ def validate(config: DictConfig) -> TrialConfig:
         UserError: names each key that is wrong, its value, and what is expected.
     """
     try:
-        plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+        plain: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
         raise UserError(f"{error.full_key} is not set", f"Set it: mlpbench run {error.full_key}=VALUE") from error
-    assert isinstance(plain, dict)
     plain = {key: value for key, value in plain.items() if key not in ("hydra", "experiment", "preset")}
     _check_unknown(plain)
     plain["backend"] = _backends(plain.get("backend") or {})
@@ -375,7 +373,7 @@ def _explain(error: Exception, overrides: Sequence[str]) -> UserError:
         return UserError(f"the configuration has no key '{typed}'", f"{hint}See all keys: mlpbench run --cfg job")
     if text.startswith("Ambiguous value"):
         argument = text.splitlines()[0].removeprefix("Ambiguous value for argument ")
-        return UserError(f"{argument} gives several values", f"For a sweep over them add -m: mlpbench run -m {argument} ...")
+        return UserError(f"{argument} gives several values", "For a sweep over them add -m: mlpbench run -m ...")
     return UserError(text.splitlines()[0], "See: mlpbench run --help")
 
 
@@ -398,7 +396,7 @@ def _offending_key(text: str, overrides: Sequence[str]) -> str | None:
 
 
 def _known_keys(overrides: Sequence[str]) -> list[str]:
-    """Keys of the configuration, with the groups' options that were chosen (architecture=schnet has keys of its own)."""
+    """Keys of the configuration, with the options that were chosen (architecture=schnet has keys of its own)."""
     groups = {path.name for folder in conf_dirs() for path in folder.iterdir() if path.is_dir()}
     chosen = [o.split(",")[0] for o in overrides if o.split("=")[0] in groups]
     with _hydra():
@@ -406,7 +404,7 @@ def _known_keys(overrides: Sequence[str]) -> list[str]:
     keys: list[str] = []
 
     def walk(node: DictConfig, prefix: str) -> None:
-        for key in node:
+        for key in map(str, node):
             path = f"{prefix}{key}"
             keys.append(path)
             child = node._get_node(key)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -12,7 +12,9 @@ import numpy as np
 from omegaconf import DictConfig, OmegaConf
 
 from mlpbench import datasets
+from mlpbench.backends.environment import resolve
 from mlpbench.backends.locks import Environment, built_lock
+from mlpbench.backends.schema import BackendConfig
 from mlpbench.config import TrialConfig, compose_raw, validate
 from mlpbench.datasets import Dataset, Split
 from mlpbench.datasets.schema import DatasetConfig
@@ -21,6 +23,8 @@ from mlpbench.errors import UserError
 from mlpbench.frames import Frames
 from mlpbench.protocol import Task
 from mlpbench.seeds import derive, digest
+
+Find = Callable[[BackendConfig], Environment | None]
 
 # Overrides that identify a trial by a column of their own, or that do not belong to its settings at all.
 _NO_SETTING = {
@@ -38,6 +42,7 @@ class Trial:
         name: readable folder name, unique within the study.
         key: sha256 of all that determines the trained potential.
         config: the validated configuration.
+        environment: where its backend runs; None if that is not known (see :func:`plan_trial`).
         swept: settings given beyond the identifiers, e.g. ``{"training.lr": 0.01}``.
         split: the split files it trains and is tested on.
         dataset: the data set behind them.
@@ -51,6 +56,7 @@ class Trial:
     name: str
     key: str
     config: TrialConfig
+    environment: Environment | None
     swept: dict[str, Any]
     split: Split
     dataset: Dataset
@@ -85,24 +91,27 @@ class Trial:
         }
 
 
-def plan_trial(overrides: Sequence[str], environment: Environment | None = None) -> Trial:
+def plan_trial(overrides: Sequence[str], find: Find = resolve) -> Trial:
     """Compose, validate and identify one trial; writes its split files if they are not there yet.
 
     Args:
         overrides: Hydra overrides of this one trial.
-        environment: the backend's environment if it is known; else what its pinned requirements say.
+        find: the environment of a backend; where it answers None, the pinned requirements stand for it.
 
     Raises:
-        UserError: a mistake in the configuration or the data.
+        UserError: a mistake in the configuration or the data, or what ``find`` raises.
     """
-    return identify(compose_raw(overrides), overrides, environment)
+    return identify(compose_raw(overrides), overrides, find)
 
 
-def identify(raw: DictConfig, overrides: Sequence[str], environment: Environment | None = None) -> Trial:
+def identify(raw: DictConfig, overrides: Sequence[str], find: Find = resolve) -> Trial:
     """As :func:`plan_trial`, for a configuration that Hydra has composed already."""
     config = validate(raw)
+    environment = find(config.backend_config)
     dataset = _load(config.dataset.model_dump_json())
-    split_seed = config.split_seed if config.split_seed is not None else derive("split", dataset.name, config.repetition)
+    split_seed = (
+        config.split_seed if config.split_seed is not None else derive("split", dataset.name, config.repetition)
+    )
     init_seed = config.init_seed
     if init_seed is None:
         init_seed = derive("init", config.architecture.name, config.repetition)
@@ -116,8 +125,8 @@ def identify(raw: DictConfig, overrides: Sequence[str], environment: Environment
         + [f"{setting.rpartition('.')[2]}{_short(value)}" for setting, value in swept.items()]
     )
     return Trial(
-        name=f"{_safe(name)[:120]}-{key[:8]}", key=key, config=config, swept=swept, split=split, dataset=dataset,
-        split_seed=split_seed, init_seed=init_seed, labels=labels,
+        name=f"{_safe(name)[:120]}-{key[:8]}", key=key, config=config, environment=environment,
+        swept=swept, split=split, dataset=dataset, split_seed=split_seed, init_seed=init_seed, labels=labels,
         tasks=_tasks(config, key, split, dataset), skip=_why_not(config, labels),
     )  # fmt: skip
 
@@ -167,7 +176,11 @@ def _tasks(config: TrialConfig, key: str, split: Split, dataset: Dataset) -> lis
     tasks = [
         Task("train", key=key),
         # The batch size is left out of the key: batched and single predictions are the same.
-        Task("predict", key=digest([key, "predict", predict]), options={**predict, "batch_size": config.evaluation.batch_size}),
+        Task(
+            "predict",
+            key=digest([key, "predict", predict]),
+            options={**predict, "batch_size": config.evaluation.batch_size},
+        ),
     ]
     references = {name: str(path) for name, path in dataset.references.items()}
     for name in ("physics", "md", "speed"):

@@ -23,7 +23,9 @@ def announce(trials: Sequence[Trial]) -> None:
     states = Counter(store.state(trial) for trial in trials)
     parts = [f"{count} {name}" for name, count in states.items()]
     roots = sorted({str(_short(trial.study_root)) for trial in trials})
-    print(f"{len(trials)} trial{'s' * (len(trials) != 1)}: {', '.join(parts)}; results in {', '.join(roots)}", flush=True)
+    print(
+        f"{len(trials)} trial{'s' * (len(trials) != 1)}: {', '.join(parts)}; results in {', '.join(roots)}", flush=True
+    )
 
 
 class Progress:
@@ -48,7 +50,9 @@ class Progress:
             print(f"{self.head}: {', '.join(task.name for task in todo)}", flush=True)
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if kind is not None and self.live:
             print(flush=True)
 
@@ -77,7 +81,8 @@ def summary(trials: pd.DataFrame, names: Sequence[str], root: Path) -> str:
     lines = [f"{counts or 'no records'} in {_short(root)}"]
     bad = rows[~rows["status"].isin(["done", "skipped"])]
     lines += [f"  {row.trial}: {row.status}: {row.reason}" for row in bad.itertuples()]
-    lines += [f"tables: {_short(root)}/trials.csv, metrics.csv    next: mlpbench table {root.name}, mlpbench report {root.name}"]
+    lines.append(f"tables: {_short(root)}/trials.csv, metrics.csv")
+    lines.append(f"next: mlpbench table {root.name}, mlpbench report {root.name}")
     return "\n".join(lines)
 
 

@@ -17,13 +17,24 @@ from mlpbench.evaluators import Context, Row
 from mlpbench.evaluators.convergence import converged
 from mlpbench.frames import Frames
 from mlpbench.plan import Trial
-from mlpbench.protocol import CHECKPOINT, EVENTS, HELLO, ProtocolError, Request, Result, Status, Task, read_events, read_json
+from mlpbench.protocol import (
+    CHECKPOINT,
+    EVENTS,
+    HELLO,
+    ProtocolError,
+    Request,
+    Result,
+    Status,
+    Task,
+    read_events,
+    read_json,
+)
 from mlpbench.records import RECORD, Record, load_record
 
 OnEvent = Callable[[dict[str, Any]], None]
 
 
-def run_trial(trial: Trial, environment: Environment, on_event: OnEvent | None = None) -> dict[str, Any]:
+def run_trial(trial: Trial, on_event: OnEvent | None = None) -> dict[str, Any]:
     """Do what is outstanding of a trial and return its record; an unchanged, finished trial costs nothing.
 
     A failure inside the trial becomes its status and reason. KeyboardInterrupt is raised again once the trial's
@@ -31,13 +42,16 @@ def run_trial(trial: Trial, environment: Environment, on_event: OnEvent | None =
 
     Args:
         trial: what to run.
-        environment: the environment of its backend.
         on_event: called with each progress event of the worker.
 
     Raises:
         UserError: the trial's folder is held by another process, or the device is not there.
         KeyboardInterrupt: the user stopped it.
+        ValueError: the trial was planned without an environment.
     """
+    environment = trial.environment
+    if environment is None:
+        raise ValueError(f"{trial.name} was planned without an environment")
     with store.locked(trial):
         todo = store.outstanding(trial)
         if not todo and (trial.directory / RECORD).is_file():
@@ -203,7 +217,10 @@ def _score(trial: Trial, results: dict[str, Result], training: dict[str, Any]) -
 def _cost_rows(trial: Trial, training: dict[str, Any]) -> list[Row]:
     values = {
         "train_seconds": (training["wall_seconds"], "s"),
-        "train_device_seconds": (training["wall_seconds"] * (1 if training["on_device"] else trial.config.threads), "s"),
+        "train_device_seconds": (
+            training["wall_seconds"] * (1 if training["on_device"] else trial.config.threads),
+            "s",
+        ),
         "train_peak_memory": (training["peak_memory_mb"], "MB"),
         "n_parameters": (training["n_parameters"], ""),
         "best_epoch": (training["best_epoch"], ""),

@@ -36,9 +36,7 @@ TRAINING: dict[str, Any] = {
 def ethanol_frames(split: str = "pool_500K", count: int | None = None) -> Frames:
     """Frames of the embedded set, read with ASE alone; the mean energy stands as baseline."""
     atoms = read(ETHANOL / f"{split}.xyz", index=":" if count is None else f":{count}")
-    frames = Frames.from_atoms(
-        atoms, [a.get_potential_energy() for a in atoms], [a.get_forces() for a in atoms]
-    )
+    frames = Frames.from_atoms(atoms, [a.get_potential_energy() for a in atoms], [a.get_forces() for a in atoms])
     return frames.with_baseline(np.full(len(frames), -4209.0))
 
 

@@ -65,9 +65,7 @@ def _dispatch(arguments: list[str]) -> int:
 
 
 def _top() -> argparse.ArgumentParser:
-    lines = [
-        f"  {name:<9} {importlib.import_module(f'{__name__}.{name}').HELP}" for name in commands()
-    ]
+    lines = [f"  {name:<9} {importlib.import_module(f'{__name__}.{name}').HELP}" for name in commands()]
     parser = argparse.ArgumentParser(
         prog="mlpbench",
         usage="mlpbench COMMAND ...      (mlpbench COMMAND --help for more)",

@@ -19,7 +19,8 @@ def register(parser: argparse.ArgumentParser) -> None:
 def execute(arguments: argparse.Namespace) -> int:
     """Print one line a trial and the totals."""
     from mlpbench import config, store
-    from mlpbench.backends.environment import resolve
+    from mlpbench.backends.environment import Environment, resolve
+    from mlpbench.backends.schema import BackendConfig
     from mlpbench.errors import UserError
     from mlpbench.plan import estimate_seconds, plan_trial
     from mlpbench.records import load_all
@@ -27,14 +28,19 @@ def execute(arguments: argparse.Namespace) -> int:
     sweep = config.expand(arguments.overrides, arguments.multirun)
     if not sweep.enumerable:
         print("This sweeper chooses its trials as it goes; the first one would be:")
-    seconds, unknown, missing = 0.0, 0, {}
+    seconds, unknown = 0.0, 0
+    missing: dict[str, UserError] = {}
+
+    def find(backend: BackendConfig) -> Environment | None:
+        try:
+            return resolve(backend)
+        except UserError as error:
+            missing[backend.name] = error
+            return None
+
     records: dict[str, list[dict[str, object]]] = {}
     for overrides in sweep.trials:
-        trial = plan_trial(overrides)
-        try:
-            trial = plan_trial(overrides, resolve(trial.config.backend_config))
-        except UserError as error:
-            missing[trial.config.architecture.backend] = error
+        trial = plan_trial(overrides, find)
         state: str = store.state(trial)
         note = ""
         if trial.skip is not None:
@@ -48,7 +54,8 @@ def execute(arguments: argparse.Namespace) -> int:
                 f" (about {estimate:.0f} s)" if estimate is not None else ""
             )
         print(f"{trial.name:<60} {state}{note}")
-    print(f"{len(sweep.trials)} trials; about {seconds:.0f} s of training known from finished trials, {unknown} without an estimate")
+    known_time = f"about {seconds:.0f} s of training known from finished trials"
+    print(f"{len(sweep.trials)} trials; {known_time}, {unknown} without an estimate")
     for name, error in missing.items():
         print(f"backend {name} is not ready: {error}")
     return EXIT_DONE

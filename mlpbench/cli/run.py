@@ -45,11 +45,16 @@ def main(arguments: Sequence[str]) -> int:
     parser = get_args_parser()
     parser.prog = "mlpbench run"
     try:
-        parsed = parser.parse_args(list(arguments))
+        parsed = parser.parse_intermixed_args(list(arguments))
     except SystemExit as stop:
         return EXIT_DONE if stop.code in (0, None) else EXIT_USAGE
+    # Hydra's own parser wants all overrides in one piece: options first, then the overrides.
+    options = list(arguments)
+    for override in parsed.overrides:
+        options.remove(override)
+    arguments = [*options, *parsed.overrides]
     config.prepare_hydra()
-    if parsed.cfg or parsed.info:
+    if parsed.cfg or parsed.info or parsed.help:
         config.expand(parsed.overrides, parsed.multirun)  # a mistake is reported in our words, not as a traceback
     if parsed.help or parsed.hydra_help or parsed.cfg or parsed.info or parsed.shell_completion:
         return _hydra(arguments)
@@ -116,7 +121,6 @@ _session: Session | None = None
 def _preflight(sweep: SweepPlan) -> Session:
     """Plan every trial, so that a mistake in the last one shows before the first one trains."""
     global _session
-    from mlpbench.backends.environment import resolve
     from mlpbench.plan import plan_trial
     from mlpbench.progress import announce
 
@@ -124,8 +128,6 @@ def _preflight(sweep: SweepPlan) -> Session:
     trials = []
     for overrides in sweep.trials:
         trial = plan_trial(overrides)
-        environment = resolve(trial.config.backend_config)
-        trial = plan_trial(overrides, environment)
         known = names.setdefault(trial.study_root, [])
         if trial.name in known:
             raise UserError(f"the sweep holds the trial {trial.name} twice", "Give each value only once.")
@@ -140,7 +142,6 @@ def run_job(raw: DictConfig) -> str:
     """Hydra's task function: one trial. Returns its status; a mistake is told and never stops the sweep."""
     from hydra.core.hydra_config import HydraConfig
 
-    from mlpbench.backends.environment import resolve
     from mlpbench.plan import identify
     from mlpbench.progress import Progress
     from mlpbench.run import run_trial
@@ -152,13 +153,10 @@ def run_job(raw: DictConfig) -> str:
         number, total = _session.number, _session.total
     try:
         trial = identify(raw, overrides)
-        environment = resolve(trial.config.backend_config)
-        trial = identify(raw, overrides, environment)
         with Progress(trial, number, total) as progress:
-            record = run_trial(trial, environment, progress.event)
+            record = run_trial(trial, progress.event)
             progress.done(record)
     except UserError as error:
         print(f"mlpbench: {error}", file=sys.stderr)
         return "failed"
     return str(record["status"])
-

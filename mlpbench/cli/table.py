@@ -16,7 +16,9 @@ def register(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--split", help="test split to show (default: the in-distribution one)")
     parser.add_argument("--metric", action="append", metavar="NAME", help="show this metric (may be repeated)")
     parser.add_argument("--csv", action="store_true", help="as comma-separated values")
-    parser.add_argument("--results", type=Path, default=Path("results"), help="folder of the results (default: results)")
+    parser.add_argument(
+        "--results", type=Path, default=Path("results"), help="folder of the results (default: results)"
+    )
     parser.epilog = "example:\n  mlpbench table quickstart --split test_1000K --metric force_mae --metric energy_mae"
 
 

@@ -39,8 +39,8 @@ def score(directory: Path, values: dict[str, Any], context: Context) -> list[Row
     rows: list[Row] = []
     with np.load(directory / PREDICTIONS, allow_pickle=False) as arrays:
         for split in values["splits"]:
-            stress = arrays[f"{split}.stress"] if f"{split}.stress" in arrays else None
-            rows += score_split(split, context.frames[split], arrays[f"{split}.energy"], arrays[f"{split}.forces"], stress)
+            energy, forces, stress = (arrays.get(f"{split}.{name}") for name in ("energy", "forces", "stress"))
+            rows += score_split(split, context.frames[split], energy, forces, stress)
     return rows
 
 
@@ -132,7 +132,7 @@ def _check(split: str, frames: Frames, energy: Float, forces: Float) -> None:
         )
     if not (np.isfinite(energy).all() and np.isfinite(forces).all()):
         bad = int((~np.isfinite(energy)).sum() + (~np.isfinite(forces)).any(axis=1).sum())
-        raise ValueError(f"{split}: {bad} predicted energies or atoms' forces are not finite; the training has diverged")
+        raise ValueError(f"{split}: {bad} predicted energies or atoms' forces are not finite: the training diverged")
 
 
 def _row(split: str, name: str, interval: Interval) -> Row:
@@ -146,4 +146,12 @@ def _row(split: str, name: str, interval: Interval) -> Row:
 
 
 def _point(split: str, name: str, value: float, n: int) -> Row:
-    return {"split": split, "metric": name, "value": value, "unit": metric(name).unit, "lower": None, "upper": None, "n": n}
+    return {
+        "split": split,
+        "metric": name,
+        "value": value,
+        "unit": metric(name).unit,
+        "lower": None,
+        "upper": None,
+        "n": n,
+    }

@@ -26,7 +26,8 @@ METRICS = [
     Metric("energy_r2", "E R²", "", "higher", "accuracy",
            "1 − Σ(Δe)² / Σ(e_ref − mean e_ref)², e the energy per atom less the baseline."),
     Metric("energy_mae_total", "E MAE, total", "meV", "lower", "accuracy",
-           "Mean over frames of |E_pred − E_ref|, the whole frame.", "rMD17 tables (Christensen & von Lilienfeld 2020)"),
+           "Mean over frames of |E_pred − E_ref|, the whole frame.",
+           "rMD17 tables (Christensen & von Lilienfeld 2020)"),
     Metric("energy_rmse_total", "E RMSE, total", "meV", "lower", "accuracy",
            "Root of the mean over frames of (E_pred − E_ref)².", "3BPA and AcAc tables (Kovács 2021; Batatia 2022)"),
     Metric("force_mae", "F MAE", "meV/Å", "lower", "accuracy",
@@ -75,7 +76,7 @@ def energy_errors(predicted: Float, frames: Frames) -> dict[str, Float]:
 
 
 def force_angles(predicted: Float, reference: Float, threshold: float = 1e-3) -> Float:
-    """(A,) degrees between (A, 3) force vectors; NaN where the reference is below ``threshold`` eV/Å or either is zero."""
+    """(A,) degrees between (A, 3) vectors; NaN where the reference is below ``threshold`` eV/Å or either is zero."""
     norms = np.linalg.norm(predicted, axis=1) * np.linalg.norm(reference, axis=1)
     usable = (np.linalg.norm(reference, axis=1) > threshold) & (norms > 0)
     angles = np.full(len(reference), np.nan)

@@ -77,9 +77,10 @@ class Potential(ABC):
 
     @abstractmethod
     def package_metrics(self, frames: Frames, batch_size: int) -> dict[str, float]:
-        """The package's own test metrics, in float64: ``energy_mae`` (eV/atom), ``energy_mae_total`` (eV), ``force_mae`` (eV/Å).
+        """The package's own test metrics in float64.
 
-        Only those that the package computes; a check on mlpbench's numbers, never their source.
+        ``energy_mae`` (eV/atom), ``energy_mae_total`` (eV), ``force_mae`` (eV/Å): only those that the
+        package computes; a check on mlpbench's numbers, never their source.
         """
 
     def torchsim_model(self) -> Any:
@@ -177,7 +178,7 @@ def common_loss(prediction: Prediction, frames: Frames, training: dict[str, Any]
     six Voigt components for stress ((eV/Å³)²). Weights: ``energy_weight, force_weight, stress_weight``.
     """
     energy = np.mean(((prediction.energy - frames.target_energy) / frames.n_atoms) ** 2)
-    total = training["energy_weight"] * float(energy)
+    total = float(training["energy_weight"] * energy)
     if training["force_weight"]:
         total += training["force_weight"] * float(np.mean((prediction.forces - frames.forces) ** 2))
     if training.get("stress_weight") and prediction.stress is not None:

@@ -36,7 +36,9 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "subject" in metafunc.fixturenames:
         params = [
             pytest.param(
-                (name, backend), id=name, marks=[] if backend in WITHOUT_TORCH else [pytest.mark.backend, pytest.mark.slow]
+                (name, backend),
+                id=name,
+                marks=[] if backend in WITHOUT_TORCH else [pytest.mark.backend, pytest.mark.slow],
             )
             for name, backend in architectures()
         ]

@@ -7,6 +7,7 @@ import signal
 import threading
 import time
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -40,7 +41,9 @@ def probes() -> dict[str, Frames]:
         "base": base,
         "rotated": replace(base, positions=base.positions @ turn.T),
         "moved": replace(base, positions=base.positions + np.array([7.0, -3.0, 11.0])),
-        "permuted": replace(base, positions=base.positions[atoms], numbers=base.numbers[atoms], forces=base.forces[atoms]),
+        "permuted": replace(
+            base, positions=base.positions[atoms], numbers=base.numbers[atoms], forces=base.forces[atoms]
+        ),
         "displaced": Frames.concatenate(displaced),
         "mixed": Frames.concatenate([base, _methane()]),
     }
@@ -84,7 +87,7 @@ def test_trains_and_says_how(trained: Subject) -> None:
     assert np.isfinite(losses).all()
     assert min(losses) == pytest.approx(result.values["best_valid_loss"], rel=1e-4)
     assert losses[-1] < losses[0]
-    assert all(a["seconds"] <= b["seconds"] for a, b in zip(events, events[1:], strict=False))
+    assert all(a["seconds"] <= b["seconds"] for a, b in pairwise(events))
     assert any((Path(trained.root) / "main" / "native").iterdir())
 
 
@@ -135,11 +138,13 @@ def test_symmetries(trained: Subject) -> None:
         assert np.abs(found[f"{name}.energy"] - found["base.energy"]).max() < 1e-6, name
     assert np.abs(found["rotated.forces"] - found["base.forces"] @ turn.T).max() < 1e-6
     assert np.abs(found["moved.forces"] - found["base.forces"]).max() < 1e-6
-    assert np.abs(found["permuted.forces"].reshape(6, 9, 3) - found["base.forces"].reshape(6, 9, 3)[:, order]).max() < 1e-6
+    assert (
+        np.abs(found["permuted.forces"].reshape(6, 9, 3) - found["base.forces"].reshape(6, 9, 3)[:, order]).max() < 1e-6
+    )
 
 
 def test_batched_equals_single(trained: Subject) -> None:
-    """'base' went in batches of four; 'mixed' holds the same six frames in other batches, with another size among them."""
+    """'base' went in batches of four; 'mixed' holds its six frames in other batches, with another size among them."""
     found = trained.predictions("main")
     assert np.abs(found["mixed.energy"][:6] - found["base.energy"]).max() < 1e-8
     assert np.abs(found["mixed.forces"][:54] - found["base.forces"]).max() < 1e-8
@@ -170,7 +175,9 @@ def test_same_seed_same_training(trained: Subject) -> None:
     assert [e["valid_loss"] for e in again] == pytest.approx([e["valid_loss"] for e in first], rel=1e-9)
 
 
-@pytest.mark.parametrize(("budget", "stopped_by"), [({"epochs": None, "steps": 5}, "steps"), ({"seconds": 0.01}, "seconds")])
+@pytest.mark.parametrize(
+    ("budget", "stopped_by"), [({"epochs": None, "steps": 5}, "steps"), ({"seconds": 0.01}, "seconds")]
+)
 def test_budget_ends_at_an_epoch(trained: Subject, budget: dict, stopped_by: str) -> None:
     results = trained.run(f"budget-{stopped_by}", [Task("train")], split_frames(), budget=budget)
     assert results["train"].status == "done", results["train"].reason

@@ -15,7 +15,9 @@ from tests.support import ethanol_frames
 def mixed() -> Frames:
     """Two structures of different size; the second has no forces, the first no stress."""
     water = Atoms("OH2", positions=[[0, 0, 0], [0.96, 0, 0], [-0.24, 0.93, 0]])
-    bulk = Atoms("Si2", positions=[[0, 0, 0], [1.36, 1.36, 1.36]], cell=[[0, 2.7, 2.7], [2.7, 0, 2.7], [2.7, 2.7, 0]], pbc=True)
+    bulk = Atoms(
+        "Si2", positions=[[0, 0, 0], [1.36, 1.36, 1.36]], cell=[[0, 2.7, 2.7], [2.7, 0, 2.7], [2.7, 2.7, 0]], pbc=True
+    )
     return Frames.from_atoms(
         [water, bulk],
         energy=[-10.0, -9.0],

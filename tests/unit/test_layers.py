@@ -13,7 +13,18 @@ PACKAGE = Path(__file__).parents[2] / "mlpbench"
 # What a worker module may import beside the standard library, its backend's own packages and other worker modules.
 WORKER_MAY = {"mlpbench.protocol", "mlpbench.frames", "mlpbench.units", "mlpbench.worker"}
 # What no worker module may import, since the backend's environment need not have it.
-WORKER_MUST_NOT = {"hydra", "pandas", "pydantic", "seaborn", "matplotlib", "jinja2", "pyarrow", "rich", "filelock", "scipy"}
+WORKER_MUST_NOT = {
+    "hydra",
+    "pandas",
+    "pydantic",
+    "seaborn",
+    "matplotlib",
+    "jinja2",
+    "pyarrow",
+    "rich",
+    "filelock",
+    "scipy",
+}
 
 # From the bottom up; a module may import from its own row and from those before it.
 LAYERS = [
@@ -96,4 +107,6 @@ def test_no_module_imports_from_a_layer_above() -> None:
 def test_core_never_imports_torch() -> None:
     core = [path for path in modules(PACKAGE) if "worker" not in path.parts and "references" not in path.parts]
     assert core
-    assert [p for p in core if any(n.split(".")[0] in ("torch", "mace", "nequip", "schnetpack") for n in imported(p))] == []
+    assert [
+        p for p in core if any(n.split(".")[0] in ("torch", "mace", "nequip", "schnetpack") for n in imported(p))
+    ] == []

@@ -151,7 +151,9 @@ class ToyAdapter(Adapter):
         hessian += settings["ridge"] * np.eye(features.size)
         rate = training["lr"] / np.linalg.eigvalsh(hessian)[-1] * 100
         start = dict(np.load(self.last)) if self.last.exists() else {}
-        coefficients = start.get("coefficients", np.random.default_rng(self.request.seed).normal(0, 1e-3, features.size))
+        coefficients = start.get(
+            "coefficients", np.random.default_rng(self.request.seed).normal(0, 1e-3, features.size)
+        )
         velocity = start.get("velocity", np.zeros(features.size))
         epoch = int(start.get("epoch", 0))
         patience = Patience(self.request.budget["patience"])
@@ -160,7 +162,9 @@ class ToyAdapter(Adapter):
         stopped = None
         while stopped is None:
             epoch += 1
-            velocity = 0.95 * velocity - min(rate, 1.0 / np.linalg.norm(hessian, 2)) * (hessian @ coefficients - gradient0)
+            velocity = 0.95 * velocity - min(rate, 1.0 / np.linalg.norm(hessian, 2)) * (
+                hessian @ coefficients - gradient0
+            )
             coefficients = coefficients + velocity
             potential = ToyPotential(features, coefficients)
             prediction = potential.predict(valid, len(valid))

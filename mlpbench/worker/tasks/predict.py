@@ -13,7 +13,7 @@ from mlpbench.worker.adapter import Adapter
 
 
 def run(adapter: Adapter, options: dict[str, Any], events: EventLog) -> dict[str, Any]:
-    """Options: ``splits`` (names), ``batch_size`` (frames), ``stress`` (names of splits to predict stress on), ``output`` (file).
+    """Options: ``splits`` (names), ``batch_size`` (frames), ``stress`` (splits to predict it on), ``output`` (file).
 
     Writes ``predictions.npz`` with arrays ``<split>.energy`` (F,) eV without baseline, ``<split>.forces`` (A, 3) eV/Å,
     and ``<split>.stress`` (F, 6) eV/Å³.

@@ -1,0 +1,177 @@
+"""A sweep from the command line to the tables: cached, resumed, interrupted, failed, mistaken."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from tests.integration.conftest import Run, environment
+
+TOY = ["architecture=toy", "size=tiny", "dataset.n_train=20", "dataset.n_valid=10", "budget.epochs=5"]
+LONG = ["architecture=toy", "size=large", "dataset.n_train=20", "dataset.n_valid=10", "budget.epochs=4000"]
+
+
+def trials(root: Path, study: str = "s") -> pd.DataFrame:
+    return pd.read_csv(root / "results" / study / "trials.csv").set_index("trial", drop=False)
+
+
+def test_a_sweep_its_tables_and_what_is_cached(tmp_path: Path, mlpbench: Run) -> None:
+    sweep = ["run", "-m", "study=s", *TOY, "training.lr=0.01,0.003", "repetition=0,1"]
+    first = mlpbench(*sweep)
+    assert first.returncode == 0, first.stderr
+    table = trials(tmp_path)
+    assert len(table) == 4
+    assert set(table["training.lr"]) == {0.01, 0.003}
+    assert set(table["status"]) == {"done"}
+    assert table["converged"].notna().all()
+    metrics = pd.read_parquet(tmp_path / "results" / "s" / "metrics.parquet")
+    assert set(metrics["split"]) == {"", "valid", "test_300K", "test_500K", "test_1000K"}
+    assert {"trial", "dataset", "architecture", "size", "backend", "n_train", "repetition", "split", "metric", "value",
+            "unit"} <= set(metrics.columns)  # fmt: skip
+    assert {"force_mae", "energy_mae", "energy_rmse_total", "force_mae_O", "train_seconds"} <= set(metrics["metric"])
+    folder = tmp_path / "results" / "s" / table["trial"].iloc[0]
+    assert {"record.json", "config.yaml", "worker.log", "predictions.npz", "checkpoint", "native"} <= {
+        path.name for path in folder.iterdir()
+    }
+
+    checkpoints = {p: p.stat().st_mtime_ns for p in (tmp_path / "results").glob("s/*/checkpoint/*")}
+    assert len(checkpoints) == 8
+    again = mlpbench(*sweep)
+    assert again.returncode == 0
+    assert "4 cached" in again.stdout
+    assert {p: p.stat().st_mtime_ns for p in checkpoints} == checkpoints
+
+    planned = mlpbench("plan", "-m", "study=s", *TOY, "training.lr=0.01,0.002", "repetition=0,1")
+    states = [line.split()[1].rstrip(":") for line in planned.stdout.splitlines() if line.startswith("toy-")]
+    assert states == ["cached", "cached", "new", "new"]  # a changed learning rate, and nothing else
+
+
+def test_repetitions_share_nothing_and_architectures_share_splits(tmp_path: Path, mlpbench: Run) -> None:
+    assert mlpbench("run", "-m", "study=s", *TOY, "size=tiny,small", "repetition=0,1").returncode == 0
+    table = trials(tmp_path)
+    assert table.groupby("repetition")["split"].nunique().tolist() == [1, 1]
+    assert table["split"].nunique() == 2
+    assert table.groupby("repetition")["init_seed"].nunique().tolist() == [1, 1]
+
+
+def test_a_timeout_is_recorded_and_the_sweep_goes_on(tmp_path: Path, mlpbench: Run) -> None:
+    done = mlpbench("run", "-m", "study=s", *LONG[:-1], "budget.epochs=5,4000", "timeout=8")
+    assert done.returncode == 1, done.stderr
+    table = trials(tmp_path).set_index("budget.epochs")
+    assert table.loc[4000, "status"] == "timeout"
+    assert table.loc[5, "status"] == "done"
+    assert "timeout" in done.stdout
+
+
+@pytest.fixture
+def background(tmp_path: Path) -> subprocess.Popen[str]:
+    """A long trial and a short one, started and left running until the first has trained a few epochs."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "mlpbench.cli", "run", "-m", "study=s", *LONG[:-1], "budget.epochs=400,5"],
+        cwd=tmp_path, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        events = list((tmp_path / "results").glob("s/*/events.jsonl"))
+        if events and events[0].read_text().count('"epoch"') > 6:
+            return process
+        time.sleep(0.05)
+    process.kill()
+    raise AssertionError("the trial did not start")
+
+
+def test_a_killed_worker_fails_its_trial_and_is_resumed(
+    tmp_path: Path, mlpbench: Run, background: subprocess.Popen[str]
+) -> None:
+    (hello,) = (tmp_path / "results").glob("s/*/tasks/hello.json")
+    os.kill(json.loads(hello.read_text())["pid"], signal.SIGKILL)
+    output, _ = background.communicate(timeout=120)
+    assert background.returncode == 1
+    table = trials(tmp_path).set_index("budget.epochs")
+    assert table.loc[400, "status"] == "failed"
+    assert "SIGKILL" in table.loc[400, "reason"]
+    assert table.loc[5, "status"] == "done"  # the sweep went on
+    assert "SIGKILL" in output
+
+    again = mlpbench("run", "-m", "study=s", *LONG[:-1], "budget.epochs=400,5")
+    assert again.returncode == 0, again.stderr
+    table = trials(tmp_path).set_index("budget.epochs")
+    assert table.loc[400, "status"] == "done"
+    assert bool(table.loc[400, "resumed"])
+    assert table.loc[400, "epochs"] == 400
+    assert not bool(table.loc[5, "resumed"])
+
+
+def test_ctrl_c_keeps_what_is_finished(tmp_path: Path, background: subprocess.Popen[str]) -> None:
+    background.send_signal(signal.SIGINT)
+    _, errors = background.communicate(timeout=60)
+    assert background.returncode == 130
+    assert "Traceback" not in errors
+    assert "interrupted" in errors
+    table = trials(tmp_path)
+    assert table["status"].tolist() == ["interrupted"]
+    (hello,) = (tmp_path / "results").glob("s/*/tasks/hello.json")
+    with pytest.raises(ProcessLookupError):
+        os.kill(json.loads(hello.read_text())["pid"], 0)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "messages"),
+    [
+        (["architecture=toy", "trainig.lr=1"], ["trainig.lr", "training.lr"]),
+        (["architecture=tooy"], ["no such architecture", "'toy'"]),
+        (["architecture=toy", "size=tinny"], ["no such size", "'tiny'"]),
+        (["architecture=toy", "training.lr=fast"], ["training.lr", "number"]),
+        (["architecture=toy", "architecture.n_basis=lots"], ["architecture.n_basis", "int"]),
+        (["architecture=toy", "budget.epochs=null"], ["needs a limit"]),
+        (["architecture=toy", "repetition=0,1"], ["-m"]),
+        (["architecture=toy", "dataset.n_train=5000"], ["5000"]),
+        (["architecture=toy", "dataset=file", "dataset.path=nope.xyz"], ["nope.xyz"]),
+        (["architecture=toy", "--cfg", "job", "trainig.lr=1"], ["training.lr"]),
+        (["-m", "architecture=toy", "training.lr=0.1,-1"], ["greater than 0"]),
+    ],
+)
+def test_mistakes_end_with_2_and_leave_nothing(
+    tmp_path: Path, mlpbench: Run, arguments: list[str], messages: list[str]
+) -> None:
+    found = mlpbench("run", *arguments)
+    assert found.returncode == 2, found.stdout + found.stderr
+    assert "Traceback" not in found.stderr
+    for message in messages:
+        assert message in found.stderr
+    assert not list(tmp_path.rglob("record.json"))
+
+
+def test_hydra_is_all_there(tmp_path: Path, mlpbench: Run) -> None:
+    shown = mlpbench("run", "architecture=toy", "--cfg", "job")
+    assert shown.returncode == 0
+    assert "n_basis: 8" in shown.stdout
+    text = mlpbench("run", "--help").stdout
+    assert "experiment" in text
+    assert "mlpbench run -m" in text
+    assert mlpbench("run", "architecture=toy", "--info", "searchpath").returncode == 0
+    assert not (tmp_path / "results").exists()
+
+
+def test_own_conf_wins_over_the_packaged(tmp_path: Path, mlpbench: Run) -> None:
+    assert mlpbench("init", ".").returncode == 0
+    preset = tmp_path / "conf" / "preset" / "toy" / "tiny.yaml"
+    preset.write_text(preset.read_text().replace("n_basis: 8", "n_basis: 5"))
+    assert "n_basis: 5" in mlpbench("run", "architecture=toy", "--cfg", "job").stdout
+    refused = mlpbench("init", ".")
+    assert refused.returncode == 2
+    assert "there already" in refused.stderr
+
+
+def test_an_unbuilt_backend_names_the_command(tmp_path: Path, mlpbench: Run) -> None:
+    found = mlpbench("run", "architecture=toy", MLPBENCH_TOY_PYTHON="", MLPBENCH_HOME=str(tmp_path / "home"))
+    assert found.returncode == 2
+    assert "mlpbench env build toy" in found.stderr
