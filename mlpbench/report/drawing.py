@@ -1,7 +1,9 @@
-"""How figures look: colours that survive greyscale and colour blindness, markers and dashes, and SVG for a page.
+"""How figures look: colours that survive greyscale and colour blindness, markers and dashes, and SVG for a
+page.
 
-Colours are written into the figure as on white paper. In the page they become CSS variables, so that one SVG is right
-in light and dark. Figures use the object-oriented API of matplotlib: nothing is left behind in pyplot.
+Colours are written into the figure as on white paper. In the page they become CSS variables, so that one SVG
+is right in light and dark. Figures use the object-oriented API of matplotlib: nothing is left behind in
+pyplot.
 """
 
 from __future__ import annotations
@@ -10,7 +12,7 @@ import io
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import matplotlib
@@ -19,10 +21,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
+from mlpbench.report.estimates import Estimate
 from mlpbench.report.numbers import number
 from mlpbench.report.study import NAMES, Study, remembered
 
-# On paper -> in dark mode. The lightness of the paper colours runs from 20 to 58 (CIE L*), so that greyscale keeps
+# On paper -> in dark mode. The lightness of the paper colours runs from 20 to 58 (CIE L*), so that greyscale
+# keeps
 # them apart; each also has a marker and a dash of its own.
 INK, GRID, FAINT = "#20262c", "#d9dde1", "#6c757d"
 PAIRS = [
@@ -31,17 +35,44 @@ PAIRS = [
 ]  # fmt: skip
 VARIABLES = {INK: "ink", GRID: "grid", FAINT: "faint"} | {paper: f"c{i}" for i, (paper, _) in enumerate(PAIRS)}
 MARKERS = ("o", "s", "^", "D", "P", "X", "v", "*")
-DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1.2, 1.2)), (0, (6, 1.5, 1.2, 1.5)), (0, (3, 1, 1, 1, 1, 1)))
+DASHES: tuple[Any, ...] = (
+    "-",
+    (0, (5, 1.5)),
+    (0, (1.2, 1.2)),
+    (0, (6, 1.5, 1.2, 1.5)),
+    (0, (3, 1, 1, 1, 1, 1)),
+)
 ORDER = tuple(NAMES)
 
-RC: dict[str, Any] = {
-    "svg.fonttype": "none", "svg.hashsalt": "mlpbench", "font.family": "DejaVu Sans", "font.size": 9,
-    "axes.edgecolor": INK, "axes.labelcolor": INK, "text.color": INK, "xtick.color": INK, "ytick.color": INK,
-    "axes.spines.top": False, "axes.spines.right": False, "axes.linewidth": 0.8, "axes.grid": True,
-    "axes.axisbelow": True, "grid.color": GRID, "grid.linewidth": 0.7, "figure.facecolor": "none", "axes.facecolor": "none",
-    "savefig.facecolor": "none", "legend.frameon": False, "legend.fontsize": 8.5, "legend.handlelength": 3.0,
-    "lines.linewidth": 1.6, "lines.markersize": 5, "axes.titlesize": 9.5, "axes.titlelocation": "left", "pdf.fonttype": 42,
-}  # fmt: skip
+RC: dict[Any, Any] = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "mlpbench",
+    "font.family": "DejaVu Sans",
+    "font.size": 9,
+    "axes.edgecolor": INK,
+    "axes.labelcolor": INK,
+    "text.color": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.linewidth": 0.8,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": GRID,
+    "grid.linewidth": 0.7,
+    "figure.facecolor": "none",
+    "axes.facecolor": "none",
+    "savefig.facecolor": "none",
+    "legend.frameon": False,
+    "legend.fontsize": 8.5,
+    "legend.handlelength": 3.0,
+    "lines.linewidth": 1.6,
+    "lines.markersize": 5,
+    "axes.titlesize": 9.5,
+    "axes.titlelocation": "left",
+    "pdf.fonttype": 42,
+}
 
 
 @dataclass(frozen=True)
@@ -68,7 +99,10 @@ def looks(study: Study) -> dict[str, Look]:
         for index, candidate in enumerate(variants):
             at = place[architecture]
             found[candidate] = Look(
-                PAIRS[at % len(PAIRS)][0], MARKERS[at % len(MARKERS)], DASHES[(at + index) % len(DASHES)], index % 2 == 0
+                PAIRS[at % len(PAIRS)][0],
+                MARKERS[at % len(MARKERS)],
+                DASHES[(at + index) % len(DASHES)],
+                index % 2 == 0,
             )
     return found
 
@@ -94,18 +128,49 @@ def logarithmic(axes: Axes, which: str) -> None:
         axis.set_minor_formatter(NullFormatter())
 
 
-def legend(axes: Axes, columns: int = 2) -> None:
+def legend(axes: Axes) -> None:
     """The legend above the axes, where it hides nothing."""
     handles, labels = axes.get_legend_handles_labels()
     if handles:
         axes.legend(
-            handles, labels, loc="lower left", bbox_to_anchor=(-0.02, 1.0), ncols=columns, borderaxespad=0.2,
-            columnspacing=1.2, handletextpad=0.5,
-        )  # fmt: skip
+            handles,
+            labels,
+            loc="lower left",
+            bbox_to_anchor=(-0.02, 1.0),
+            ncols=4 if max(map(len, labels)) < 9 else 2,
+            borderaxespad=0.2,
+            columnspacing=1.2,
+            handletextpad=0.5,
+        )
+
+
+def series(
+    axes: Axes, x: Sequence[float], means: Sequence[Estimate], look: Look, label: str, *, line: float = 1.6
+) -> None:
+    """Means with their intervals as bars, joined by a line of the given width (0: none)."""
+    axes.plot(
+        x,
+        [mean.value for mean in means],
+        color=look.color,
+        linestyle=look.dash if line else "",
+        linewidth=line,
+        marker=look.marker,
+        markerfacecolor=look.color if look.filled else "none",
+        label=label,
+    )
+    known = [(at, mean.low, mean.high) for at, mean in zip(x, means, strict=True) if np.isfinite(mean.low)]
+    axes.vlines(*np.array(known).reshape(-1, 3).T, color=look.color, linewidth=1.3)
+
+
+def point(axes: Axes, x: float, mean: Estimate, look: Look, text: str, *, filled: bool, label: str = "") -> None:
+    """One mean with its interval and a word beside it; an open symbol where ``filled`` is false."""
+    series(axes, [x], [mean], replace(look, filled=filled), label or "_nolegend_", line=0)
+    axes.annotate(text, (x, mean.value), xytext=(6, 3), textcoords="offset points", fontsize=7.5)
 
 
 def inline_svg(text: str, prefix: str, label: str) -> str:
-    """The figure as an ``<svg>`` element: named for screen readers, ids unique in the page, colours as CSS variables.
+    """The figure as an ``<svg>`` element: named for screen readers, ids unique in the page, colours as CSS
+    variables.
 
     Args:
         text: what :func:`svg` made.
@@ -115,7 +180,9 @@ def inline_svg(text: str, prefix: str, label: str) -> str:
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.S)
     text = re.sub(r"<!--.*?-->", "", text, flags=re.S)
-    text = re.sub(r"<g id=\"[a-z]+[0-9]*_[0-9]+\">", "<g>", text)  # matplotlib names every artist; nothing refers to them
+    text = re.sub(
+        r"<g id=\"[a-z]+[0-9]*_[0-9]+\">", "<g>", text
+    )  # matplotlib names every artist; nothing refers to them
     text = re.sub(r'\bid="([^"]+)"', rf'id="{prefix}-\1"', text)
     text = re.sub(r'(xlink:href="|url\()#([^")]+)', rf"\1#{prefix}-\2", text)
     for paper, variable in VARIABLES.items():

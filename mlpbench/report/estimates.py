@@ -40,26 +40,27 @@ class Estimate:
     basis: Literal["repetitions", "frames", "none"]
 
 
+Cells = dict[tuple[str, int], Estimate]
+
+
 @remembered
-def cells(study: Study, dataset: str, name: str, split: str) -> pd.DataFrame:
-    """One row for each candidate and n_train: ``candidate, n_train, value, low, high, n`` and the :class:`Estimate`.
+def cells(study: Study, dataset: str, name: str, split: str) -> Cells:
+    """(candidate, n_train) -> mean of a metric over repetitions, by n_train and then by value.
 
     The variance over repetitions is pooled over training sizes and candidates where they may share it: three
     repetitions alone say little about it.
     """
     rows = select(study.values, dataset=dataset, metric=name, split=split).dropna(subset=["value"])
     if rows.empty:
-        return pd.DataFrame(columns=["candidate", "n_train", "value", "low", "high", "n", "estimate"])
+        return {}
     wide = rows.pivot_table(index="repetition", columns=["candidate", "n_train"], values="value", sort=False)
     linear = name.endswith("_r2")  # a number near 1 that can be negative: its logarithm has no meaning
     means = intervals([wide[key].to_numpy() for key in wide], scale="linear" if linear else None)
-    grouped = {key: part for key, part in rows.groupby(["candidate", "n_train"])}
-    found = []
-    for key, mean in zip(wide.columns, means, strict=True):
-        entry = _estimate(mean, grouped[key])
-        found.append({"candidate": key[0], "n_train": key[1], "value": entry.value, "low": entry.low,
-                      "high": entry.high, "n": entry.n, "estimate": entry})  # fmt: skip
-    return pd.DataFrame(found).sort_values(["n_train", "value"], ignore_index=True)
+    found = {
+        (str(candidate), int(n_train)): _estimate(mean, select(rows, candidate=candidate, n_train=n_train))
+        for (candidate, n_train), mean in zip(wide.columns, means, strict=True)
+    }
+    return dict(sorted(found.items(), key=lambda item: (item[0][1], item[1].value)))
 
 
 def _estimate(mean: MeanInterval, part: pd.DataFrame) -> Estimate:
@@ -105,9 +106,11 @@ def comparisons(study: Study, dataset: str, name: str, split: str) -> dict[int, 
 
 @remembered
 def against_best(study: Study, dataset: str, name: str, split: str, n_train: int) -> list[Against]:
-    """Each chosen candidate against the one with the lowest mean at this n_train; the best first, then by mean."""
-    table = select(cells(study, dataset, name, split), n_train=n_train)
-    order = [c for c in table["candidate"] if c in chosen(study, dataset)]
+    """Each chosen candidate against the one with the lowest mean at this n_train; the best first, then by
+    mean.
+    """
+    table = {c: entry for (c, n), entry in cells(study, dataset, name, split).items() if n == n_train}
+    order = [c for c in table if c in chosen(study, dataset)]
     if not order:
         return []
     best = order[0]
@@ -115,7 +118,7 @@ def against_best(study: Study, dataset: str, name: str, split: str, n_train: int
     for result in comparisons(study, dataset, name, split).get(n_train, []):
         if best in (result.first, result.second):
             found[result.second if result.first == best else result.first] = _turned(result, best)
-    first = Against(best, "best", 1.0, 1.0, 1.0, int(table["n"].iloc[0]))
+    first = Against(best, "best", 1.0, 1.0, 1.0, table[best].n)
     return [first, *(found[c] for c in order[1:] if c in found)]
 
 
@@ -135,8 +138,8 @@ def _turned(result: Pairwise, best: str) -> Against:
 def chosen(study: Study, dataset: str) -> list[str]:
     """The candidates that stand for their architecture and size in figures and in the answer.
 
-    Where settings were swept, the one with the lowest validation error at the largest n_train: chosen on validation,
-    reported on test.
+    Where settings were swept, the one with the lowest validation error at the largest n_train: chosen on
+    validation, reported on test.
     """
     table = select(study.table, dataset=dataset)
     valid = select(study.values, dataset=dataset, metric=main_metric(study, dataset), split="valid")

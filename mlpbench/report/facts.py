@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from mlpbench.report.numbers import THIN, listing, number, plural, seconds
-from mlpbench.report.study import Study, natural, unique
+from mlpbench.report.study import Study, natural, rows_of, unique
 
 WRONG = ("failed", "timeout", "out_of_memory", "interrupted", "skipped")
 
@@ -47,9 +47,11 @@ def hardware(row: dict[str, Any]) -> str:
 
 
 def machines(table: pd.DataFrame) -> list[str]:
-    """The different hardware that rows of the trials table ran on; trials that never started count as none."""
+    """The different hardware that rows of the trials table ran on; trials that never started count as
+    none.
+    """
     known = table[table["status"].isin(["done"])] if "status" in table and (table["status"] == "done").any() else table
-    return sorted({hardware(row) for row in known.to_dict("records")})
+    return sorted({hardware(row) for row in rows_of(known)})
 
 
 def train_sizes(study: Study, dataset: str) -> list[int]:

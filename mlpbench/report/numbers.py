@@ -8,7 +8,9 @@ THIN = "\u202f"  # narrow no-break space between number and unit
 
 
 def decimals(value: float, low: float | None = None, high: float | None = None) -> int:
-    """Decimal places so that half the interval shows one digit (two when it starts with 1); without one, 3 digits in all."""
+    """Decimal places so that half the interval shows one digit (two when it starts with 1); without one, 3
+    digits in all.
+    """
     if low is not None and high is not None and math.isfinite(low) and math.isfinite(high) and high > low:
         half = (high - low) / 2
         first = math.floor(math.log10(half))

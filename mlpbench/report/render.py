@@ -56,9 +56,12 @@ def write_report(study: Study, out: Path, *, pdf: bool = False) -> Path:
 def render(study: Study, sections: list[Section]) -> str:
     """The page as HTML."""
     environment = Environment(
-        loader=PackageLoader("mlpbench.report"), autoescape=select_autoescape(default=True, default_for_string=True),
-        undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
-    )  # fmt: skip
+        loader=PackageLoader("mlpbench.report"),
+        autoescape=select_autoescape(default=True, default_for_string=True),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
     template = environment.get_template("page.html")
     light = {f"c{i}": paper for i, (paper, _) in enumerate(drawing.PAIRS)}
     dark = {f"c{i}": night for i, (_, night) in enumerate(drawing.PAIRS)}
@@ -97,7 +100,10 @@ def _write_files(sections: list[Section], out: Path, pdf: bool) -> None:
         elif isinstance(block, Table):
             frame = block.frame()
             frame.to_csv(out / "tables" / f"{block.name}.csv", index=False)
-            shown = [[" ".join(filter(None, [c.text, f"({c.detail})" if c.detail else ""])) for c in row] for row in block.rows]
+            shown = [
+                [" ".join(filter(None, [c.text, f"({c.detail})" if c.detail else ""])) for c in row]
+                for row in block.rows
+            ]
             heads = [f"{c.label} ({c.unit})" if c.unit else c.label for c in block.columns]
             (out / "tables" / f"{block.name}.md").write_text(_markdown(heads, shown), encoding="utf-8")
             (out / "tables" / f"{block.name}.tex").write_text(_latex(block, heads, shown), encoding="utf-8")
@@ -120,7 +126,8 @@ def _latex(table: Table, heads: list[str], rows: list[list[str]]) -> str:
     body = " \\\\\n".join(" & ".join(_escape(cell) for cell in row) for row in rows)
     head = " & ".join(_escape(cell) for cell in heads)
     return (
-        f"\\begin{{tabular}}{{{columns}}}\n\\toprule\n{head} \\\\\n\\midrule\n{body} \\\\\n\\bottomrule\n\\end{{tabular}}\n"
+        f"\\begin{{tabular}}{{{columns}}}\n\\toprule\n{head} \\\\\n\\midrule\n{body} "
+        f"\\\\\n\\bottomrule\n\\end{{tabular}}\n"
         f"% {table.caption}\n"
     )
 

@@ -1,4 +1,6 @@
-"""What a section of the report is made of: text, tables, figures, commands, lists and parts that open on demand."""
+"""What a section of the report is made of: text, tables, figures, commands, lists and parts that open on
+demand.
+"""
 
 from __future__ import annotations
 
@@ -61,7 +63,9 @@ class Column:
 
 @dataclass(frozen=True)
 class Cell:
-    """One entry: ``text``, a smaller ``detail`` (an interval), the value to sort and export by, and a mark."""
+    """One entry: ``text``, a smaller ``detail`` (an interval), the value to sort and export by, and a
+    mark.
+    """
 
     text: str
     value: float | str | None = None
@@ -111,7 +115,9 @@ class Table:
 
 @dataclass(frozen=True)
 class Panel:
-    """One picture: a matplotlib figure that no other code holds, and what it shows for those who cannot see it."""
+    """One picture: a matplotlib figure that no other code holds, and what it shows for those who cannot see
+    it.
+    """
 
     name: str
     canvas: Canvas

@@ -1,4 +1,6 @@
-"""A study as the report reads it: its tables and records, and what they say about splits, candidates and hardware."""
+"""A study as the report reads it: its tables and records, and what they say about splits, candidates and
+hardware.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,13 @@ import pandas as pd
 from mlpbench import protocol
 from mlpbench.frames import Float, Frames
 
-NAMES = {"schnet": "SchNet", "painn": "PaiNN", "nequip": "NequIP", "mace": "MACE", "toy": "Toy pair potential"}
+NAMES = {
+    "schnet": "SchNet",
+    "painn": "PaiNN",
+    "nequip": "NequIP",
+    "mace": "MACE",
+    "toy": "Toy pair potential",
+}
 SPEED_COLUMNS = ("device", "device_name", "cpu", "threads")
 
 
@@ -57,16 +65,20 @@ class Study:
 
     @cached_property
     def table(self) -> pd.DataFrame:
-        """``trials`` with ``candidate``: what one chooses between (architecture, size, settings), as a reader's label."""
+        """``trials`` with ``candidate``: what one chooses between (architecture, size, settings), as a
+        reader's label.
+        """
         table = self.trials.copy()
         with_size = table.groupby("architecture")["size"].nunique().max() > 1 if len(table) else False
         varied = self._varied
-        table["candidate"] = [self._label(row, with_size, varied) for row in table.to_dict("records")]
+        table["candidate"] = [self._label(row, with_size, varied) for row in rows_of(table)]
         return table
 
     @cached_property
     def _varied(self) -> set[tuple[str, str, str]]:
-        """(architecture, size, setting) in which the setting takes several values: only those belong into a label."""
+        """(architecture, size, setting) in which the setting takes several values: only those belong into a
+        label.
+        """
         return {
             (str(a), str(s), key)
             for (a, s), part in self.trials.groupby(["architecture", "size"])
@@ -93,7 +105,9 @@ class Study:
         return sorted(self.trials["dataset"].astype(str).unique())
 
     def in_distribution(self, dataset: str) -> str | None:
-        """The split the headline is about: the one the records name, else the first that is no ``train`` or ``valid``."""
+        """The split the headline is about: the one the records name, else the first that is no ``train`` or
+        ``valid``.
+        """
         present = set(self.metrics.loc[self.metrics["dataset"] == dataset, "split"])
         for record in self._of(dataset):
             named = (record.get("split") or {}).get("in_distribution")
@@ -103,8 +117,12 @@ class Study:
         return tests[0] if tests else ("valid" if "valid" in present else None)
 
     def test_splits(self, dataset: str) -> list[str]:
-        """The test splits with an error, the one in distribution first, then in natural order (300K before 1000K)."""
-        table = self.metrics[(self.metrics["dataset"] == dataset) & self.metrics["metric"].isin(["force_mae", "energy_mae"])]
+        """The test splits with an error, the one in distribution first, then in natural order (300K before
+        1000K).
+        """
+        table = self.metrics[
+            (self.metrics["dataset"] == dataset) & self.metrics["metric"].isin(["force_mae", "energy_mae"])
+        ]
         first = self.in_distribution(dataset)
         rest = sorted(set(table["split"]) - {first, "train", "valid"}, key=natural)
         return [first, *rest] if first is not None else rest
@@ -118,7 +136,9 @@ class Study:
         return [record.get("config") or {} for record in records]
 
     def predictions(self, trial: str) -> dict[str, Float]:
-        """``<split>.energy`` (F,) eV without baseline and ``<split>.forces`` (A, 3) eV/Å; empty where there is no file."""
+        """``<split>.energy`` (F,) eV without baseline and ``<split>.forces`` (A, 3) eV/Å; empty where there
+        is no file.
+        """
         if trial not in self._predictions:
             path = self.root / trial / protocol.PREDICTIONS
             found: dict[str, Float] = {}
@@ -149,7 +169,9 @@ class Study:
 
 @dataclass(frozen=True)
 class Errors:
-    """One trial's predictions beside the reference; energies without baseline, eV; forces (A, 3) eV/Å or None."""
+    """One trial's predictions beside the reference; energies without baseline, eV; forces (A, 3) eV/Å or
+    None.
+    """
 
     frames: Frames
     energy: Float
@@ -167,7 +189,9 @@ class Errors:
 
 
 def remembered[**P, R](function: Callable[P, R]) -> Callable[P, R]:
-    """Keeps what ``function(study, *hashable arguments)`` returned with the study: sections ask the same questions."""
+    """Keeps what ``function(study, *hashable arguments)`` returned with the study: sections ask the same
+    questions.
+    """
 
     @wraps(function)
     def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -193,6 +217,11 @@ def select(table: pd.DataFrame, **equal: Any) -> pd.DataFrame:
     for column, value in equal.items():
         mask &= (table[column] == value).to_numpy()
     return table[mask]
+
+
+def rows_of(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """One dictionary for each row."""
+    return [{str(key): value for key, value in row.items()} for row in table.to_dict("records")]
 
 
 def unique(values: Sequence[Any]) -> list[Any]:

@@ -1,7 +1,7 @@
 """The chapters of the report, one module each.
 
-A module has ``ORDER`` (its place; leave gaps) and ``build(study) -> Section | None``; None when the study has nothing
-for it. Modules are found by themselves, so a new chapter is one new file:
+A module has ``ORDER`` (its place; leave gaps) and ``build(study) -> Section | None``; None when the study
+has nothing for it. Modules are found by themselves, so a new chapter is one new file:
 
 ====== ============================================================
 ORDER  chapters
@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+from itertools import pairwise
 from types import ModuleType
 
 from mlpbench.report.section import Section
@@ -31,7 +32,7 @@ def modules() -> list[ModuleType]:
     """
     found = [importlib.import_module(f"{__name__}.{info.name}") for info in pkgutil.iter_modules(__path__)]
     ordered = sorted(found, key=lambda module: int(module.ORDER))
-    for first, second in zip(ordered, ordered[1:], strict=False):
+    for first, second in pairwise(ordered):
         if first.ORDER == second.ORDER:
             raise ValueError(f"{first.__name__} and {second.__name__} both have ORDER = {first.ORDER}")
     return ordered

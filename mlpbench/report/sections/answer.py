@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import pandas as pd
-
 from mlpbench.metrics import metric
 from mlpbench.report import facts
 from mlpbench.report.estimates import Against, against_best, cells, chosen, main_metric
@@ -32,24 +30,25 @@ def build(study: Study) -> Section | None:
 
 def _sentences(study: Study, dataset: str) -> list[str]:
     name, split = main_metric(study, dataset), study.in_distribution(dataset)
-    table = cells(study, dataset, name, split) if split else pd.DataFrame()
-    table = table[table["candidate"].isin(chosen(study, dataset))] if len(table) else table
-    if table.empty or split is None:
+    table = cells(study, dataset, name, split) if split else {}
+    table = {key: entry for key, entry in table.items() if key[0] in chosen(study, dataset)}
+    if not table or split is None:
         return [f"On {dataset} no trial has finished: there is nothing to compare yet ({facts.statuses(study)})."]
-    n_train = int(table["n_train"].max())
+    n_train = max(n for _, n in table)
     compared = against_best(study, dataset, name, split, n_train)
-    rows = table[table["n_train"] == n_train].set_index("candidate")
-    first = rows.loc[compared[0].candidate]
+    first = table[compared[0].candidate, n_train]
     what = "force error" if name == "force_mae" else "energy error"
     unit = metric(name).unit
-    ends = interval(first["low"], first["high"])
-    spread = f" (95 % interval {ends}, {plural(int(first['n']), 'repetition')})" if ends else " (one repetition)"
+    ends = interval(first.low, first.high)
+    spread = f" (95 % interval {ends}, {plural(first.n, 'repetition')})" if ends else " (one repetition)"
     headline = (
-        f"On {dataset}, trained on {n_train} frames for {listing(facts.budgets(study, dataset))}, "
+        f"On {dataset} ({facts.level_of_theory(study, dataset).partition(',')[0]}), trained on {n_train} "
+        f"frames "
+        f"for {listing(facts.budgets(study, dataset))}, "
         f"{compared[0].candidate} has the lowest mean {what}: "
-        f"{number(first['value'], first['low'], first['high'])} {unit}{spread}."
+        f"{number(first.value, first.low, first.high)} {unit}{spread}."
     )
-    return [headline, *_others(compared), *_cost(study, dataset, n_train, list(rows.index))]
+    return [headline, *_others(compared), *_cost(study, dataset, n_train, [c for c, n in table if n == n_train])]
 
 
 def _others(compared: list[Against]) -> list[str]:
@@ -116,9 +115,14 @@ def _limits(study: Study) -> list[str]:
             "most differences cannot be told from chance. Three or more are needed for a decision."
         )
     if len(facts.machines(study.trials)) > 1:
-        limits.append(f"Times come from different hardware and are never averaged: {'; '.join(facts.machines(study.trials))}.")
+        limits.append(
+            f"Times come from different hardware and are never averaged: {'; '.join(facts.machines(study.trials))}."
+        )
     if study.settings:
-        tried = study.table.groupby(["architecture", "size"])["candidate"].nunique()
-        counts = listing([f"{a} {s}: {n}" for (a, s), n in tried.items()])  # type: ignore[misc]
-        limits.append(f"Settings were chosen on validation error and are reported on test; tried per architecture – {counts}.")
+        tried = study.table.groupby(["architecture", "size"])["candidate"].nunique().reset_index()
+        rows = tried.itertuples(index=False, name=None)
+        counts = listing([f"{architecture} {size}: {number(count)}" for architecture, size, count in rows])
+        limits.append(
+            f"Settings were chosen on validation error and are reported on test; tried per architecture – {counts}."
+        )
     return limits

@@ -32,11 +32,17 @@ def _card(study: Study, dataset: str, records: list[dict[str, Any]]) -> Table:
         "Level of theory": config.get("level_of_theory"),
         "Labels used in training": ", ".join(config.get("labels") or []),
         "Training frames": ", ".join(str(n) for n in train_sizes(study, dataset)),
-        "Validation frames": ", ".join(str(n) for n in sorted(unique([r["identifiers"].get("n_valid") for r in records]))),
+        "Validation frames": ", ".join(
+            str(n) for n in sorted(unique([r["identifiers"].get("n_valid") for r in records]))
+        ),
         "Cost of one label": f"{number(float(config['label_seconds']))} s" if config.get("label_seconds") else None,
         "Licence": config.get("licence"),
         "Source": config.get("citation"),
-        **{key.replace("_", " ").capitalize(): str(value) for key, value in info.items() if isinstance(value, str | int | float)},
+        **{
+            key.replace("_", " ").capitalize(): str(value)
+            for key, value in info.items()
+            if isinstance(value, str | int | float)
+        },
     }
     rows = [[Cell(key), Cell(str(value))] for key, value in facts.items() if value not in (None, "")]
     columns = [Column("Property", numeric=False), Column("Value", numeric=False)]
@@ -50,16 +56,30 @@ def _splits(study: Study, dataset: str, records: list[dict[str, Any]]) -> Table:
         seen.setdefault(str(record["split"].get("directory")), record)
     parts = sorted({part for r in seen.values() for part in r["split"].get("counts") or {}}, key=natural)
     columns = [
-        Column("Split", "", "folder below the study's", numeric=False), Column("n_train", "frames"), Column("Repetition"),
-        *(Column(part, "frames") for part in parts), Column("Seed"), Column("Digest", "", "of all its frames", numeric=False),
-    ]  # fmt: skip
+        Column("Split", "", "folder below the study's", numeric=False),
+        Column("n_train", "frames"),
+        Column("Repetition"),
+        *(Column(part, "frames") for part in parts),
+        Column("Seed"),
+        Column("Digest", "", "of all its frames", numeric=False),
+    ]
     rows = [
-        [Cell(name), _count(r["identifiers"].get("n_train")), _count(r["identifiers"].get("repetition")),
-         *(_count((r["split"].get("counts") or {}).get(part)) for part in parts), _count(r["split"].get("split_seed")),
-         Cell(str(r["split"].get("digest") or "–")[:12], str(r["split"].get("digest")))]
+        [
+            Cell(name),
+            _count(r["identifiers"].get("n_train")),
+            _count(r["identifiers"].get("repetition")),
+            *(_count((r["split"].get("counts") or {}).get(part)) for part in parts),
+            _count(r["split"].get("split_seed")),
+            Cell(str(r["split"].get("digest") or "–")[:12], str(r["split"].get("digest"))),
+        ]
         for name, r in sorted(seen.items(), key=lambda item: natural(item[0]))
-    ]  # fmt: skip
-    return Table(f"splits-{dataset}", f"Splits of {dataset}: each was written once and shared by all architectures.", columns, rows)
+    ]
+    return Table(
+        f"splits-{dataset}",
+        f"Splits of {dataset}: each was written once and shared by all architectures.",
+        columns,
+        rows,
+    )
 
 
 def _count(value: Any) -> Cell:

@@ -20,7 +20,12 @@ def build(study: Study) -> Section | None:
     blocks: list[Block] = []
     if len(wrong):
         blocks.append(_failed(study, wrong))
-        blocks.append(Text("Run the same command again: finished trials cost nothing, these are tried anew or resumed.", role="note"))
+        blocks.append(
+            Text(
+                "Run the same command again: finished trials cost nothing, these are tried anew or resumed.",
+                role="note",
+            )
+        )
     if len(open_ended):
         blocks.append(_unconverged(open_ended))
     finding = f"{facts.statuses(study)}; {plural(len(open_ended), 'finished trial')} unconverged."
@@ -28,13 +33,21 @@ def build(study: Study) -> Section | None:
 
 
 def _failed(study: Study, rows: pd.DataFrame) -> Table:
-    columns = [Column("Trial", numeric=False), Column("Status", numeric=False), Column("Reason", numeric=False),
-               Column("Log", "", "relative to the results folder", numeric=False)]  # fmt: skip
+    columns = [
+        Column("Trial", numeric=False),
+        Column("Status", numeric=False),
+        Column("Reason", numeric=False),
+        Column("Log", "", "relative to the results folder", numeric=False),
+    ]
     cells = [
-        [Cell(r["trial"]), Cell(r["status"].replace("_", " "), mark="bad"), Cell(str(r["reason"] or "not recorded")),
-         Cell(f"{study.name}/{r['trial']}/{protocol.LOG}" if r["status"] != "skipped" else "–")]
+        [
+            Cell(r["trial"]),
+            Cell(r["status"].replace("_", " "), mark="bad"),
+            Cell(str(r["reason"] or "not recorded")),
+            Cell(f"{study.name}/{r['trial']}/{protocol.LOG}" if r["status"] != "skipped" else "–"),
+        ]
         for r in rows.to_dict("records")
-    ]  # fmt: skip
+    ]
     return Table("failed", f"{plural(len(rows), 'trial')} without a result, and why.", columns, cells)
 
 
@@ -42,10 +55,15 @@ def _unconverged(rows: pd.DataFrame) -> Table:
     columns = [Column("Trial", numeric=False), Column("Why it counts as unconverged", numeric=False),
                Column("Epochs"), Column("Best epoch"), Column("Stopped by", numeric=False)]  # fmt: skip
     cells = [
-        [Cell(r["trial"]), Cell(str(r["convergence_reason"] or "not recorded")), _count(r["epochs"]), _count(r["best_epoch"]),
-         Cell(str(r["stopped_by"] or "–"))]
+        [
+            Cell(r["trial"]),
+            Cell(str(r["convergence_reason"] or "not recorded")),
+            _count(r["epochs"]),
+            _count(r["best_epoch"]),
+            Cell(str(r["stopped_by"] or "–")),
+        ]
         for r in rows.to_dict("records")
-    ]  # fmt: skip
+    ]
     caption = f"{plural(len(rows), 'trial')} whose validation error was still falling when the budget ended."
     return Table("unconverged", caption, columns, cells)
 

@@ -12,20 +12,26 @@ ORDER = 99
 
 WORDS = {
     "Trial": "One training of one architecture at one size and one number of frames, with its evaluation.",
-    "Repetition": "The same trial with other training frames and another initialisation. Repetition k has the same frames for "
+    "Repetition": "The same trial with other training frames and another initialisation. Repetition k has "
+    "the same frames for "
     "all architectures, so that differences are paired.",
-    "95 % interval": "Where the mean over very many repetitions lies, in 95 of 100 studies like this one: Student's t on the "
+    "95 % interval": "Where the mean over very many repetitions lies, in 95 of 100 studies like this one: "
+    "Student's t on the "
     "logarithm of the error, the variance pooled over the settings that share it.",
-    "Better, tie, undecided": "Better: the Holm-corrected 95 % interval of the paired error ratio excludes 1. Tie: the "
+    "Better, tie, undecided": "Better: the Holm-corrected 95 % interval of the paired error ratio excludes "
+    "1. Tie: the "
     "interval lies inside ±5 %. Undecided: neither; more repetitions would tell.",
-    "Converged": "The best epoch is not among the last 10 % and the validation loss fell by at most 5 % over the last 20 % of "
+    "Converged": "The best epoch is not among the last 10 % and the validation loss fell by at most 5 % "
+    "over the last 20 % of "
     "epochs. An unconverged trial says how fast an architecture is optimised, not what it can reach.",
     "Budget": "The limit on training, the same for every architecture: epochs, optimiser steps or seconds.",
-    "In and out of distribution": "A split in distribution comes from the same conditions as the training frames but from "
+    "In and out of distribution": "A split in distribution comes from the same conditions as the training "
+    "frames but from "
     "another trajectory; out of distribution: other temperatures, sizes or compositions.",
     "Parity plot": "Prediction against reference; a perfect potential lies on the diagonal.",
     "Pareto front": "The candidates that no other beats in both quantities at once.",
-    "Baseline": "Reference energies of the atoms and the mean of the rest, taken off the total energy before training and put "
+    "Baseline": "Reference energies of the atoms and the mean of the rest, taken off the total energy "
+    "before training and put "
     "back in double precision afterwards.",
 }
 

@@ -1,4 +1,6 @@
-"""The frames with the largest errors: where all potentials fail, the label may be at fault; where one does, the potential."""
+"""The frames with the largest errors: where all potentials fail, the label may be at fault; where one does,
+the potential.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +33,9 @@ def build(study: Study) -> Section | None:
 
 
 def _split(study: Study, dataset: str, split: str) -> list[dict[str, Any]]:
-    """One entry for each frame: its error for each candidate, averaged over repetitions at the largest n_train."""
+    """One entry for each frame: its error for each candidate, averaged over repetitions at the largest
+    n_train.
+    """
     done = select(study.table, dataset=dataset, status="done")
     errors: dict[str, Float] = {}
     energies: dict[str, Float] = {}
@@ -83,7 +87,8 @@ def _table(dataset: str, rows: list[dict[str, Any]]) -> Table:
         for r in worst
     ]  # fmt: skip
     caption = (
-        f"The {len(worst)} frames of {dataset} with the largest error relative to the median of their split, at the largest "
+        f"The {len(worst)} frames of {dataset} with the largest error relative to the median of their "
+        f"split, at the largest "
         "training size. A frame that is hard for all deserves a look at its label."
     )
     return Table(f"outliers-{dataset}", caption, columns, cells, headers=2)

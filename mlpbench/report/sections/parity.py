@@ -44,7 +44,9 @@ def _largest(study: Study, dataset: str) -> int:
 
 def _errors(study: Study, dataset: str, candidate: str, n_train: int, split: str) -> list[dict[str, Float]]:
     """meV/atom and meV/Å of each repetition: reference and prediction, in order of the repetitions."""
-    trials = select(study.table, dataset=dataset, candidate=candidate, n_train=n_train, status="done").sort_values("repetition")
+    trials = select(study.table, dataset=dataset, candidate=candidate, n_train=n_train, status="done").sort_values(
+        "repetition"
+    )
     found = []
     for trial in trials["trial"]:
         errors = study.errors(trial, split)
@@ -65,8 +67,10 @@ def _figures(
     with_forces = all("df" in parts[0] for parts in found.values())
     blocks: list[Block] = [
         Figure(
-            f"Distribution of absolute errors on {shown}, {n_train} training frames, all repetitions together: the share of "
-            "values whose error is smaller than what the horizontal axis says. Further left is better; a curve that "
+            f"Distribution of absolute errors on {shown}, {n_train} training frames, all repetitions "
+            f"together: the share of "
+            "values whose error is smaller than what the horizontal axis says. Further left is better; a "
+            "curve that "
             "approaches 1 slowly has rare large errors.",
             [_distribution(dataset, kind, found, style) for kind in (("df", "de") if with_forces else ("de",))],
         )
@@ -77,8 +81,13 @@ def _figures(
         panels = [_parity(dataset, c, parts[0], kind, style[c]) for c, parts in found.items()]
         blocks.append(
             Figure(
-                f"Prediction against reference on {shown}: {what}; {n_train} training frames, first finished repetition"
-                + (f", {number(POINTS)} components drawn at random" if kind == "f" and len(parts_of(found)) > POINTS else "")
+                f"Prediction against reference on {shown}: {what}; {n_train} training frames, first "
+                f"finished repetition"
+                + (
+                    f", {number(POINTS)} components drawn at random"
+                    if kind == "f" and len(parts_of(found)) > POINTS
+                    else ""
+                )
                 + ". The line is perfect agreement.",
                 panels,
                 small=True,
@@ -99,13 +108,21 @@ def _distribution(dataset: str, kind: str, found: dict[str, list[dict[str, Float
         for candidate, parts in found.items():
             errors = np.abs(np.concatenate([part[kind] for part in parts]))
             look = style[candidate]
-            axes.plot(np.quantile(errors, share), share, color=look.color, linestyle=look.dash, label=candidate,
-                      marker=look.marker, markevery=(list(found).index(candidate) * 3, 14), markersize=4.5)  # fmt: skip
+            axes.plot(
+                np.quantile(errors, share),
+                share,
+                color=look.color,
+                linestyle=look.dash,
+                label=candidate,
+                marker=look.marker,
+                markevery=(list(found).index(candidate) * 3, 14),
+                markersize=4.5,
+            )
         logarithmic(axes, "x")
         axes.set_ylim(0, 1.01)
         axes.set_xlabel(f"|error| of the {quantity} ({unit})")
         axes.set_ylabel("share with a smaller error")
-        legend(axes, 4 if max(map(len, found)) < 9 else 2)
+        legend(axes)
     alt = f"Cumulative distribution of the absolute {quantity} error in {unit} for {', '.join(found)}."
     return Panel(f"distribution-{dataset}-{kind}", figure, alt)
 
@@ -119,9 +136,17 @@ def _parity(dataset: str, candidate: str, part: dict[str, Float], kind: str, loo
     mae = f"MAE {number(float(np.abs(part[f'd{kind}']).mean()))} {'meV/Å' if kind == 'f' else 'meV/atom'}"
     with canvas(2.7, 2.55) as (figure, axes):
         axes.plot(ends, ends, color=INK, linewidth=0.7)
-        # One picture in place of thousands of vector points; its colour cannot change with the page, so it is mid-tone.
-        axes.scatter(reference[drawn], (reference + error)[drawn], s=4, color=look.color, alpha=0.45, linewidths=0,
-                     rasterized=True)  # fmt: skip
+        # One picture in place of thousands of vector points; its colour cannot change with the page, so it
+        # is mid-tone.
+        axes.scatter(
+            reference[drawn],
+            (reference + error)[drawn],
+            s=4,
+            color=look.color,
+            alpha=0.45,
+            linewidths=0,
+            rasterized=True,
+        )
         axes.set_xlabel(f"reference ({unit})")
         axes.set_ylabel(f"prediction ({unit})")
         axes.set_title(mae)

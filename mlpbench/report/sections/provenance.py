@@ -9,7 +9,7 @@ import pandas as pd
 from mlpbench.report.facts import budgets, hardware
 from mlpbench.report.numbers import listing, plural
 from mlpbench.report.section import Block, Cell, Column, Section, Table, Text
-from mlpbench.report.study import Study, natural, unique
+from mlpbench.report.study import Study, natural, rows_of, unique
 
 ORDER = 90
 FIRST = ("torch", "e3nn", "schnetpack", "nequip", "mace-torch", "lightning", "ase", "numpy")
@@ -23,7 +23,10 @@ def build(study: Study) -> Section | None:
 
 def _versions(study: Study) -> Table:
     columns_of = [c for c in study.trials.columns if c.startswith("version_")]
-    packages = sorted((c.removeprefix("version_") for c in columns_of), key=lambda p: (FIRST.index(p) if p in FIRST else 99, p))
+    packages = sorted(
+        (c.removeprefix("version_") for c in columns_of),
+        key=lambda p: (FIRST.index(p) if p in FIRST else 99, p),
+    )
     backends = sorted(study.trials["backend"].unique())
     rows = []
     for package in packages:
@@ -31,7 +34,7 @@ def _versions(study: Study) -> Table:
         rows.append([Cell(package), *(Cell(f) for f in found)])
     rows.append([Cell("environment"), *(Cell(_environment(study, b)) for b in backends)])
     columns = [Column("Package", numeric=False), *(Column(str(b), numeric=False) for b in backends)]
-    caption = "Each backend runs in an environment of its own; the last row is the digest of its pinned requirements."
+    caption = "Each backend runs in an environment of its own; the last row: digest of its pinned requirements."
     return Table("versions", caption, columns, rows)
 
 
@@ -49,12 +52,23 @@ def _environment(study: Study, backend: str) -> str:
 
 
 def _hardware(study: Study) -> Table:
-    keys = [hardware(row) for row in study.trials.to_dict("records")]
+    keys = [hardware(row) for row in rows_of(study.trials)]
     rows = []
     for name, part in study.trials.assign(hardware=keys).groupby("hardware"):
-        rows.append([Cell(str(name)), Cell(str(len(part)), len(part)), Cell(_joined(part["dtype"])), Cell(_joined(part["backend"]))])
-    columns = [Column("Hardware", numeric=False), Column("Trials"), Column("Numbers", "", "of weights and forward pass", numeric=False),
-               Column("Backends", numeric=False)]  # fmt: skip
+        rows.append(
+            [
+                Cell(str(name)),
+                Cell(str(len(part)), len(part)),
+                Cell(_joined(part["dtype"])),
+                Cell(_joined(part["backend"])),
+            ]
+        )
+    columns = [
+        Column("Hardware", numeric=False),
+        Column("Trials"),
+        Column("Numbers", "", "of weights and forward pass", numeric=False),
+        Column("Backends", numeric=False),
+    ]
     return Table("hardware", "What the trials ran on; times from different hardware are never pooled.", columns, rows)
 
 
@@ -72,7 +86,8 @@ def _settings(study: Study) -> Table:
                     found.setdefault(f"{group}.{key}", {}).setdefault(name, set()).add(_text(value))
     order = sorted(found, key=lambda key: (key.startswith("architecture"), len(found[key]) < len(unique(names)), key))
     rows = [
-        [Cell(key), *(Cell(", ".join(sorted(found[key].get(n, {"–"}), key=natural))) for n in unique(names))] for key in order
+        [Cell(key), *(Cell(", ".join(sorted(found[key].get(n, {"–"}), key=natural))) for n in unique(names))]
+        for key in order
     ]
     columns = [Column("Setting", numeric=False), *(Column(n, numeric=False) for n in unique(names))]
     return Table("settings", f"How they were trained. Budget: {'; '.join(budgets(study))}.", columns, rows)
@@ -85,7 +100,13 @@ def _text(value: Any) -> str:
 def _mlpbench(study: Study) -> str:
     entries = [r["provenance"] for r in study.records]
     versions = unique([f"mlpbench {e.get('mlpbench')}" for e in entries])
-    commits = unique([f"{str(e['commit'])[:12]}{' (with local changes)' if e.get('dirty') else ''}" for e in entries if e.get("commit")])
+    commits = unique(
+        [
+            f"{str(e['commit'])[:12]}{' (with local changes)' if e.get('dirty') else ''}"
+            for e in entries
+            if e.get("commit")
+        ]
+    )
     python = unique([str(e.get("python")) for e in entries if e.get("python")])
     commit = f", {'commit' if len(commits) == 1 else 'commits'} {listing(commits)}" if commits else ""
     dates = sorted(r["started"] for r in study.records if r.get("started"))

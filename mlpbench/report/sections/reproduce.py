@@ -14,18 +14,29 @@ NATIVE = 40  # command lines of single trials in the page; each trial's folder h
 
 def build(study: Study) -> Section | None:
     """The commands that were typed, in order of first use."""
-    commands = unique([r["provenance"].get("command") for r in sorted(study.records, key=lambda r: str(r.get("started")))])
+    commands = unique(
+        [r["provenance"].get("command") for r in sorted(study.records, key=lambda r: str(r.get("started")))]
+    )
     commits = unique([r["provenance"].get("commit") for r in study.records])
     blocks: list[Block] = []
     if commits:
         blocks.append(Commands([f"git checkout {commits[-1]}"], "With mlpbench at the commit of this study,"))
     blocks.append(Commands(commands or ["the records hold no command"], "these commands make the same trials:"))
-    blocks.append(Commands([f"mlpbench report {shlex.quote(study.name)}"], "and this one writes this report from them:"))
-    blocks.append(Text("Trials on a CPU with a budget in epochs or steps are repeatable to the last digit on the same "
-                       "versions and processor; a budget in seconds is not.", role="note"))  # fmt: skip
+    blocks.append(
+        Commands([f"mlpbench report {shlex.quote(study.name)}"], "and this one writes this report from them:")
+    )
+    blocks.append(
+        Text(
+            "Trials on a CPU with a budget in epochs or steps are repeatable to the last digit on the same "
+            "versions and processor; a budget in seconds is not.",
+            role="note",
+        )
+    )
     native = [line for line in (_native(record) for record in study.records) if line]
     if native:
-        shown = Commands(native[:NATIVE], "Each trial's folder holds the package's own configuration. Without mlpbench:")
+        shown = Commands(
+            native[:NATIVE], "Each trial's folder holds the package's own configuration. Without mlpbench:"
+        )
         blocks.append(Details("With the packages alone", [shown]))
     return Section("reproduce", "How to repeat this", "", blocks)
 

@@ -24,7 +24,9 @@ def build(study: Study) -> Section | None:
     for dataset in study.datasets:
         sizes = facts.train_sizes(study, dataset)
         table = select(study.table, dataset=dataset, n_train=sizes[-1])
-        table = table[table["candidate"].isin(chosen(study, dataset)) & (table["repetition"].rank(method="dense") <= REPETITIONS)]
+        table = table[
+            table["candidate"].isin(chosen(study, dataset)) & (table["repetition"].rank(method="dense") <= REPETITIONS)
+        ]
         curves = {t: c for t in table["trial"] if len(c := (study.record.get(t) or {}).get("curve") or []) > 1}
         if curves:
             blocks.append(_figure(study, dataset, sizes[-1], table, curves))
@@ -43,10 +45,16 @@ def _figure(
         if axis == "seconds" and len(machines) > 1:
             continue
         panels.append(_panel(study, dataset, table, curves, axis, words, key, factor, unit))
-    where = f" Seconds on {machines[0]}." if len(machines) == 1 else " Seconds are left out: the trials ran on different hardware."
+    where = (
+        f" Seconds on {machines[0]}."
+        if len(machines) == 1
+        else " Seconds are left out: the trials ran on different hardware."
+    )
     caption = (
-        f"Validation error during training, {dataset}, {n_train} training frames, one line for each repetition "
-        "(smoothed by nothing; long curves are thinned out). A cross marks the end of a trial that had not converged or did "
+        f"Validation error during training, {dataset}, {n_train} training frames, one line for each "
+        f"repetition "
+        "(smoothed by nothing; long curves are thinned out). A cross marks the end of a trial that had not "
+        "converged or did "
         f"not finish.{where}"
     )
     return Figure(caption, panels)
@@ -73,7 +81,7 @@ def _panel(
         axes.set_xlabel(words)
         quantity = "force" if "force" in key else "energy"
         axes.set_ylabel(f"validation {quantity} MAE ({unit})")
-        legend(axes, 4 if max(map(len, named), default=0) < 9 else 2)
+        legend(axes)
     alt = f"Validation {quantity} error against {words} for {', '.join(sorted(named))}."
     return Panel(f"training-{dataset}-{axis}", figure, alt)
 

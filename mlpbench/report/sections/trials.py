@@ -12,7 +12,7 @@ from mlpbench.report.estimates import main_metric
 from mlpbench.report.facts import hardware
 from mlpbench.report.numbers import number
 from mlpbench.report.section import Cell, Column, Details, Mark, Section, Table, Text
-from mlpbench.report.study import Study
+from mlpbench.report.study import Study, rows_of
 
 ORDER = 83
 SHOWN = 1000  # rows in the page; the embedded CSV has all
@@ -24,16 +24,29 @@ def build(study: Study) -> Section | None:
     names = sorted({main_metric(study, dataset) for dataset in study.datasets})
     several = study.table[["device", "device_name", "cpu", "threads"]].astype(str).drop_duplicates().shape[0] > 1
     columns = [
-        Column("Trial", numeric=False), Column("Status", numeric=False), Column("Converged", numeric=False),
+        Column("Trial", numeric=False),
+        Column("Status", numeric=False),
+        Column("Converged", numeric=False),
         *(Column(f"{metric(n).symbol}", metric(n).unit, "on the split in distribution") for n in names),
-        Column("Epochs"), Column("Best epoch"), Column("Training", "s"), Column("Total", "s"), Column("Memory", "MB"),
-        Column("Parameters"), *([Column("Hardware", numeric=False)] if several else []), Column("Key", numeric=False),
-    ]  # fmt: skip
-    rows = [_row(row, errors, names, several) for row in study.table.head(SHOWN).to_dict("records")]
+        Column("Epochs"),
+        Column("Best epoch"),
+        Column("Training", "s"),
+        Column("Total", "s"),
+        Column("Memory", "MB"),
+        Column("Parameters"),
+        *([Column("Hardware", numeric=False)] if several else []),
+        Column("Key", numeric=False),
+    ]
+    rows = [_row(row, errors, names, several) for row in rows_of(study.table.head(SHOWN))]
     table = Table("trials", f"The {len(rows)} trials of {study.name}.", columns, rows, searchable=True)
     blocks: list[Any] = [Details(f"All {len(study.table)} trials", [table])]
     if len(study.table) > SHOWN:
-        blocks.append(Text(f"The page lists the first {SHOWN} of {len(study.table)} trials; trials.csv below has all.", role="note"))
+        blocks.append(
+            Text(
+                f"The page lists the first {SHOWN} of {len(study.table)} trials; trials.csv below has all.",
+                role="note",
+            )
+        )
     return Section("trials", "Trials", "", blocks)
 
 
@@ -53,13 +66,19 @@ def _row(row: dict[str, Any], errors: dict[tuple[str, str], float], names: list[
     rested = "–" if not done else "yes" if row["converged"] == True else "no"  # noqa: E712
     mark: Mark = "" if done else "bad"
     return [
-        Cell(row["trial"]), Cell(row["status"].replace("_", " "), mark=mark, note=str(row["reason"] or "")),
+        Cell(row["trial"]),
+        Cell(row["status"].replace("_", " "), mark=mark, note=str(row["reason"] or "")),
         Cell(rested, mark="warn" if rested == "no" else "", note=str(row["convergence_reason"] or "")),
         *(_value(errors.get((row["trial"], name))) for name in names),
-        _value(row["epochs"]), _value(row["best_epoch"]), _value(row["train_seconds"]), _value(row["wall_seconds"]),
-        _value(row["train_peak_memory"]), _value(row["n_parameters"]),
-        *([Cell(hardware(row))] if several else []), Cell(str(row["key"])[:8], str(row["key"])),
-    ]  # fmt: skip
+        _value(row["epochs"]),
+        _value(row["best_epoch"]),
+        _value(row["train_seconds"]),
+        _value(row["wall_seconds"]),
+        _value(row["train_peak_memory"]),
+        _value(row["n_parameters"]),
+        *([Cell(hardware(row))] if several else []),
+        Cell(str(row["key"])[:8], str(row["key"])),
+    ]
 
 
 def _value(value: Any) -> Cell:

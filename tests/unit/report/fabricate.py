@@ -1,19 +1,21 @@
-"""A made-up study with the shape of a real one: embedded ethanol frames, and predictions that are those plus noise.
+"""A made-up study with the shape of a real one.
 
-The errors follow a power law in the number of training frames, so that what the report says about them is known.
+Predictions are the embedded ethanol frames plus noise, whose width follows a power law in the number of
+training frames, so that what the report has to say about them is known.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from ase.io import read
 
+from mlpbench import tables
 from mlpbench.frames import Frames
 from mlpbench.report import Study
 from mlpbench.seeds import digest
@@ -51,7 +53,7 @@ class Plan:
     predictions: bool = True
     troubles: dict[tuple[str, int, int], tuple[str, str]] = field(
         default_factory=lambda: {
-            ("schnet", 50, 2): ("failed", "the worker ended with signal 9 (SIGKILL) in task 'train'; see worker.log"),
+            ("schnet", 50, 2): ("failed", "train: killed by signal 9; see worker.log"),
             ("nequip", 400, 1): ("out_of_memory", "the worker ran out of memory; try training.batch_size=5"),
             ("mace", 400, 2): ("interrupted", "stopped by the user; run the same command again to resume"),
         }
@@ -59,26 +61,35 @@ class Plan:
     unconverged: frozenset[tuple[str, int, int]] = frozenset({("painn", 400, 0)})
 
 
+@dataclass(frozen=True)
+class Point:
+    """One trial of the made-up study."""
+
+    architecture: str
+    size: str
+    settings: dict[str, Any]
+    n_train: int
+    repetition: int
+
+    @property
+    def backend(self) -> str:
+        return BACKEND[self.architecture]
+
+    @property
+    def trial(self) -> str:
+        chosen = "".join(f"-{key.split('.')[-1]}{value}" for key, value in self.settings.items())
+        return f"ethanol-{self.architecture}-{self.size}-n{self.n_train}{chosen}-r{self.repetition}"
+
+
 def fabricate(root: Path, plan: Plan | None = None) -> Study:
     """Write a study below ``root`` and return it as the report takes it."""
     plan = plan or Plan()
     random = np.random.default_rng(plan.seed)
     frames = _write_splits(root)
-    records: list[dict[str, Any]] = []
-    trials: list[dict[str, Any]] = []
-    metrics: list[dict[str, Any]] = []
-    for architecture in plan.architectures:
-        for size in plan.sizes:
-            for settings in plan.settings:
-                for n_train in plan.n_train:
-                    for repetition in range(plan.repetitions):
-                        record, row, rows = _trial(
-                            root, plan, random, frames, architecture, size, settings, n_train, repetition
-                        )
-                        records.append(record)
-                        trials.append(row)
-                        metrics.extend(rows)
-    return Study(root.name, root, pd.DataFrame(trials), pd.DataFrame(metrics), records)
+    points = product(plan.architectures, plan.sizes, plan.settings, plan.n_train, range(plan.repetitions))
+    records = [_trial(root, plan, random, frames, Point(*point)) for point in points]
+    trials, metrics = tables.build(records)
+    return Study(root.name, root, trials, metrics, records)
 
 
 def _write_splits(root: Path) -> dict[str, Frames]:
@@ -88,89 +99,127 @@ def _write_splits(root: Path) -> dict[str, Frames]:
     frames = {}
     for split, (file, part) in sources.items():
         atoms = read(ETHANOL / f"{file}.xyz", index=part)
-        found = Frames.from_atoms(
-            atoms, [a.get_potential_energy() for a in atoms], [a.get_forces() for a in atoms]
-        )
+        found = Frames.from_atoms(atoms, [a.get_potential_energy() for a in atoms], [a.get_forces() for a in atoms])
         frames[split] = found.with_baseline(np.full(len(found), -4209.0))
         frames[split].save(folder / f"{split}.npz")
     return frames
 
 
 def _trial(
-    root: Path, plan: Plan, random: np.random.Generator, frames: dict[str, Frames],
-    architecture: str, size: str, settings: dict[str, Any], n_train: int, repetition: int,
-) -> tuple[dict[str, Any], dict[str, Any], list[dict[str, Any]]]:  # fmt: skip
-    error, exponent, seconds_per_frame, parameters = LAW[architecture]
-    larger = {"tiny": 1.3, "small": 1.0, "medium": 0.8}[size]
-    slip = 1.0 + 0.25 * (settings.get("training.lr", 0.01) < 0.01)
-    level = error * larger * slip * (n_train / 100) ** -exponent * np.exp(random.normal(0, plan.noise))
-    backend = BACKEND[architecture]
-    place = (architecture, n_train, repetition)
+    root: Path, plan: Plan, random: np.random.Generator, frames: dict[str, Frames], point: Point
+) -> dict[str, Any]:
+    error, exponent, seconds_per_frame, parameters = LAW[point.architecture]
+    larger = {"tiny": 1.3, "small": 1.0, "medium": 0.8}[point.size]
+    slip = 1.0 + 0.25 * (point.settings.get("training.lr", 0.01) < 0.01)
+    level = error * larger * slip * (point.n_train / 100) ** -exponent * np.exp(random.normal(0, plan.noise))
+    place = (point.architecture, point.n_train, point.repetition)
     status, reason = plan.troubles.get(place, ("done", ""))
-    done = status == "done"
-    converged = place not in plan.unconverged
-    wall = seconds_per_frame * n_train * random.uniform(0.95, 1.05) / larger
-    suffix = "".join(f"-{key.split('.')[-1]}{value}" for key, value in settings.items())
-    trial = f"ethanol-{architecture}-{size}-n{n_train}{suffix}-r{repetition}"
-    identifiers = {
-        "dataset": "ethanol", "architecture": architecture, "size": size, "backend": backend,
-        "n_train": n_train, "n_valid": 50, "repetition": repetition,
-    }  # fmt: skip
-    curve = _curve(random, plan.epochs, level, wall, converged, n_train) if status != "failed" else []
-    rows = _predict(root / trial, random, frames, level, plan.predictions) if done else []
-    metrics = [
-        {"trial": trial, **{k: identifiers[k] for k in ("dataset", "architecture", "size", "backend", "n_train")},
-         "repetition": repetition, **row} for row in rows
-    ]  # fmt: skip
-    verdict = "" if converged else "best epoch 97 of 100 is among the last 10 %: still improving"
-    record = {
-        "format": 1, "trial": trial, "key": digest(trial), "study": root.name, "status": status,
-        "reason": reason, "started": "2026-11-21T08:00:00+00:00", "finished": "2026-11-21T08:10:00+00:00",
-        "identifiers": identifiers, "swept": dict(settings), "config": _config(architecture, backend, size, n_train, plan),
-        "split": {
-            "directory": "splits/r0", "digest": "ab" * 32, "split_seed": repetition,
-            "counts": {"train": n_train, **{s: len(f) for s, f in frames.items()}},
-            "in_distribution": "test_500K", "baseline": {"C": -1035.0}, "leak": {"checked": True, "shared": 0},
+    done, converged = status == "done", place not in plan.unconverged
+    wall = seconds_per_frame * point.n_train * random.uniform(0.95, 1.05) / larger
+    curve = _curve(random, plan.epochs, level, wall, converged, point.n_train) if status != "failed" else []
+    rows = _predict(root / point.trial, random, frames, level, plan.predictions) if done else []
+    training = _training(plan, point, level, wall, converged, parameters) if done else {}
+    return {
+        "format": 1,
+        "trial": point.trial,
+        "key": digest(point.trial),
+        "study": root.name,
+        "status": status,
+        "reason": reason,
+        "started": "2026-11-21T08:00:00+00:00",
+        "finished": "2026-11-21T08:10:00+00:00",
+        "identifiers": {
+            "dataset": "ethanol",
+            "architecture": point.architecture,
+            "size": point.size,
+            "backend": point.backend,
+            "n_train": point.n_train,
+            "n_valid": 50,
+            "repetition": point.repetition,
         },
-        "training": {
-            "epochs": plan.epochs, "steps": plan.epochs * n_train // 10, "best_epoch": 97 if not converged else 80,
-            "best_valid_loss": (level / 1e3) ** 2, "stopped_by": "epochs", "resumed": False, "resume_exact": True,
-            "n_parameters": parameters, "wall_seconds": wall, "peak_memory_mb": 900.0, "converged": converged,
-            "convergence_reason": verdict, "native_command": [f"{backend}-train", "native/config.yaml"],
-        } if done else {},
+        "swept": dict(point.settings),
+        "config": _config(plan, point),
+        "split": {
+            "directory": "splits/r0",
+            "digest": "ab" * 32,
+            "split_seed": point.repetition,
+            "counts": {"train": point.n_train, **{s: len(f) for s, f in frames.items()}},
+            "in_distribution": "test_500K",
+            "baseline": {"C": -1035.0},
+            "leak": {"checked": True, "shared": 0},
+        },
+        "training": training,
         "curve": curve,
         "tasks": {"train": {"status": status, "reason": reason, "wall_seconds": wall}},
-        "metrics": rows,
-        "provenance": {
-            "mlpbench": "0.1.0", "commit": "0123456789abcdef", "dirty": False, "python": "3.12.8",
-            "command": "mlpbench run -m study=made-up architecture=schnet,painn,nequip,mace "
-                       "dataset.n_train=50,200,400 repetition=0,1,2",
-            "backend": {"lock": "cd" * 32, "adopted": False, "versions": VERSIONS[backend]},
-            "hardware": {"device": "cpu", "cpu": "Example CPU 3000", "threads": 1},
-        },
-    }  # fmt: skip
-    row = {
-        "trial": trial, "study": root.name, **identifiers, **settings, "status": status, "reason": reason,
-        "converged": converged if done else pd.NA, "convergence_reason": verdict if done else "",
-        "epochs": plan.epochs if done else pd.NA, "steps": plan.epochs * n_train // 10 if done else pd.NA,
-        "best_epoch": record["training"].get("best_epoch", pd.NA), "stopped_by": "epochs" if done else "",
-        "resumed": False, "train_seconds": wall if done else np.nan, "wall_seconds": wall + 15,
-        "train_peak_memory": 900.0 if done else np.nan, "n_parameters": parameters, "device": "cpu",
-        "device_name": "", "cpu": "Example CPU 3000", "threads": 1, "dtype": "float32",
-        **{f"version_{name}": version for name, version in VERSIONS[backend].items()},
-        "started": record["started"], "key": record["key"],
-    }  # fmt: skip
-    return record, row, metrics
+        "metrics": rows + _cost_rows(training),
+        "provenance": _provenance(point),
+    }
 
 
-def _config(architecture: str, backend: str, size: str, n_train: int, plan: Plan) -> dict[str, Any]:
+def _training(plan: Plan, point: Point, level: float, wall: float, converged: bool, parameters: int) -> dict[str, Any]:
     return {
-        "study": "made-up", "size": size, "device": "cpu", "dtype": "float32", "threads": 1,
-        "dataset": {"name": "ethanol", "n_train": n_train, "n_valid": 50, "level_of_theory": "PBE/def2-SVP"},
-        "architecture": {"name": architecture, "backend": backend, "cutoff": 5.0},
-        "training": {"batch_size": 10, "lr": 0.01},
+        "epochs": plan.epochs,
+        "steps": plan.epochs * point.n_train // 10,
+        "best_epoch": 80 if converged else 97,
+        "best_valid_loss": (level / 1e3) ** 2,
+        "stopped_by": "epochs",
+        "resumed": False,
+        "resume_exact": True,
+        "n_parameters": parameters,
+        "wall_seconds": wall,
+        "peak_memory_mb": 900.0,
+        "converged": converged,
+        "convergence_reason": "" if converged else "best epoch 97 of 100 is among the last 10 %: still improving",
+        "native_command": [f"{point.backend}-train", "native/config.yaml"],
+    }
+
+
+def _cost_rows(training: dict[str, Any]) -> list[dict[str, Any]]:
+    if not training:
+        return []
+    values = {"train_seconds": ("s", "wall_seconds"), "n_parameters": ("", "n_parameters")}
+    return [
+        {"split": "", "metric": n, "value": training[k], "unit": u, "lower": None, "upper": None, "n": 1}
+        for n, (u, k) in values.items()
+    ]
+
+
+def _provenance(point: Point) -> dict[str, Any]:
+    return {
+        "mlpbench": "0.1.0",
+        "commit": "0123456789abcdef",
+        "dirty": False,
+        "python": "3.12.8",
+        "init_seed": 1,
+        "command": "mlpbench run -m study=made-up architecture=schnet,painn,nequip,mace dataset.n_train=50,200",
+        "backend": {
+            "lock": "cd" * 32,
+            "adopted": False,
+            "python": "3.12.8",
+            "versions": VERSIONS[point.backend],
+        },
+        "hardware": {"device": "cpu", "cpu": "Example CPU 3000", "threads": 1, "device_name": None},
+    }
+
+
+def _config(plan: Plan, point: Point) -> dict[str, Any]:
+    return {
+        "study": "made-up",
+        "size": point.size,
+        "device": "cpu",
+        "dtype": "float32",
+        "threads": 1,
+        "dataset": {
+            "name": "ethanol",
+            "n_train": point.n_train,
+            "n_valid": 50,
+            "level_of_theory": "PBE/def2-SVP, a code",
+            "label_seconds": 6.8,
+        },
+        "architecture": {"name": point.architecture, "backend": point.backend, "cutoff": 5.0},
+        "training": {"batch_size": 10, "lr": point.settings.get("training.lr", 0.01)},
         "budget": {"epochs": plan.epochs, "steps": None, "seconds": None, "patience": None},
-    }  # fmt: skip
+    }
 
 
 def _curve(
@@ -180,16 +229,24 @@ def _curve(
     decay = np.exp(-epoch / (epochs / (8 if converged else 2)))
     force = level * (1 + 12 * decay) * np.exp(random.normal(0, 0.03, epochs)) / 1e3
     return [
-        {"epoch": int(e), "step": int(e * n_train // 10), "seconds": wall * e / epochs, "train_loss": 0.8 * f**2,
-         "valid_loss": f**2, "valid_energy_mae": f / 12, "valid_force_mae": f, "lr": 0.01}
+        {
+            "epoch": int(e),
+            "step": int(e * n_train // 10),
+            "seconds": wall * e / epochs,
+            "train_loss": 0.8 * f**2,
+            "valid_loss": f**2,
+            "valid_energy_mae": f / 12,
+            "valid_force_mae": f,
+            "lr": 0.01,
+        }
         for e, f in zip(epoch, force, strict=True)
-    ]  # fmt: skip
+    ]
 
 
 def _predict(
     folder: Path, random: np.random.Generator, frames: dict[str, Frames], level: float, write: bool
 ) -> list[dict[str, Any]]:
-    """Predictions whose force MAE is about ``level`` meV/Å (a normal error of width σ has a mean size of 0.8 σ)."""
+    """Predictions whose force MAE is about ``level`` meV/Å; a normal error of width σ has a mean size of 0.8 σ."""
     arrays: dict[str, np.ndarray] = {}
     rows: list[dict[str, Any]] = []
     for split, part in frames.items():
@@ -222,7 +279,14 @@ def _score(split: str, part: Frames, energy: np.ndarray, forces: np.ndarray) -> 
         },
     }
     return [
-        {"split": split, "metric": name, "value": float(value), "unit": unit,
-         "lower": float(value * 0.95), "upper": float(value * 1.05), "n": len(part)}
+        {
+            "split": split,
+            "metric": name,
+            "value": float(value),
+            "unit": unit,
+            "lower": float(value * 0.95),
+            "upper": float(value * 1.05),
+            "n": len(part),
+        }
         for (name, unit), value in values.items()
-    ]  # fmt: skip
+    ]

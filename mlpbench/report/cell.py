@@ -1,0 +1,20 @@
+"""Table cells from means."""
+
+from __future__ import annotations
+
+from mlpbench.report.estimates import Estimate
+from mlpbench.report.numbers import interval, number, plural
+from mlpbench.report.section import Cell, Mark
+
+
+def mean_cell(mean: Estimate | None, mark: Mark = "") -> Cell:
+    """A mean with its interval in small print; a dash where there is none."""
+    if mean is None:
+        return Cell("–")
+    note = {
+        "frames": "one repetition; the interval covers the choice of test frames only",
+        "none": "one repetition; no interval",
+        "repetitions": plural(mean.n, "repetition"),
+    }[mean.basis]
+    text = number(mean.value, mean.low, mean.high)
+    return Cell(text, mean.value, interval(mean.low, mean.high), mark, note)
