@@ -1,8 +1,8 @@
 """Intervals over repetitions: what another training of the same setting would give.
 
-Repetitions are few, so the intervals are Student's t on the logarithm of the error, with the variance pooled over
-settings that share it. Matrices here are (R, K): R repetitions (rows; the same row is the same split in every
-setting), K settings; NaN where a trial is missing.
+Repetitions are few, so the intervals are Student's t on the logarithm of the error, with the variance
+pooled over settings that share it. Matrices here are (R, K): R repetitions (rows; the same row is the same
+split in every setting), K settings; NaN where a trial is missing.
 """
 
 from __future__ import annotations
@@ -74,10 +74,10 @@ def scale_of(values: npt.ArrayLike) -> str:
 def pooled_variance(values: npt.ArrayLike) -> Variance:
     """Variance over repetitions of K settings that share it.
 
-    The errors of one repetition go together over settings (the same split is hard for all), so that K settings of R
-    repetitions tell less than K·(R − 1) degrees of freedom. As in Huynh & Feldt's correction of a repeated-measures
-    analysis (J. Educ. Stat. 1, 69 (1976)), df = (R − 1)·(tr Σ)² / tr Σ², with the unbiased estimates of both traces
-    for normal data, and no less than R − 1 nor more than Σ(R_k − 1).
+    The errors of one repetition go together over settings (the same split is hard for all), so that K
+    settings of R repetitions tell less than K·(R − 1) degrees of freedom. As in Huynh & Feldt's correction
+    of a repeated-measures analysis (J. Educ. Stat. 1, 69 (1976)), df = (R − 1)·(tr Σ)² / tr Σ², with the
+    unbiased estimates of both traces for normal data, and no less than R − 1 nor more than Σ(R_k − 1).
 
     Args:
         values: (R, K), already on the scale of the analysis (logarithms).
@@ -116,7 +116,8 @@ def _sphericity(covariance: Float, df: float) -> float:
 
 
 def same_variance(values: npt.ArrayLike, level: float = 0.01) -> bool:
-    """Whether K settings may share one variance: Brown–Forsythe's test (Levene's on the median) does not object.
+    """Whether K settings may share one variance: Brown–Forsythe's test (Levene's on the median) does not
+    object.
 
     Args:
         values: (R, K) on the scale of the analysis.
@@ -137,8 +138,8 @@ def intervals(
 ) -> list[MeanInterval]:
     """The mean of each of K settings over its repetitions, with a t interval.
 
-    On the log scale the mean is the geometric one and its interval is symmetric as a ratio; for the spreads met in
-    practice (under 20 %) it differs from the arithmetic mean by less than 2 %.
+    On the log scale the mean is the geometric one and its interval is symmetric as a ratio; for the spreads
+    met in practice (under 20 %) it differs from the arithmetic mean by less than 2 %.
 
     Args:
         columns: K arrays of values, repetition r of each at place r (NaN: missing).

@@ -1,7 +1,8 @@
-"""Paired comparisons of settings on the same repetitions: better, a tie, or undecided; power, and what would decide.
+"""Paired comparisons of settings on the same repetitions: better, a tie, or undecided; power, and what
+would decide.
 
-Everything is in log-ratios d = ln(error A / error B) of one repetition: the same split for both, so that what makes a
-split hard cancels.
+Everything is in log-ratios d = ln(error A / error B) of one repetition: the same split for both, so that
+what makes a split hard cancels.
 """
 
 from __future__ import annotations
@@ -37,12 +38,13 @@ class Comparison:
         upper: upper end.
         p: two-sided p of ratio 1, Holm-adjusted.
         n: repetitions that both have.
-        verdict: ``better`` (A or B, see :attr:`winner`), ``tie``, ``undecided``, or ``unknown`` (fewer than two
-            common repetitions and no variance to borrow).
+        verdict: ``better`` (A or B, see :attr:`winner`), ``tie``, ``undecided``, or ``unknown`` (fewer than
+            two common repetitions and no variance to borrow).
         winner: the better one's name, or empty.
-        within_margin: the whole interval lies inside the margin: if also ``better``, by a difference too small to matter.
-        further: further repetitions that would decide with a power of 80 % if the difference is what it seems; 0 if
-            decided, None if more than 100 would be needed.
+        within_margin: the whole interval lies inside the margin: if also ``better``, by a difference too
+            small to matter.
+        further: further repetitions that would decide with a power of 80 % if the difference is what it
+            seems; 0 if decided, None if more than 100 would be needed.
         power: repetitions -> chance (at least) to find a true difference of ``effect`` with them.
         effect: relative difference that :attr:`power` is for.
     """
@@ -85,8 +87,9 @@ def holm(p: npt.ArrayLike, level: float = 0.05) -> tuple[Float, Float]:
         level: family-wise error.
 
     Returns:
-        Adjusted p (m,), and for each the level α at which its interval says the same as the procedure: level/(m − i)
-        for the i-th smallest, and once one is not rejected, that one's level for all that follow.
+        Adjusted p (m,), and for each the level α at which its interval says the same as the procedure:
+        level/(m − i) for the i-th smallest, and once one is not rejected, that one's level for all that
+        follow.
     """
     values = np.asarray(p, dtype=np.float64)
     adjusted, levels = np.full(len(values), np.nan), np.full(len(values), level)
@@ -105,8 +108,8 @@ def holm(p: npt.ArrayLike, level: float = 0.05) -> tuple[Float, Float]:
 def power(effect: float, sd: float, repetitions: int, *, df: float | None = None, level: float = 0.05) -> float:
     """Chance that a two-sided paired t test finds a relative difference.
 
-    For known ``sd``: noncentral t with noncentrality |ln(1 + effect)|·√R / sd, integrated over the χ² of the variance
-    (SciPy's own is slow, and not finite for large noncentralities).
+    For known ``sd``: noncentral t with noncentrality |ln(1 + effect)|·√R / sd, integrated over the χ² of
+    the variance (SciPy's own is slow, and not finite for large noncentralities).
 
     Args:
         effect: relative difference of the errors, 0.1 for 10 %.
@@ -194,7 +197,8 @@ class Pair:
         first: name of A.
         second: name of B.
         log_ratio: (R,) ln(A/B) of each common repetition.
-        family: pairs of one family may share their variance (the same two architectures at several training sizes).
+        family: pairs of one family may share their variance (the same two architectures at several training
+            sizes).
     """
 
     first: str
@@ -243,8 +247,8 @@ def compare(
     p = np.array([_p_value(one, variance) for one, variance in zip(pairs, variances, strict=True)])
     adjusted, levels = holm(p, level)
     return [
-        _verdict(one, variance, float(adjusted[i]), float(levels[i]), margin, _Power(effect, at, level / len(pairs)))
-        for i, (one, variance) in enumerate(zip(pairs, variances, strict=True))
+        _verdict(one, variance, float(adjusted[i]), float(levels[i]), margin, _Power(effect, at, level /
+        len(pairs))) for i, (one, variance) in enumerate(zip(pairs, variances, strict=True))
     ]
 
 
@@ -299,7 +303,8 @@ def _verdict(
         further = None if total is None else total - n
     scale = variance.df / max(n - 1, 1)
     chances = {
-        r: expected_power(wanted.effect, variance, r, df=scale * (r - 1), level=wanted.level) for r in wanted.at
+        r: expected_power(wanted.effect, variance, r, df=scale * (r - 1), level=wanted.level) for r in
+            wanted.at
     }
     return Comparison(
         one.first, one.second, float(np.exp(mean)), float(np.exp(lower)), float(np.exp(upper)), p, n, verdict,

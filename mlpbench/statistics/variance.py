@@ -1,4 +1,6 @@
-"""Which seed the spread between repetitions comes from: the split's, or that of initialisation and batch order."""
+"""Which seed the spread between repetitions comes from: the split's, or that of initialisation and batch
+order.
+"""
 
 from __future__ import annotations
 
@@ -19,11 +21,12 @@ class VarianceShares:
         design: ``crossed`` (the same initialisation seeds in several splits), ``nested in split`` (several
             initialisations in each split), ``nested in initialisation``, or ``not identifiable``.
         split: share of the split seed, 0 to 1; NaN where it cannot be told.
-        initialisation: share of the initialisation seed. In a design nested in split it holds the residual too.
+        initialisation: share of the initialisation seed. In a design nested in split it holds the residual
+            too.
         residual: share of neither (interaction, nondeterminism); NaN where it cannot be told apart.
         total: variance of one trial, relative error squared.
-        dominant: ``split``, ``initialisation`` or ``unclear`` (equal shares would look like this in more than 5 %
-            of studies of this design).
+        dominant: ``split``, ``initialisation`` or ``unclear`` (equal shares would look like this in more
+            than 5 % of studies of this design).
         reason: what to do where the design does not tell.
     """
 
@@ -47,9 +50,10 @@ def variance_shares(
 ) -> VarianceShares:
     """Shares of the split and the initialisation seed, pooled over settings.
 
-    Half the squared difference of two trials of a setting estimates the variances of the seeds in which they differ
-    (Hartley & Rao's sums of squared differences; it needs no balance). Pairs that differ in one seed only, and pairs
-    that differ in both, give as many equations as there are kinds of pairs; shares are held at zero from below.
+    Half the squared difference of two trials of a setting estimates the variances of the seeds in which
+    they differ (Hartley & Rao's sums of squared differences; it needs no balance). Pairs that differ in one
+    seed only, and pairs that differ in both, give as many equations as there are kinds of pairs; shares are
+    held at zero from below.
 
     Args:
         log_error: (T,) logarithm of each trial's error.
@@ -76,7 +80,8 @@ def variance_shares(
     shares = parts / total if total > 0 else np.full(3, np.nan)
     dominant = "unclear"
     if total > 0:
-        # Effects are drawn per setting and seed, as in the data; shares as unequal as ours must be rare among them.
+        # Effects are drawn per setting and seed, as in the data; shares as unequal as ours must be rare
+        # among them.
         rng = np.random.default_rng(seed)
         gaps = []
         for _ in range(n_draws):

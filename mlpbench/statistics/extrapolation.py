@@ -1,0 +1,124 @@
+"""What a learning curve says beyond its points: frames for a target, against another curve, and their
+price.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import stats
+
+from mlpbench.statistics.curves import LearningCurve
+
+EXTRAPOLATION = 10.0  # times the largest training size; farther out a fitted line is a guess
+
+
+@dataclass(frozen=True)
+class Needed:
+    """Training frames to reach a target error.
+
+    Attributes:
+        n: training frames; NaN if not reachable.
+        lower: lower end of the interval (Fieller's: all N at which the target lies in the curve's band).
+        upper: upper end; infinite where the curve may never reach the target.
+        reason: why it is not reachable by extrapolation; empty if it is.
+    """
+
+    n: float
+    lower: float
+    upper: float
+    reason: str
+
+    @property
+    def reachable(self) -> bool:
+        """Whether the fit may be asked for it."""
+        return not self.reason
+
+
+def frames_needed(curve: LearningCurve, target: float, *, extrapolation: float = EXTRAPOLATION) -> Needed:
+    """Training frames at which the curve reaches ``target``, with interval, or why that cannot be said.
+
+    Args:
+        curve: a fitted learning curve.
+        target: error, in the unit of the curve.
+        extrapolation: how many times the largest training size may be asked about (and one over it below the
+            smallest).
+
+    Raises:
+        ValueError: a target that is not positive.
+    """
+    if target <= 0:
+        raise ValueError("a target error must be positive")
+    nan = float("nan")
+    if not curve.b > 0:
+        return Needed(nan, nan, nan, "not reachable by extrapolation: the error does not fall with more data")
+    if target <= curve.c:
+        return Needed(nan, nan, nan, f"not reachable by extrapolation: the floor is {curve.c:.3g}")
+    log_n = float((np.log(curve.a) - np.log(target - curve.c)) / curve.b)
+    largest = float(np.log(curve.sizes[-1] * extrapolation))
+    lower, upper = _needed_interval(curve, target, log_n)
+    if log_n > largest:
+        return Needed(nan, lower, upper, f"not reachable by extrapolation: more than {extrapolation:g} times the largest training set")  # noqa: E501
+    if not curve.b_lower > 0:
+        return Needed(nan, lower, upper, "not reachable by extrapolation: the exponent's interval includes 0")
+    return Needed(float(np.exp(log_n)), lower, upper, "")
+
+
+def _needed_interval(curve: LearningCurve, target: float, log_n: float) -> tuple[float, float]:
+    grid = np.linspace(log_n - 14, log_n + 14, 4001)
+    half = curve.half_width(grid)
+    inside = np.abs(np.log(curve.predict(np.exp(grid))) - np.log(target)) <= half
+    if not np.isfinite(half).all() or not inside.any():
+        return float("nan"), float("nan")
+    middle = len(grid) // 2
+    below, above = np.flatnonzero(~inside[:middle]), np.flatnonzero(~inside[middle:])
+    lower = float(np.exp(grid[below[-1]])) if len(below) else 0.0
+    upper = float(np.exp(grid[middle + above[0]])) if len(above) else float("inf")
+    return lower, upper
+
+
+@dataclass(frozen=True)
+class DataMultiplier:
+    """How many times the data the second needs where the first reaches the target.
+
+    Attributes:
+        value: N of the second over N of the first; NaN if either does not reach the target.
+        lower: lower end of the interval.
+        upper: upper end.
+        reason: why it cannot be said; empty if it can.
+    """
+
+    value: float
+    lower: float
+    upper: float
+    reason: str
+
+
+def data_multiplier(
+    first: LearningCurve, second: LearningCurve, target: float, *, extrapolation: float = EXTRAPOLATION
+) -> DataMultiplier:
+    """N(second) / N(first) at the ``target`` error, with a t interval on its logarithm.
+
+    By the delta method: the error of ln N is that of the curve over its slope there. The two curves are
+    taken as independent; on common splits that is the careful side.
+    """
+    nan = float("nan")
+    needs = [frames_needed(curve, target, extrapolation=extrapolation) for curve in (first, second)]
+    for name, need in zip(("first", "second"), needs, strict=True):
+        if not need.reachable:
+            return DataMultiplier(nan, nan, nan, f"{name}: {need.reason}")
+    variance, share = 0.0, 0.0
+    for curve, need in zip((first, second), needs, strict=True):
+        slope = curve.b * (1 - curve.c / target)
+        se, df = curve.standard_error(np.log(np.array([need.n])))
+        part = float(se[0] / slope) ** 2
+        variance, share = variance + part, share + part**2 / float(df[0])
+    half = stats.t.isf((1 - first.confidence) / 2, variance**2 / share) * np.sqrt(variance) if share > 0 else np.nan
+    ratio = np.log(needs[1].n / needs[0].n)
+    return DataMultiplier(float(np.exp(ratio)), float(np.exp(ratio - half)), float(np.exp(ratio + half)), "")
+
+
+def label_hours(n_train: float, n_valid: float, seconds_per_label: float) -> float:
+    """Price of the labels in hours of the reference method; validation frames are labels too."""
+    return (n_train + n_valid) * seconds_per_label / 3600
