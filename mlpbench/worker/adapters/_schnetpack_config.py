@@ -1,0 +1,290 @@
+"""A common request as SchNetPack's configuration (the layout of ``spktrain``) and its ASE database."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import os
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ase import Atoms
+from ase.db import connect
+from ase.stress import voigt_6_to_full_3x3_stress
+
+from mlpbench.frames import Frames
+from mlpbench.protocol import Request
+from mlpbench.worker.adapters._schnetpack_train import MONITOR
+
+DATA = "data.db"
+SPLIT = "split.npz"
+CONFIG = "config.yaml"
+UNITS = {"energy": "eV", "forces": "eV/Ang", "stress": "eV/Ang/Ang/Ang"}
+CAST = {"float32": "schnetpack.transform.CastTo32", "float64": "schnetpack.transform.CastTo64"}
+PRECISION = {"float32": "32-true", "float64": "64-true"}
+BASIS = {"gaussian": "schnetpack.nn.radial.GaussianRBF", "bessel": "schnetpack.nn.radial.BesselRBF"}
+VALID_BATCH = 4  # a validation batch may be larger: no second derivatives are kept
+
+
+def build_config(request: Request, train: Frames, valid: Frames) -> dict[str, Any]:
+    """The whole configuration; paths are relative to the folder ``native``.
+
+    Args:
+        request: what is asked for.
+        train: its training frames.
+        valid: its validation frames.
+    """
+    training, labels = request.training, used_labels(request.labels, request.training, train, valid)
+    return {
+        "seed": request.seed,
+        "threads": request.threads,
+        "data": {
+            "_target_": "train.InMemoryData",
+            "datapath": DATA,
+            "split_file": SPLIT,
+            "load_properties": list(labels),
+            "batch_size": training["batch_size"],
+            "val_batch_size": VALID_BATCH * training["batch_size"],
+            "num_workers": 0,
+            "transforms": [
+                neighbour_list(request.architecture["cutoff"], train.pbc, valid.pbc),
+                {"_target_": CAST[request.dtype]},
+            ],
+        },
+        "model": _model(request.architecture, request.dtype, "stress" in labels),
+        "task": _task(training, labels),
+        "callbacks": _callbacks(request),
+        "trainer": _trainer(request, len(train)),
+    }
+
+
+def used_labels(labels: list[str], training: dict[str, Any], *frames: Frames) -> tuple[str, ...]:
+    """Which of energy, forces and stress enter the loss: asked for, labelled, and with a weight."""
+    used = ["energy"]
+    if "forces" in labels and training["force_weight"] and all(f.has_forces for f in frames):
+        used.append("forces")
+    if "stress" in labels and training.get("stress_weight") and all(f.has_stress for f in frames):
+        used.append("stress")
+    return tuple(used)
+
+
+def neighbour_list(cutoff: float, *pbc: Any) -> dict[str, Any]:
+    """The fastest neighbour list of SchNetPack that is right for these (F, 3) periodicities.
+
+    Vesin's knows all or no directions periodic, and for a mixture (a slab) there is ASE's; Matscipy's replaces
+    the cell of a slab without a third vector.
+    """
+    periodic = np.concatenate([np.asarray(part).reshape(-1, 3) for part in pbc])
+    mixed = bool((periodic.any(axis=1) & ~periodic.all(axis=1)).any())
+    name = "ASENeighborList" if mixed else "VesinNeighborList"
+    return {"_target_": f"schnetpack.transform.{name}", "cutoff": float(cutoff)}
+
+
+def _model(architecture: dict[str, Any], dtype: str, stress: bool) -> dict[str, Any]:
+    cutoff, width = float(architecture["cutoff"]), architecture["n_features"]
+    basis = BASIS[architecture["radial_basis"]]
+    representation = {
+        "n_atom_basis": width,
+        "n_interactions": architecture["n_interactions"],
+        "radial_basis": {"_target_": basis, "n_rbf": architecture["n_rbf"], "cutoff": cutoff},
+        "cutoff_fn": {"_target_": "schnetpack.nn.cutoff.CosineCutoff", "cutoff": cutoff},
+    }
+    if architecture["name"] == "schnet":
+        own = {"_target_": "schnetpack.representation.SchNet", "n_filters": architecture["n_filters"]}
+    else:
+        shared = architecture["shared_filters"]
+        own = {"_target_": "schnetpack.representation.PaiNN", "shared_filters": shared}
+    strain = [{"_target_": "schnetpack.atomistic.Strain"}] if stress else []
+    return {
+        "_target_": "schnetpack.model.NeuralNetworkPotential",
+        "input_dtype_str": dtype,
+        "input_modules": [*strain, {"_target_": "schnetpack.atomistic.PairwiseDistances"}],
+        "representation": {**own, **representation},
+        "output_modules": [
+            {
+                "_target_": "schnetpack.atomistic.Atomwise",
+                "output_key": "energy",
+                "n_in": width,
+                "n_layers": architecture["n_output_layers"],
+                "aggregation_mode": "sum",
+            },
+            {"_target_": "schnetpack.atomistic.Forces", "calc_forces": True, "calc_stress": stress},
+        ],
+    }
+
+
+def outputs_config(labels: tuple[str, ...], training: dict[str, Any]) -> list[dict[str, Any]]:
+    """SchNetPack's outputs, whose losses add up to the common loss."""
+    weights = {"energy": "energy_weight", "forces": "force_weight", "stress": "stress_weight"}
+    outputs = []
+    for label in labels:
+        output: dict[str, Any] = {
+            "_target_": "train.Output",
+            "name": label,
+            "per_atom": label == "energy",
+            "voigt": label == "stress",
+            "loss_fn": {"_target_": "torch.nn.MSELoss"},
+            "loss_weight": float(training[weights[label]]),
+            "metrics": {
+                "mae": {"_target_": "torchmetrics.MeanAbsoluteError"},
+                "mse": {"_target_": "torchmetrics.MeanSquaredError"},
+            },
+        }
+        outputs.append(output)
+    # No loss and no metric: it only makes the task hand the numbers of atoms to the output of the energy.
+    counts = {"name": "energy", "target_property": "_n_atoms", "metrics": {}}
+    return [*outputs, {"_target_": "schnetpack.task.ModelOutput", **counts}]
+
+
+def _task(training: dict[str, Any], labels: tuple[str, ...]) -> dict[str, Any]:
+    task: dict[str, Any] = {
+        "_target_": "schnetpack.task.AtomisticTask",
+        "outputs": outputs_config(labels, training),
+        "optimizer_cls": "torch.optim.Adam",
+        # fused: one call for all weights; on a CPU a third of the time of a step goes otherwise
+        "optimizer_args": {"lr": training["lr"], "weight_decay": training["weight_decay"], "fused": True},
+        "scheduler_cls": None,
+    }
+    if training["schedule"] == "plateau":
+        task |= {
+            "scheduler_cls": "schnetpack.train.ReduceLROnPlateau",
+            "scheduler_monitor": MONITOR,
+            "scheduler_args": {
+                "mode": "min",
+                "factor": training["lr_factor"],
+                "patience": training["lr_patience"],
+                "min_lr": training["lr_min"],
+            },
+        }
+    return task
+
+
+def _callbacks(request: Request) -> dict[str, Any]:
+    training, budget = request.training, request.budget
+    callbacks: dict[str, Any] = {
+        "epoch_seed": {"_target_": "train.EpochSeed", "seed": request.seed},
+        "valid_loss": {"_target_": "train.ValidLoss"},
+    }
+    if training["ema_decay"] is not None:
+        callbacks["ema"] = {"_target_": "train.Averaging", "decay": training["ema_decay"]}
+    if budget.get("patience") is not None:
+        callbacks["early_stopping"] = {
+            "_target_": "pytorch_lightning.callbacks.EarlyStopping",
+            "monitor": MONITOR,
+            "patience": budget["patience"],
+            "check_on_train_epoch_end": True,
+        }
+    if budget.get("seconds") is not None:
+        callbacks["timer"] = {
+            "_target_": "pytorch_lightning.callbacks.Timer",
+            "duration": {"_target_": "datetime.timedelta", "seconds": budget["seconds"]},
+            "interval": "epoch",
+            "verbose": False,
+        }
+    callbacks["checkpoint"] = {
+        "_target_": "schnetpack.train.ModelCheckpoint",
+        "dirpath": "checkpoints",
+        "filename": "best",
+        "model_path": "checkpoints/best_model",
+        "monitor": MONITOR,
+        "mode": "min",
+        "save_top_k": 1,
+        "save_last": True,
+        "save_on_train_epoch_end": True,
+        "enable_version_counter": False,
+    }
+    return callbacks
+
+
+def _trainer(request: Request, n_train: int) -> dict[str, Any]:
+    device = request.device
+    on_gpu = device.startswith("cuda")
+    return {
+        "_target_": "pytorch_lightning.Trainer",
+        "accelerator": "gpu" if on_gpu else "cpu",
+        "devices": [int(device.partition(":")[2] or 0)] if on_gpu else 1,
+        "precision": PRECISION[request.dtype],
+        "max_epochs": max_epochs(request.budget, request.training["batch_size"], n_train),
+        "gradient_clip_val": request.training["gradient_clip"],
+        "inference_mode": False,  # forces are derivatives, in validation too
+        "num_sanity_val_steps": 0,
+        "logger": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+    }
+
+
+def max_epochs(budget: dict[str, Any], batch_size: int, n_train: int) -> int:
+    """Epochs until the limit in epochs or steps is reached; −1: neither is set."""
+    limits = []
+    if budget.get("epochs") is not None:
+        limits.append(int(budget["epochs"]))
+    if budget.get("steps") is not None:
+        limits.append(math.ceil(budget["steps"] / math.ceil(n_train / batch_size)))
+    return min(limits) if limits else -1
+
+
+def merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    """``base`` with the entries of ``over`` put over it, dictionary by dictionary."""
+    out = dict(base)
+    for key, value in over.items():
+        both = isinstance(value, dict) and isinstance(out.get(key), dict)
+        out[key] = merged(out[key], value) if both else value
+    return out
+
+
+def placed(config: dict[str, Any], native: Path, checkpoints: Path) -> dict[str, Any]:
+    """The configuration with absolute paths, to be used from any working directory."""
+    checkpoint = {"dirpath": str(checkpoints), "model_path": str(checkpoints / "best_model")}
+    data = {"datapath": str(native / DATA), "split_file": str(native / SPLIT)}
+    return merged(config, {"data": data, "callbacks": {"checkpoint": checkpoint}})
+
+
+def structures(frames: Frames) -> list[Atoms]:
+    """ASE structures without labels; left-handed cells mirrored, as SchNetPack's stress has the volume's sign."""
+    atoms = frames.to_atoms()
+    for each in atoms:
+        each.calc = None
+        if np.linalg.det(each.cell.array) < 0:
+            each.set_cell(-each.cell.array)  # the same lattice
+    return atoms
+
+
+def targets(frames: Frames, labels: tuple[str, ...]) -> list[dict[str, Any]]:
+    """Per frame ``energy`` (1,) eV without baseline, ``forces`` (n, 3) eV/Å and ``stress`` (1, 3, 3) eV/Å³."""
+    offsets, out = frames.offsets, []
+    for i in range(len(frames)):
+        values: dict[str, Any] = {"energy": frames.target_energy[i : i + 1].copy()}
+        if "forces" in labels:
+            values["forces"] = frames.forces[offsets[i] : offsets[i + 1]].copy()
+        if "stress" in labels:
+            values["stress"] = voigt_6_to_full_3x3_stress(frames.stress[i])[None]
+        out.append(values)
+    return out
+
+
+def write_data(folder: Path, train: Frames, valid: Frames, labels: tuple[str, ...]) -> None:
+    """Write ``data.db`` and ``split.npz`` as SchNetPack reads them, unless they hold these frames already."""
+    path, frames = folder / DATA, Frames.concatenate([train, valid])
+    digest = hashlib.sha256(repr(labels).encode())
+    for field in fields(frames):
+        digest.update(np.ascontiguousarray(getattr(frames, field.name)).tobytes())
+    if path.exists() and connect(path, use_lock_file=False).metadata.get("digest") == digest.hexdigest():
+        return
+    part = folder / f".part.{DATA}"
+    part.unlink(missing_ok=True)
+    # One transaction; SchNetPack's writer takes one per frame.
+    with connect(part, use_lock_file=False) as database:
+        database.metadata = {
+            "_property_unit_dict": {label: UNITS[label] for label in labels},
+            "_distance_unit": "Ang",
+            "atomrefs": {},
+            "digest": digest.hexdigest(),
+        }
+        for atoms, values in zip(structures(frames), targets(frames, labels), strict=True):
+            database.write(atoms, data=values)
+    index = np.arange(len(frames))
+    np.savez(folder / SPLIT, train_idx=index[: len(train)], val_idx=index[len(train) :], test_idx=index[:0])
+    os.replace(part, path)
