@@ -132,21 +132,19 @@ def _power(shift: Float, df: float, level: float) -> Float:
     return np.asarray((ndtr(shift[:, None] - critical) + ndtr(-shift[:, None] - critical)).mean(axis=1))
 
 
-def expected_power(
+def cautious_power(
     effect: float, variance: Variance, repetitions: int, *, df: float | None = None, level: float = 0.05
 ) -> float:
-    """:func:`power` for a variance that is itself an estimate: averaged over what it may truly be.
+    """:func:`power` for a variance that is itself an estimate, as it is printed.
 
-    The true variance given an estimate s² with ν degrees of freedom is ν·s²/χ²_ν (noninformative prior).
+    Power at the estimate promises too much on average when there are few degrees of freedom, since a
+    variance that came out small promises everything. So the variance is taken at its upper 65 % confidence
+    limit, ν·s²/χ²_ν(0.35).
     """
-    df = repetitions - 1 if df is None else df
     if not variance.df > 0:
         return float("nan")
-    if df <= 0 or variance.value == 0:
-        return power(effect, 0.0, repetitions, df=df, level=level)
-    quantiles = stats.chi2.ppf((np.arange(50) + 0.5) / 50, variance.df)
-    sds = np.sqrt(variance.df * variance.value / quantiles)
-    return float(_power(abs(np.log1p(effect)) * np.sqrt(repetitions) / sds, df, level).mean())
+    sd = float(np.sqrt(variance.df * variance.value / stats.chi2.ppf(0.35, variance.df)))
+    return power(effect, sd, repetitions, df=df, level=level)
 
 
 def repetitions_to_decide(
@@ -303,7 +301,7 @@ def _verdict(
         further = None if total is None else total - n
     scale = variance.df / max(n - 1, 1)
     chances = {
-        r: expected_power(wanted.effect, variance, r, df=scale * (r - 1), level=wanted.level) for r in
+        r: cautious_power(wanted.effect, variance, r, df=scale * (r - 1), level=wanted.level) for r in
             wanted.at
     }
     return Comparison(

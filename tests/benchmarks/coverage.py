@@ -53,7 +53,7 @@ def study(rng: np.random.Generator, noise: Noise, repetitions: int, ratio: float
     logs = np.log(A) - B * np.log(SIZES) + np.zeros(shape)
     logs += noise.shared * rng.standard_normal((1, repetitions, 1))
     logs += noise.trial * fall * rng.standard_normal(shape)
-    logs += noise.slope * rng.standard_normal((2, repetitions, 1)) * np.log(SIZES / np.exp(np.log(SIZES).mean()))
+    logs += noise.slope * rng.standard_normal((2, repetitions, 1)) * (np.log(SIZES) - np.log(SIZES).mean())
     logs[1] += np.log(ratio)
     return np.exp(logs)
 
@@ -117,7 +117,8 @@ def main() -> int:
     for noise, repetitions in product(NOISES, arguments.repetitions):
         t = measure(noise, repetitions, arguments.studies)
         fall = noise.falling ** (1 / 3)
-        sd = np.sqrt(2) * np.hypot(noise.trial * fall, noise.slope * abs(np.log(SIZES[1] / np.exp(np.log(SIZES).mean()))))
+        lever = abs(np.log(SIZES[1]) - np.log(SIZES).mean())
+        sd = np.sqrt(2) * np.hypot(noise.trial * fall, noise.slope * lever)
         design = power(0.1, float(sd), repetitions)
         figures = [t.exponent, t.means, t.needed, t.false, t.found, t.printed, design, t.found_family, t.printed_family]
         widths = [9, 7, 9, 11, 11, 8, 7, 14, 8]
