@@ -32,11 +32,9 @@ from mlpbench.worker.adapters._nequip_config import (
     loss_scale,
     merged,
     placed,
-    target_atoms,
-    upper_triangle,
     used_labels,
-    write_frames,
 )
+from mlpbench.worker.adapters._nequip_data import target_atoms, upper_triangle, write_frames
 from mlpbench.worker.adapters._nequip_training import Progress, fit, quiet
 
 MODEL = "sole_model"  # NequIP's name for the one model of a training module
@@ -82,12 +80,15 @@ class NequIPPotential(Potential):
         return NequIPCalculator(self.model, self.device, transforms=self._make_transforms(self._fast_neighbours()))
 
     def package_loss(self, frames: Frames, training: dict[str, Any]) -> float:
-        """NequIP's loss; see :meth:`Potential.package_loss`. Smaller than the common loss by the sum of the weights."""
+        """NequIP's loss; see :meth:`Potential.package_loss`.
+
+        Times the sum of the weights, by which NequIP divides them: with other weights it would be another factor.
+        """
         labels = used_labels(self.labels, training, frames)
         loss = instantiate(loss_config(labels, training), type_names=self.type_names).to(self.device)
         batch = self._batch(frames, labels)
         out = self._run(batch)
-        return float(loss(out, batch)["weighted_sum"])
+        return loss_scale(labels, training) * float(loss(out, batch)["weighted_sum"])
 
     def package_metrics(self, frames: Frames, batch_size: int) -> dict[str, float]:
         """See :meth:`Potential.package_metrics`: NequIP's metrics manager, accumulated batch by batch in float64."""
