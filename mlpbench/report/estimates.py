@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -56,9 +56,10 @@ def cells(study: Study, dataset: str, name: str, split: str) -> Cells:
     wide = rows.pivot_table(index="repetition", columns=["candidate", "n_train"], values="value", sort=False)
     linear = name.endswith("_r2")  # a number near 1 that can be negative: its logarithm has no meaning
     means = intervals([wide[key].to_numpy() for key in wide], scale="linear" if linear else None)
+    keys: Any = list(wide.columns)
     found = {
         (str(candidate), int(n_train)): _estimate(mean, select(rows, candidate=candidate, n_train=n_train))
-        for (candidate, n_train), mean in zip(wide.columns, means, strict=True)
+        for (candidate, n_train), mean in zip(keys, means, strict=True)
     }
     return dict(sorted(found.items(), key=lambda item: (item[0][1], item[1].value)))
 

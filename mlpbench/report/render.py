@@ -91,7 +91,7 @@ def _write_files(sections: list[Section], out: Path, pdf: bool) -> None:
     """Figures as SVG (and PDF), tables as CSV, Markdown and LaTeX."""
     for folder in ("figures", "tables"):
         (out / folder).mkdir(exist_ok=True)
-    for block in _walk([block for section in sections for block in section.blocks]):
+    for block in _walk([block for section in sections for block in [*section.blocks, section.aside]]):
         if isinstance(block, Figure):
             for panel in block.panels:
                 (out / "figures" / f"{panel.name}.svg").write_text(panel.svg, encoding="utf-8")
@@ -109,7 +109,7 @@ def _write_files(sections: list[Section], out: Path, pdf: bool) -> None:
             (out / "tables" / f"{block.name}.tex").write_text(_latex(block, heads, shown), encoding="utf-8")
 
 
-def _walk(blocks: list[Block]) -> list[Any]:
+def _walk(blocks: list[Block | None]) -> list[Any]:
     found: list[Any] = []
     for block in blocks:
         found += _walk(list(block.blocks)) if isinstance(block, Details) else [block]

@@ -175,9 +175,11 @@ class Section:
         title: as in the contents.
         finding: the one sentence a reader takes away; stands first.
         blocks: what supports it.
+        aside: a figure beside the blocks, where the screen is wide enough.
     """
 
     id: str
     title: str
     finding: str = ""
     blocks: Sequence[Block] = field(default_factory=list)
+    aside: Figure | None = None

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from mlpbench.metrics import metric
 from mlpbench.report import facts
+from mlpbench.report.drawing import canvas, logarithmic, looks
 from mlpbench.report.estimates import Against, against_best, cells, chosen, main_metric
 from mlpbench.report.numbers import interval, listing, number, plural, seconds
-from mlpbench.report.section import Block, Bullets, Section, Text
+from mlpbench.report.section import Block, Bullets, Figure, Panel, Section, Text
 from mlpbench.report.study import Study, select
 
 ORDER = 10
@@ -25,7 +28,42 @@ def build(study: Study) -> Section | None:
     limits = _limits(study)
     if limits:
         blocks.append(Bullets(limits, role="warning"))
-    return Section("answer", "In short", finding, blocks)
+    return Section("answer", "In short", finding, blocks, aside=_figure(study))
+
+
+def _figure(study: Study) -> Figure | None:
+    """The first data set's errors at its largest training size, best first: mean, interval and every trial."""
+    dataset = study.datasets[0]
+    name, split = main_metric(study, dataset), study.in_distribution(dataset)
+    table = cells(study, dataset, name, split) if split else {}
+    table = {key: mean for key, mean in table.items() if key[0] in chosen(study, dataset)}
+    if not table or split is None:
+        return None
+    n_train = max(n for _, n in table)
+    means = {c: mean for (c, n), mean in table.items() if n == n_train}
+    points = select(study.values, dataset=dataset, metric=name, split=split, n_train=n_train)
+    entry, style = metric(name), looks(study)
+    with canvas(4.6, 1.0 + 0.42 * len(means)) as (figure, axes):
+        for row, (candidate, mean) in enumerate(reversed(means.items())):
+            look = style[candidate]
+            axes.hlines(row, mean.low, mean.high, color=look.color, linewidth=2.2)
+            axes.plot([mean.value], [row], marker=look.marker, markersize=8, color=look.color, linestyle="")
+            trials = select(points, candidate=candidate)["value"]
+            axes.plot(trials, np.full(len(trials), row - 0.26), marker="|", color=look.color, linestyle="")
+        axes.set_yticks(range(len(means)), list(reversed(means)))
+        axes.set_ylim(-0.6, len(means) - 0.4)
+        axes.grid(visible=False, axis="y")
+        axes.tick_params(axis="y", length=0, labelsize=10)
+        logarithmic(axes, "x")
+        axes.set_xlabel(f"{entry.symbol} ({entry.unit})")
+    caption = (
+        f"{entry.symbol} on {facts.split_words(study, dataset, split)}, {n_train} training frames: mean "
+        f"over repetitions, "
+        "95 % interval (bar) and every trial (ticks). Further left is better."
+    )
+    shown = [f"{c} {number(mean.value, mean.low, mean.high)}" for c, mean in means.items()]
+    alt = f"{entry.symbol} in {entry.unit}, best first: {', '.join(shown)}."
+    return Figure(caption, [Panel("answer", figure, alt)])
 
 
 def _sentences(study: Study, dataset: str) -> list[str]:

@@ -15,11 +15,11 @@ from mlpbench.report.drawing import INK, canvas, legend, logarithmic, looks, poi
 from mlpbench.report.estimates import Estimate, cells, chosen, main_metric
 from mlpbench.report.numbers import listing, number, seconds
 from mlpbench.report.section import Block, Cell, Column, Figure, Panel, Section, Slider, Table
-from mlpbench.report.study import Study, select, unique
+from mlpbench.report.study import Study, select
 
 ORDER = 20
 SPEED = ("ms_per_md_step", "us_per_atom")  # the first that the study has
-COSTS = {"train": ("training time", "s"), "labels": ("labels (training + validation frames)", "frames")}
+COSTS = {"train": ("training time", "s"), "labels": ("labels", "frames")}
 
 
 @dataclass(frozen=True)
@@ -122,7 +122,8 @@ def _caption(study: Study, dataset: str) -> str:
     return (
         f"Pareto fronts on {facts.split_words(study, dataset, split)}: what lies on the grey line is beaten "
         f"by no other in both "
-        "error and cost. The number beside a point is its training frames; bars are 95 % intervals over "
+        "error and cost. Labels are training and validation frames together. The number beside a point is "
+        "its training frames; bars are 95 % intervals over "
         "repetitions; an open "
         "symbol had unconverged trials."
     )
@@ -136,11 +137,11 @@ def _panel(study: Study, dataset: str, found: list[Option], kind: str) -> Panel:
     with canvas() as (figure, axes):
         steps = [(o.costs[kind], o.mean.value) for o in best]
         axes.step([s[0] for s in steps], [s[1] for s in steps], where="post", color=INK, alpha=0.35, linewidth=3)
-        for candidate in unique([o.candidate for o in shown]):
+        for candidate in [c for c in chosen(study, dataset) if any(o.candidate == c for o in shown)]:
             mine = [o for o in shown if o.candidate == candidate]
             for o in mine:
                 label = candidate if o is mine[0] else ""
-                text = str(o.n_train)
+                text = str(o.n_train) if kind != "labels" else ""
                 point(axes, o.costs[kind], o.mean, style[candidate], text, filled=o.rested, label=label)
         logarithmic(axes, "xy")
         axes.set_xlabel(f"{words} ({unit})")

@@ -9,6 +9,7 @@ from mlpbench.metrics import metric
 from mlpbench.report import facts
 from mlpbench.report.drawing import Look, canvas, legend, logarithmic, looks, series
 from mlpbench.report.estimates import cells, chosen
+from mlpbench.report.fits import finding, fit_table
 from mlpbench.report.section import Block, Figure, Panel, Section
 from mlpbench.report.study import Study, select
 
@@ -18,6 +19,7 @@ ORDER = 30
 def build(study: Study) -> Section | None:
     """One figure for each data set that has at least two training sizes."""
     blocks: list[Block] = []
+    found = ""
     for dataset in study.datasets:
         split = study.in_distribution(dataset)
         if split is None or len(facts.train_sizes(study, dataset)) < 2:
@@ -34,10 +36,10 @@ def build(study: Study) -> Section | None:
             f"({', '.join(str(n) for n in sorted(study.trials['n_valid'].unique()))}) are labels too and "
             f"come on top."
         )
-        blocks.append(Figure(caption, panels))
-    if not blocks:
-        return None
-    return Section("learning", "Learning curves", "How much does more data buy?", blocks)
+        table = fit_table(study, dataset, split)
+        blocks += [Figure(caption, panels), *([table] if table else [])]
+        found = found or finding(study, dataset, split)
+    return Section("learning", "Learning curves", found, blocks) if blocks else None
 
 
 def _panel(study: Study, dataset: str, name: str, split: str) -> Panel:

@@ -11,8 +11,8 @@ from mlpbench.report.drawing import canvas, legend, logarithmic, looks, series
 from mlpbench.report.estimates import cells, chosen, main_metric
 from mlpbench.report.numbers import interval, number
 from mlpbench.report.section import Block, Cell, Column, Figure, Panel, Section, Table
-from mlpbench.report.study import Study, select
-from mlpbench.statistics.intervals import interval as paired_interval
+from mlpbench.report.study import Study, natural, remembered, select
+from mlpbench.statistics.intervals import MeanInterval, intervals
 
 ORDER = 45
 
@@ -20,18 +20,20 @@ ORDER = 45
 def build(study: Study) -> Section | None:
     """A table and a figure for each data set that has a split out of distribution."""
     blocks: list[Block] = []
+    finding = ""
     for dataset in study.datasets:
         if len(study.test_splits(dataset)) > 1 and chosen(study, dataset):
             blocks += [_figure(study, dataset), _table(study, dataset)]
-    return Section("transfer", "Out of distribution", "", blocks) if blocks else None
+            finding = finding or _finding(study, dataset)
+    return Section("transfer", "Out of distribution", finding, blocks) if blocks else None
 
 
 def _figure(study: Study, dataset: str) -> Figure:
-    splits, name = study.test_splits(dataset), main_metric(study, dataset)
+    splits, name = sorted(study.test_splits(dataset), key=natural), main_metric(study, dataset)
     n_train = _largest(study, dataset)
     entry, style = metric(name), looks(study)
     tables = {split: cells(study, dataset, name, split) for split in splits}
-    names = [c for c in chosen(study, dataset) if (c, n_train) in tables[splits[0]]]
+    names = [c for c in chosen(study, dataset) if any((c, n_train) in t for t in tables.values())]
     with canvas(5.6, 3.3) as (figure, axes):
         for index, candidate in enumerate(names):
             shift = 0.1 * (index - (len(names) - 1) / 2)
@@ -39,7 +41,10 @@ def _figure(study: Study, dataset: str) -> Figure:
             means = {x: mean for x, mean in found.items() if mean is not None}
             series(axes, list(means), list(means.values()), style[candidate], candidate, line=0.9)
         logarithmic(axes, "y")
-        axes.set_xticks(range(len(splits)), [splits[0] + "\nin distribution", *splits[1:]])
+        axes.set_xticks(
+            range(len(splits)),
+            [s + ("\nin distribution" if s == study.in_distribution(dataset) else "") for s in splits],
+        )
         axes.set_ylabel(f"{entry.symbol} ({entry.unit})")
         legend(axes)
     caption = (
@@ -87,16 +92,43 @@ def _table(study: Study, dataset: str) -> Table:
 
 def _errors(study: Study, dataset: str, candidate: str, name: str, splits: list[str], n_train: int) -> list[Cell]:
     means = [cells(study, dataset, name, split).get((candidate, n_train)) for split in splits]
-    ratios = [_ratio(study, dataset, candidate, name, split, splits[0], n_train) for split in splits[1:]]
-    return [*(mean_cell(mean) for mean in means), *ratios]
+    ratios = [_ratios(study, dataset, name, split, n_train).get(candidate) for split in splits[1:]]
+    return [*(mean_cell(mean) for mean in means), *(_ratio_cell(ratio) for ratio in ratios)]
 
 
-def _ratio(study: Study, dataset: str, candidate: str, name: str, split: str, base: str, n_train: int) -> Cell:
-    """The geometric mean of the trials' own ratios: what differs between repetitions mostly cancels."""
-    rows = select(study.values, dataset=dataset, candidate=candidate, metric=name, n_train=n_train)
-    values = {s: select(rows, split=s).set_index("trial")["value"] for s in (split, base)}
-    ratios = (values[split] / values[base]).dropna()
-    if ratios.empty:
+@remembered
+def _ratios(study: Study, dataset: str, name: str, split: str, n_train: int) -> dict[str, MeanInterval]:
+    """Candidate -> error on ``split`` over the one in distribution: the mean of the trials' own ratios.
+
+    What differs between repetitions mostly cancels; the variance of the rest is pooled over candidates.
+    """
+    rows = select(study.values, dataset=dataset, metric=name, n_train=n_train)
+    base = select(rows, split=study.in_distribution(dataset)).set_index("trial")["value"]
+    part = select(rows, split=split)
+    part = part.assign(ratio=part["value"] / part["trial"].map(base)).dropna(subset=["ratio"])
+    wide = part.pivot_table(index="repetition", columns="candidate", values="ratio", sort=False)
+    means = intervals([wide[c].to_numpy() for c in wide]) if len(wide) else []
+    return dict(zip(map(str, wide.columns), means, strict=True))
+
+
+def _ratio_cell(mean: MeanInterval | None) -> Cell:
+    if mean is None:
         return Cell("–")
-    mean = paired_interval(ratios.to_numpy())
     return Cell(number(mean.value, mean.lower, mean.upper), mean.value, interval(mean.lower, mean.upper))
+
+
+def _finding(study: Study, dataset: str) -> str:
+    """The split on which errors grow most, and by how much."""
+    name, n_train = main_metric(study, dataset), _largest(study, dataset)
+    means: dict[str, list[float]] = {}
+    for split in study.test_splits(dataset)[1:]:
+        found = _ratios(study, dataset, name, split, n_train)
+        means[split] = [found[c].value for c in chosen(study, dataset) if c in found]
+    means = {split: values for split, values in means.items() if values}
+    if not means:
+        return ""
+    worst = max(means, key=lambda split: max(means[split]))
+    low, high = min(means[worst]), max(means[worst])
+    span = number(low) if f"{low:.2g}" == f"{high:.2g}" else f"{low:.2g} to {high:.2g}"
+    what = "Force" if name == "force_mae" else "Energy"
+    return f"{what} errors on {worst} are {span} times those in distribution."

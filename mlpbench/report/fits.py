@@ -1,0 +1,117 @@
+"""Learning curves fitted to a study, and what they say about the data that a target needs."""
+
+from __future__ import annotations
+
+from mlpbench.metrics import metric
+from mlpbench.report import facts
+from mlpbench.report.estimates import cells, chosen, main_metric
+from mlpbench.report.numbers import interval, listing, number
+from mlpbench.report.section import Cell, Column, Table
+from mlpbench.report.study import Study, remembered, select
+from mlpbench.statistics.curves import LearningCurve, fit_learning_curve
+from mlpbench.statistics.extrapolation import DataMultiplier, Needed, data_multiplier, frames_needed, label_hours
+
+
+@remembered
+def curves(study: Study, dataset: str, name: str, split: str) -> dict[str, LearningCurve]:
+    """Candidate -> fitted curve, for chosen candidates with at least two training sizes."""
+    rows = select(study.values, dataset=dataset, metric=name, split=split)
+    found = {}
+    for candidate in chosen(study, dataset):
+        part = select(rows[rows["value"] > 0], candidate=candidate)
+        if part["n_train"].nunique() > 1:
+            found[candidate] = fit_learning_curve(part["n_train"], part["value"], part["repetition"])
+    return found
+
+
+def target_error(study: Study, dataset: str, name: str, split: str) -> float | None:
+    """A target that the question is fair for: the best mean at half the largest training size or less, rounded."""
+    table = cells(study, dataset, name, split)
+    largest = max((n for _, n in table), default=0)
+    means = [mean.value for (c, n), mean in table.items() if n < largest and c in chosen(study, dataset)]
+    return float(f"{min(means):.1g}") if means else None
+
+
+def fit_table(study: Study, dataset: str, split: str) -> Table | None:
+    """Exponent, frames to the target, their price and the data multiplier of each candidate; None without a fit."""
+    name = main_metric(study, dataset)
+    fitted, target = curves(study, dataset, name, split), target_error(study, dataset, name, split)
+    if not fitted or target is None:
+        return None
+    entry, price = metric(name), _label_seconds(study, dataset)
+    needs = {c: frames_needed(curve, target) for c, curve in fitted.items()}
+    order = sorted(fitted, key=lambda c: needs[c].n if needs[c].reachable else float("inf"))
+    valid = float(select(study.trials, dataset=dataset)["n_valid"].max())
+    rows = [
+        [
+            Cell(c),
+            Cell(
+                number(fitted[c].b, fitted[c].b_lower, fitted[c].b_upper),
+                fitted[c].b,
+                interval(fitted[c].b_lower, fitted[c].b_upper),
+                note=fitted[c].note,
+            ),
+            _needed(needs[c]),
+            *([_hours(needs[c], valid, price)] if price else []),
+            _multiplier(None if c == order[0] else data_multiplier(fitted[order[0]], fitted[c], target)),
+        ]
+        for c in order
+    ]
+    columns = [
+        Column("Candidate", numeric=False),
+        Column("Exponent b", "", "error = a·N^(−b), one shift for each repetition, 95 % interval"),
+        Column(f"Frames to {number(target)} {entry.unit}", "", "training frames at which the fitted curve reaches it"),
+        *(
+            [Column("Price of labels", "h", "training and validation frames times the data set's time for a label")]
+            if price
+            else []
+        ),
+        Column("Data multiplier", "", f"frames it needs over those that {order[0]} needs for the same error"),
+    ]
+    caption = (
+        f"Power laws fitted to {entry.symbol} on {facts.split_words(study, dataset, split)}: exponent, and "
+        f"the training "
+        f"frames needed for {number(target)} {entry.unit}, with 95 % intervals. Extrapolation is refused "
+        f"beyond four times "
+        "the largest training size."
+    )
+    return Table(f"learning-{dataset}", caption, columns, rows)
+
+
+def finding(study: Study, dataset: str, split: str) -> str:
+    """What doubling the data buys, in one sentence."""
+    fitted = curves(study, dataset, main_metric(study, dataset), split)
+    gains = sorted(((1 - 2**-curve.b, c) for c, curve in fitted.items() if curve.c == 0), reverse=True)
+    if not gains:
+        return ""
+    what = "force" if main_metric(study, dataset) == "force_mae" else "energy"
+    return f"Twice the training frames lower the {what} error by " + (
+        listing([f"{100 * gain:.0f} % ({c})" for gain, c in gains]) + "."
+    )
+
+
+def _label_seconds(study: Study, dataset: str) -> float | None:
+    found = [(config.get("dataset") or {}).get("label_seconds") for config in study.config(dataset)]
+    return next((float(value) for value in found if value), None)
+
+
+def _needed(need: Needed) -> Cell:
+    if not need.reachable:
+        return Cell("not reachable", None, need.reason, "warn")
+    return Cell(number(round(need.n)), need.n, interval(need.lower, need.upper))
+
+
+def _hours(need: Needed, valid: float, price: float) -> Cell:
+    if not need.reachable:
+        return Cell("–")
+    hours = label_hours(need.n, valid, price)
+    return Cell(number(hours), hours)
+
+
+def _multiplier(found: DataMultiplier | None) -> Cell:
+    if found is None:
+        return Cell("1", 1.0)
+    if found.reason:
+        return Cell("–", note=found.reason)
+    text = number(found.value, found.lower, found.upper)
+    return Cell(text, found.value, interval(found.lower, found.upper))
