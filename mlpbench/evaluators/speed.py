@@ -1,0 +1,92 @@
+"""Speed from block timings: medians with intervals, the noise floor, and the reference method beside them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy import stats
+
+from mlpbench.evaluators import Context, Row
+from mlpbench.metrics import metric
+
+SECONDS_PER_DAY = 86400.0
+
+
+def score(directory: Path, values: dict[str, Any], context: Context) -> list[Row]:
+    """Rows of the speed metrics; those against the reference only where its time per frame is known.
+
+    Args:
+        directory: the trial's folder (not read).
+        values: what the ``speed`` task returned: lists of seconds, one a block.
+        context: ``info["label_seconds"]`` (s per frame of the reference) and ``training`` (seconds, labels).
+    """
+    n_atoms = values["n_atoms"]
+    latency = np.array(values["latency"] + values["latency_again"])
+    rows = [
+        _row("ms_per_call", latency * 1e3),
+        _row("us_per_atom", latency * 1e6 / n_atoms),
+        _row("timing_noise", noise_floor(values["latency"], values["latency_again"])),
+    ]
+    if values["batched"]:
+        best = min(values["batched"], key=lambda item: float(np.median(item["seconds_per_frame"])))
+        rows.append(_row("throughput", 1 / np.array(best["seconds_per_frame"])))
+    step = np.array(values["md"])
+    rows.append(_row("ms_per_md_step", step * 1e3))
+    rows.append(_row("ns_per_day", SECONDS_PER_DAY / step * values["timestep_fs"] * 1e-6))
+    reached = [item["n_atoms"] for item in values["scaling"] if "stopped" not in item]
+    if reached:
+        rows.append(_row("max_atoms", float(max(reached))))
+    return rows + reference_rows(latency, step, context)
+
+
+def reference_rows(latency: Any, step: Any, context: Context) -> list[Row]:
+    """Speed-up over the reference and break-even, where the reference's seconds per frame are known.
+
+    Break-even in MD steps: (labels × reference + training) / (reference − MD step), all in seconds.
+    """
+    seconds = context.info.get("label_seconds")
+    if not seconds:
+        return []
+    rows = [_row("reference_seconds_per_frame", float(seconds)), _row("speedup_vs_reference", seconds / latency)]
+    saved = seconds - float(np.median(step))
+    spent = context.training.get("n_labels", 0) * seconds + context.training.get("wall_seconds", 0.0)
+    if saved > 0 and spent > 0:
+        rows.append(_row("breakeven_steps", spent / saved))
+    return rows
+
+
+def noise_floor(first: list[float], second: list[float]) -> float:
+    """95 % half-width, in percent, of the mean log-ratio of two interleaved timings of the same thing.
+
+    Args:
+        first: (n,) seconds.
+        second: (n,) seconds, measured in turn with ``first``.
+    """
+    ratios = np.log(np.array(first) / np.array(second))
+    half = stats.t.ppf(0.975, len(ratios) - 1) * ratios.std(ddof=1) / np.sqrt(len(ratios))
+    return float(100 * np.expm1(half))
+
+
+def median_interval(values: Any) -> tuple[float, float, float]:
+    """Median of (n,) values with the distribution-free 95 % interval from order statistics (all of them for n < 6).
+
+    Source: Conover, Practical Nonparametric Statistics, section 3.2.
+    """
+    ordered = np.sort(np.asarray(values, dtype=float))
+    n = len(ordered)
+    low = int(stats.binom.ppf(0.025, n, 0.5))
+    return float(np.median(ordered)), float(ordered[low]), float(ordered[n - 1 - low])
+
+
+def _row(name: str, values: Any) -> Row:
+    """A row from block values (median and interval) or from a single number (no interval)."""
+    if np.ndim(values) == 0:
+        value, lower, upper, n = float(values), None, None, 1
+    else:
+        value, lower, upper = median_interval(values)
+        n = len(values)
+    return {
+        "split": "", "metric": name, "value": value, "unit": metric(name).unit, "lower": lower, "upper": upper, "n": n,
+    }  # fmt: skip

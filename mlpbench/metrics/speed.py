@@ -1,0 +1,32 @@
+"""Speed of a potential, and of the reference method beside it."""
+
+from __future__ import annotations
+
+from mlpbench.metrics.metric import Metric
+
+METRICS = [
+    Metric("us_per_atom", "time per atom", "µs", "lower", "speed",
+           "Wall time of one energy-and-forces call of the package's own ASE calculator on one frame, over its atoms; "
+           "neighbour list included, inputs changed at every call, median over blocks."),
+    Metric("ms_per_call", "time per call", "ms", "lower", "speed",
+           "The same call, not divided by atoms."),
+    Metric("throughput", "throughput", "frames/s", "higher", "speed",
+           "Frames per second, energies and forces, in the batch size that was fastest."),
+    Metric("ms_per_md_step", "MD step", "ms", "lower", "speed",
+           "Wall time of one velocity-Verlet step of one replica in ASE with the package's own calculator."),
+    Metric("ns_per_day", "MD speed", "ns/day", "higher", "speed",
+           "Simulated time per day of wall time at the stated time step, one replica."),
+    Metric("timing_noise", "timing noise", "%", "lower", "speed",
+           "95 % half-width of the log-ratio between two interleaved timings of the same thing (A/A), in the same run."),
+    Metric("peak_memory", "memory", "MB", "lower", "speed",
+           "Largest resident memory of the worker while predicting and timing (10⁶ bytes)."),
+    Metric("max_atoms", "largest system", "atoms", "higher", "speed",
+           "Largest system computed within the memory and time limits of the scaling series."),
+    Metric("reference_seconds_per_frame", "reference", "s", "lower", "speed",
+           "Wall time of energy and forces of one frame with the reference method, median."),
+    Metric("speedup_vs_reference", "speed-up", "×", "higher", "speed",
+           "Reference seconds per frame over seconds per call of the potential, on the same frames."),
+    Metric("breakeven_steps", "break-even", "MD steps", "lower", "speed",
+           "MD steps after which labels and training are paid back: (labels × reference time + training time) / "
+           "(reference time − time of the potential's MD step)."),
+]  # fmt: skip

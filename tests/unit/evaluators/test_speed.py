@@ -1,0 +1,64 @@
+"""Speed scores on made-up timings with known answers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mlpbench.evaluators import Context
+from mlpbench.evaluators.speed import median_interval, noise_floor, score
+
+
+def timings(**changes: object) -> dict:
+    return {
+        "n_atoms": 9.0, "latency": [2e-3] * 5, "latency_again": [2e-3] * 5, "timestep_fs": 0.5, "md": [4e-3] * 5,
+        "batched": [{"batch_size": 1, "seconds_per_frame": [2e-3] * 5}, {"batch_size": 8, "seconds_per_frame": [5e-4] * 5}],
+        "scaling": [{"n_atoms": 9, "seconds": [2e-3]}, {"n_atoms": 18, "seconds": [9.0], "stopped": "too long"}],
+        **changes,
+    }  # fmt: skip
+
+
+def rows(context: Context | None = None, **changes: object) -> dict[str, dict]:
+    found = score(Path(), timings(**changes), context or Context(frames={}))
+    return {row["metric"]: row for row in found}
+
+
+def test_units() -> None:
+    found = rows()
+    assert found["ms_per_call"]["value"] == pytest.approx(2.0)
+    assert found["us_per_atom"]["value"] == pytest.approx(2000 / 9)
+    assert found["throughput"]["value"] == pytest.approx(2000)  # the faster batch size
+    assert found["ns_per_day"]["value"] == pytest.approx(86400 / 4e-3 * 0.5e-6)
+    assert found["max_atoms"]["value"] == 9  # the one that took too long does not count
+    assert "speedup_vs_reference" not in found
+
+
+def test_against_the_reference() -> None:
+    found = rows(Context(frames={}, info={"label_seconds": 6.0}, training={"n_labels": 250, "wall_seconds": 100.0}))
+    assert found["speedup_vs_reference"]["value"] == pytest.approx(3000)
+    assert found["breakeven_steps"]["value"] == pytest.approx((250 * 6.0 + 100) / (6.0 - 4e-3))
+
+
+def test_a_potential_slower_than_its_reference_never_breaks_even() -> None:
+    found = rows(Context(frames={}, info={"label_seconds": 1e-3}, training={"n_labels": 250, "wall_seconds": 100.0}))
+    assert found["speedup_vs_reference"]["value"] == pytest.approx(0.5)
+    assert "breakeven_steps" not in found
+
+
+def test_noise_floor_holds_what_a_a_differs_by() -> None:
+    """In 95 of 100 A/A studies the mean log-ratio lies inside the floor."""
+    rng = np.random.default_rng(0)
+    inside = 0
+    for _ in range(2000):
+        first, second = np.exp(rng.normal(0, 0.05, (2, 7)))
+        floor = np.log1p(noise_floor(list(first), list(second)) / 100)
+        inside += abs(np.log(first / second).mean()) <= floor
+    assert 0.93 < inside / 2000 < 0.97
+
+
+def test_median_interval_covers() -> None:
+    rng = np.random.default_rng(1)
+    covered = [low <= 0 <= high for _, low, high in (median_interval(rng.normal(size=15)) for _ in range(1000))]
+    assert np.mean(covered) > 0.94
