@@ -202,7 +202,7 @@ def _trainer(request: Request, n_train: int) -> dict[str, Any]:
         callbacks.append(
             {
                 "_target_": "lightning.pytorch.callbacks.Timer",
-                "duration": {"seconds": float(budget["seconds"])},
+                "duration": {"_target_": "datetime.timedelta", "seconds": float(budget["seconds"])},
                 "interval": "epoch",
                 "verbose": False,
             }
