@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from filelock import FileLock, Timeout
+from packaging.utils import canonicalize_name
 
 from mlpbench.backends.locks import (
     COMPLETE,
@@ -61,8 +62,8 @@ def build(
     Raises:
         UserError: too little disk, no such folder of wheels, or uv's own message if it fails.
     """
-    if wheels is not None and not wheels.is_dir():
-        raise UserError(f"--wheels {wheels}: there is no such folder")
+    if wheels is not None:
+        _check_wheels(backend, wheels, offline)
     folder = built_folder(backend, home_folder)
     environment = Environment(backend.name, interpreter(folder), (), built_lock(backend), False)
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -102,9 +103,7 @@ def run_uv(arguments: list[str], variables: dict[str, str], progress: Progress, 
         UserError: it fails; the message holds the last of what it said.
     """
     said: list[str] = []
-    environment = {
-        key: value for key, value in os.environ.items() if key not in ("VIRTUAL_ENV", "PYTHONPATH")
-    }
+    environment = {key: value for key, value in os.environ.items() if key not in ("VIRTUAL_ENV", "PYTHONPATH")}
     process = subprocess.Popen(
         [uv_command(), *arguments, "--no-progress"],
         cwd=folder, env={**environment, **variables}, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
@@ -132,8 +131,9 @@ def source_variables(wheels: Path | None, offline: bool, progress: Progress) -> 
     if offline:
         variables |= {"UV_OFFLINE": "1"}
     if wheels is not None and offline:
-        # Nothing but the folder: the names of indexes and folders of another machine must not get in the way.
-        return variables | {"UV_NO_INDEX": "1", "UV_FIND_LINKS": str(wheels.absolute()), "UV_INDEX": ""}
+        # Nothing but the folder: the indexes and folders of another machine must not get in the way.
+        nothing = {"UV_NO_INDEX": "1", "UV_NO_CONFIG": "1", "UV_INDEX": ""}
+        return variables | nothing | {"UV_FIND_LINKS": str(wheels.absolute())}
     variables |= uv_variables(os.environ, progress)
     if wheels is not None:
         links = [
@@ -155,8 +155,7 @@ def check_disk(backend: BackendConfig, home_folder: Path) -> None:
         need = SMALL_GB
     else:
         another = any(
-            is_complete(path) and path.name.split("-")[0] != "toy"
-            for path in (home_folder / "envs").glob("*")
+            is_complete(path) and path.name.split("-")[0] != "toy" for path in (home_folder / "envs").glob("*")
         )
         need = NEXT_TORCH_GB if another else FIRST_TORCH_GB
     for path in (home_folder, _uv_cache()):
@@ -169,9 +168,7 @@ def check_disk(backend: BackendConfig, home_folder: Path) -> None:
             )
 
 
-def _build(
-    backend: BackendConfig, folder: Path, wheels: Path | None, offline: bool, progress: Progress
-) -> float:
+def _build(backend: BackendConfig, folder: Path, wheels: Path | None, offline: bool, progress: Progress) -> float:
     start = time.monotonic()
     requirements = backend.requirements_path()
     assert requirements is not None  # built_folder has read it
@@ -196,6 +193,23 @@ def _build(
         },
     )
     return seconds
+
+
+def _check_wheels(backend: BackendConfig, wheels: Path, offline: bool) -> None:
+    if not wheels.is_dir():
+        raise UserError(f"--wheels {wheels}: there is no such folder")
+    if not offline:
+        return
+    have = {canonicalize_name(path.name.split("-")[0]) for path in wheels.glob("*.whl")}
+    pins = [line.split("==")[0].split("[")[0].strip() for line in read_pins(backend)]
+    missing = [name for name in pins if canonicalize_name(name) not in have]
+    if missing:
+        shown = ", ".join(missing[:8]) + (f" and {len(missing) - 8} more" if len(missing) > 8 else "")
+        raise UserError(
+            f"--wheels {wheels} lacks {shown}, which '{backend.name}' needs",
+            f"Gather them where there is a network: mlpbench env wheels {backend.name} --out DIR. Where an interpreter "
+            "here has them, adopt it: 'env wheels' prints how.",
+        )
 
 
 def _build_lock(folder: Path, progress: Progress) -> FileLock:

@@ -73,11 +73,7 @@ def resolve(backend: BackendConfig, home_folder: Path | None = None) -> Environm
             raise UserError(f"{source}: {error.message}", error.hint) from error
     folder = built_folder(backend, home_folder)
     if not is_complete(folder) or not interpreter(folder).exists():
-        what = (
-            "is not built yet"
-            if not folder.exists()
-            else "was not built to its end, or has lost its interpreter"
-        )
+        what = "is not built yet" if not folder.exists() else "was not built to its end, or has lost its interpreter"
         raise UserError(
             f"the environment of backend '{backend.name}' {what}", f"Run: mlpbench env build {backend.name}"
         )
@@ -115,9 +111,7 @@ def needs(backend: BackendConfig) -> list[Need]:
     for line in read_requirements(source if source.is_file() else path):
         name, _, version = line.partition("==")
         found.append(
-            Need(
-                normalise(name.split("[")[0].strip()), version.split(";")[0].strip() or None, line in optional
-            )
+            Need(normalise(name.split("[")[0].strip()), version.split(";")[0].strip() or None, line in optional)
         )
     return found
 
@@ -173,9 +167,7 @@ def remove(path: Path) -> None:
 
 def _state(backend: BackendConfig, adopted: Path | None, home_folder: Path | None) -> State:
     if adopted is None and backend.requirements is None:
-        return State(
-            backend.name, "missing", Path(), f"adopt one: backend.{backend.name}.python=/path/to/python"
-        )
+        return State(backend.name, "missing", Path(), f"adopt one: backend.{backend.name}.python=/path/to/python")
     path = adopted if adopted is not None else built_folder(backend, home_folder)
     try:
         environment = resolve(backend, home_folder)
@@ -188,9 +180,7 @@ def _state(backend: BackendConfig, adopted: Path | None, home_folder: Path | Non
     return State(backend.name, "adopted" if adopted is not None else "built", path, ", ".join(found))
 
 
-def _adopt(
-    backend: BackendConfig, python: Path, pythonpath: tuple[str, ...], home_folder: Path | None
-) -> Environment:
+def _adopt(backend: BackendConfig, python: Path, pythonpath: tuple[str, ...], home_folder: Path | None) -> Environment:
     for folder in pythonpath:
         if not Path(folder).is_dir():
             raise UserError(f"backend.{backend.name}.pythonpath names {folder}, which is no folder")
@@ -202,9 +192,7 @@ def _adopt(
             f"Install what is missing there, or put a folder that has it first: "
             f"backend.{backend.name}.pythonpath=[/path/to/folder] (see: mlpbench env check {backend.name})",
         )
-    return Environment(
-        backend.name, python, pythonpath, versions_lock(installed.python, installed.versions), True
-    )
+    return Environment(backend.name, python, pythonpath, versions_lock(installed.python, installed.versions), True)
 
 
 def _pythonpath(backend: BackendConfig) -> tuple[str, ...]:

@@ -149,9 +149,7 @@ class _Worker:
         if pid == 0:
             return True
         self._process.returncode = os.waitstatus_to_exitcode(status)
-        if (
-            not self._peak_mb
-        ):  # no /proc: the kernel's figure, which counts the parent's memory at the fork as well
+        if not self._peak_mb:  # no /proc: the kernel's figure, which counts the parent's memory at the fork as well
             self._peak_mb = usage.ru_maxrss * _RSS_UNIT / 1e6
         return False
 
@@ -173,9 +171,7 @@ class _Worker:
         with open(self._log, "rb") as log:
             log.seek(self._log_start)
             text = log.read().decode("utf-8", "replace")
-        return Ending(
-            code=code, log=text, peak_memory_mb=self._peak_mb, timeout=timeout, interrupted=interrupted
-        )
+        return Ending(code=code, log=text, peak_memory_mb=self._peak_mb, timeout=timeout, interrupted=interrupted)
 
 
 _RSS_UNIT = 1 if os.uname().sysname == "Darwin" else 1024

@@ -108,15 +108,11 @@ def clashes(installed: Installed, roots: Sequence[str]) -> list[str]:
     """What ``roots`` (normalised names) need, directly or not, and miss or have in a wrong version."""
     problems: list[str] = []
     todo, seen = list(roots), set(roots)
-    marker = {
-        "python_version": ".".join(installed.python.split(".")[:2]),
-        "python_full_version": installed.python,
-    }
     while todo:
         name = todo.pop()
         version, lines = installed.distributions[name]
         for line in lines:
-            need = _applicable(line, marker)
+            need = applicable(line, installed.python)
             if need is None:
                 continue
             wanted = normalise(need.name)
@@ -124,9 +120,7 @@ def clashes(installed: Installed, roots: Sequence[str]) -> list[str]:
             if have is None:
                 problems.append(f"{name} {version} needs {need.name}{need.specifier}, which is not installed")
             elif have[0] and not need.specifier.contains(have[0], prereleases=True):
-                problems.append(
-                    f"{name} {version} needs {need.name}{need.specifier}, but {have[0]} is installed"
-                )
+                problems.append(f"{name} {version} needs {need.name}{need.specifier}, but {have[0]} is installed")
             if have is not None and wanted not in seen:
                 seen.add(wanted)
                 todo.append(wanted)
@@ -138,7 +132,9 @@ def normalise(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
-def _applicable(line: str, marker: dict[str, str]) -> Requirement | None:
+def applicable(line: str, python: str) -> Requirement | None:
+    """The requirement in a line of a distribution's metadata, if it holds for that Python without extras."""
+    marker = {"python_version": ".".join(python.split(".")[:2]), "python_full_version": python}
     try:
         need = Requirement(line)
     except InvalidRequirement:
@@ -160,9 +156,7 @@ def _ask(python: Path, pythonpath: Sequence[str]) -> Installed:
 def _installed(data: dict[str, Any]) -> Installed:
     return Installed(
         python=data["python"],
-        distributions={
-            name: (version, list(requires)) for name, (version, requires) in data["distributions"].items()
-        },
+        distributions={name: (version, list(requires)) for name, (version, requires) in data["distributions"].items()},
         paths=data["paths"],
         torch=data["torch"],
     )

@@ -36,9 +36,7 @@ def backend_nodes(conf_dirs: Iterable[Path]) -> dict[str, dict[str, Any]]:
         name, node = read_backend(path)
         requirements = node.get("requirements")
         if requirements is not None and not Path(requirements).expanduser().is_absolute():
-            node["requirements"] = str(
-                path.parent / requirements
-            )  # it stands beside the outside package's YAML
+            node["requirements"] = str(path.parent / requirements)  # it stands beside the outside package's YAML
         nodes.setdefault(name, node)
     return nodes
 

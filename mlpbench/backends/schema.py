@@ -20,9 +20,7 @@ class BackendConfig(BaseModel):
     requirements: str | None = Field(
         default=None, description="pinned requirements: a file beside the adapters, or an absolute path"
     )
-    python: str | None = Field(
-        default=None, description="an interpreter that exists, used instead of a built one"
-    )
+    python: str | None = Field(default=None, description="an interpreter that exists, used instead of a built one")
     pythonpath: list[str] = Field(default_factory=list, description="folders put first on the worker's path")
     torchsim: bool = Field(default=False, description="whether the environment has torch-sim for batched MD")
 

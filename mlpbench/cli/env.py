@@ -17,8 +17,8 @@ def register(parser: argparse.ArgumentParser) -> None:
     """Add the subcommands of this command."""
     parser.epilog = (
         "example:\n  mlpbench env build mace nequip\n  mlpbench env list\n\n"
-        "Environments lie in $MLPBENCH_HOME/envs (default ~/.cache/mlpbench/envs). To use an interpreter that\n"
-        "exists already: backend.mace.python=/path/to/python, or the variable MLPBENCH_MACE_PYTHON."
+        "Environments lie in $MLPBENCH_HOME/envs (default ~/.cache/mlpbench/envs). To use an interpreter\n"
+        "that exists already: backend.mace.python=/path/to/python, or the variable MLPBENCH_MACE_PYTHON."
     )
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
 
@@ -37,17 +37,20 @@ def register(parser: argparse.ArgumentParser) -> None:
     build.add_argument("--wheels", metavar="DIR", type=Path, help="a folder of wheels to take packages from")
     build.add_argument("--offline", action="store_true", help="use no network: uv's cache, or --wheels alone")
     build.add_argument("--rebuild", action="store_true", help="build anew what is built already")
-    action("list", "what is built, adopted, missing or unused", "mlpbench env list")
-    check = action(
-        "check", "import the packages inside; print versions and device", "mlpbench env check mace"
+    _register_wheels(
+        action(
+            "wheels",
+            "gather the wheels a backend needs, for a machine without a network",
+            "mlpbench env wheels mace --out wheels --without torch",
+        )
     )
+    action("list", "what is built, adopted, missing or unused", "mlpbench env list")
+    check = action("check", "import the packages inside; print versions and device", "mlpbench env check mace")
     check.add_argument("name", metavar="NAME", help="a backend")
     check.add_argument("overrides", metavar="KEY=VALUE", nargs="*", help="such as backend.mace.python=PATH")
     remove = action("remove", "remove built environments", "mlpbench env remove --unused")
     remove.add_argument("name", metavar="NAME", nargs="?", help="a backend")
-    remove.add_argument(
-        "--unused", action="store_true", help="those that no backend uses, half-built ones too"
-    )
+    remove.add_argument("--unused", action="store_true", help="those that no backend uses, half-built ones too")
 
 
 def execute(arguments: argparse.Namespace) -> int:
@@ -56,7 +59,7 @@ def execute(arguments: argparse.Namespace) -> int:
     Raises:
         UserError: an unknown backend, or what building and checking raise.
     """
-    action = {"build": _build, "list": _list, "check": _check, "remove": _remove}[arguments.action]
+    action = {"build": _build, "list": _list, "check": _check, "remove": _remove, "wheels": _wheels}[arguments.action]
     return action(arguments)
 
 
@@ -70,9 +73,7 @@ def _build(arguments: argparse.Namespace) -> int:
     for backend in wanted or [_named(name, backends) for name in arguments.names]:
         adopted, source = adopted_python(backend)
         if adopted is not None:
-            _say(
-                f"{backend.name}: note that {source} names {adopted}, which is used instead of what is built"
-            )
+            _say(f"{backend.name}: note that {source} names {adopted}, which is used instead of what is built")
         build(
             backend,
             wheels=arguments.wheels,
@@ -122,6 +123,77 @@ def _remove(arguments: argparse.Namespace) -> int:
     if not paths:
         _say("nothing to remove")
     return EXIT_DONE
+
+
+def _register_wheels(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("name", metavar="NAME", help="a backend, or 'core' for mlpbench itself")
+    parser.add_argument("--out", metavar="DIR", type=Path, required=True, help="folder for the wheels")
+    parser.add_argument("--python", metavar="X.Y", help="Python of the target (default: this one's)")
+    parser.add_argument("--platform", metavar="TAG", help="such as x86_64, aarch64 or manylinux_2_28_x86_64")
+    parser.add_argument(
+        "--without",
+        metavar="NAME",
+        action="append",
+        default=[],
+        help="leave out this package and what only it needs, such as torch; may be repeated",
+    )
+    parser.add_argument(
+        "--target-list",
+        metavar="FILE",
+        type=Path,
+        help="what 'pip list' printed on the target: leave out what it has in the right version",
+    )
+
+
+def _wheels(arguments: argparse.Namespace) -> int:
+    from mlpbench.backends.core_wheels import build_core_wheel, core_pins
+    from mlpbench.backends.wheels import gather, read_compiled, read_target_list
+
+    name, out = arguments.name, arguments.out
+    if name == "core":
+        pins = core_pins()
+    else:
+        requirements = _named(name, _backends()).requirements_path()
+        if requirements is None:
+            raise UserError(f"the backend '{name}' has no requirements file, so nothing can be gathered")
+        pins = read_compiled(requirements)
+    found = gather(
+        pins,
+        out,
+        progress=_say,
+        python=arguments.python,
+        platform=arguments.platform,
+        without=arguments.without,
+        target=read_target_list(arguments.target_list) if arguments.target_list else None,
+    )
+    if name == "core" and not build_core_wheel(out, _say):
+        found.notes.append("mlpbench runs from a wheel here: copy that wheel into the folder as well")
+    listed = "".join(f"{pin.line}\n" for pin in found.pins)
+    (out / f"{name}.requirements.txt").write_text(listed, encoding="utf-8")
+    print(f"{out}: {len(found.pins)} packages for {name}, {found.megabytes:.0f} MB in the folder")
+    if found.left_out:
+        print(f"left out {len(found.left_out)}: {', '.join(pin.name for pin in found.left_out)}")
+    if found.built:
+        print(f"built from source: {', '.join(found.built)}")
+    for note in found.notes:
+        print(f"note: {note}")
+    print(_then(name, bool(found.left_out)))
+    return EXIT_DONE
+
+
+def _then(name: str, partial: bool) -> str:
+    """What to type on the target, where the folder stands as WHEELS."""
+    if name == "core":
+        install = ".venv/bin/pip install --no-index --find-links WHEELS mlpbench"
+        return f"On the target: python3.12 -m venv .venv && {install}"
+    if not partial:
+        return f"On the target: mlpbench env build {name} --wheels WHEELS --offline"
+    install = "PYTHON -m pip install --no-index --no-deps --find-links WHEELS --target PACKAGES"
+    return (
+        "On the target, for an interpreter that has the rest (PYTHON), into a folder PACKAGES:\n"
+        f"  {install} -r WHEELS/{name}.requirements.txt\n"
+        f"  mlpbench env check {name} backend.{name}.python=PYTHON 'backend.{name}.pythonpath=[PACKAGES]'"
+    )
 
 
 def _backends(overrides: list[str] | None = None) -> dict[str, BackendConfig]:
