@@ -206,7 +206,7 @@ def _score(trial: Trial, results: dict[str, Result], training: dict[str, Any]) -
         in_distribution=trial.config.dataset.in_distribution,
         references=dict(trial.dataset.references),
         info=dict(trial.dataset.info),
-        training=training,
+        training={**training, "n_labels": trial.config.dataset.n_train + trial.config.dataset.n_valid},
     )
     rows = _cost_rows(trial, training) if "train" in done else []
     for name, result in done.items():

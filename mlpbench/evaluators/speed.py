@@ -76,7 +76,7 @@ def median_interval(values: Any) -> tuple[float, float, float]:
     """
     ordered = np.sort(np.asarray(values, dtype=float))
     n = len(ordered)
-    low = int(stats.binom.ppf(0.025, n, 0.5))
+    low = max(int(stats.binom.ppf(0.025, n, 0.5)) - 1, 0)
     return float(np.median(ordered)), float(ordered[low]), float(ordered[n - 1 - low])
 
 

@@ -148,7 +148,7 @@ def _md(clock: Clock, calculator: Calculator, atoms: Atoms, options: dict[str, A
 def _scaling(
     clock: Clock, calculator: Calculator, structures: list[Atoms], options: dict[str, Any]
 ) -> Iterator[dict[str, Any]]:
-    """Growing systems: copies side by side (molecules 4 Å apart; crystals as supercells), until a call takes too long."""
+    """Growing systems, copies side by side (molecules 4 Å apart, crystals as supercells), until a call takes too long."""
     for copies in options["copies"]:
         systems = [_grown(atoms, copies) for atoms in structures[:4]]
         call = _call(calculator, systems)

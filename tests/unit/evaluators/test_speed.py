@@ -14,7 +14,7 @@ from mlpbench.evaluators.speed import median_interval, noise_floor, score
 def timings(**changes: object) -> dict:
     return {
         "n_atoms": 9.0, "latency": [2e-3] * 5, "latency_again": [2e-3] * 5, "timestep_fs": 0.5, "md": [4e-3] * 5,
-        "batched": [{"batch_size": 1, "seconds_per_frame": [2e-3] * 5}, {"batch_size": 8, "seconds_per_frame": [5e-4] * 5}],
+        "batched": [{"batch_size": n, "seconds_per_frame": [t] * 5} for n, t in ((1, 2e-3), (8, 5e-4))],
         "scaling": [{"n_atoms": 9, "seconds": [2e-3]}, {"n_atoms": 18, "seconds": [9.0], "stopped": "too long"}],
         **changes,
     }  # fmt: skip
