@@ -1,0 +1,148 @@
+"""Scores of molecular dynamics: survival first, and everything else on what came before collapse."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ase.io import write
+from scipy import stats
+
+from mlpbench.evaluators import Context, Row
+from mlpbench.evaluators.md_deaths import Fate
+from mlpbench.evaluators.md_frames import FOLDER, Run, fates, load_run, reference_frames
+from mlpbench.evaluators.md_motion import Drift, nve_drift, order_of
+from mlpbench.evaluators.md_observables import observable_rows
+from mlpbench.evaluators.md_own import own_rows
+from mlpbench.evaluators.md_rows import row
+from mlpbench.frames import Float
+from mlpbench.protocol import write_json
+from mlpbench.statistics.survival import kaplan_meier, restricted_mean, survival_interval
+
+SCORES = "scores.json"  # beside the arrays: the fate of each replica, for reports
+LAST_FRAMES = 20  # kept of a replica that died, so that one can look at how
+
+
+def score(directory: Path, values: dict[str, Any], context: Context) -> list[Row]:
+    """Rows of the ``md`` task; also writes ``md/scores.json`` and the last frames of the dead as extended XYZ.
+
+    Args:
+        directory: the trial's folder, with ``md/<run>.npz``.
+        values: what the task returned.
+        context: reference frames.
+
+    Raises:
+        ValueError: a reference split that the data set does not have.
+        TypeError: a limit that is not known.
+    """
+    options = values["options"]
+    split = f"md_{options['temperature_K']:g}K"
+    rows: list[Row] = []
+    kept: dict[str, Any] = {"temperature_K": options["temperature_K"], "runs": {}}
+    for name in (n for n in ("nvt", "npt") if n in values["runs"]):
+        run = load_run(directory, name)
+        found = fates(run, context, options)
+        length = float(run.arrays["length_fs"]) / 1000
+        kept["runs"][name] = {"length_ps": length, "replicas": [asdict(fate) for fate in found]}
+        last_frames(directory / FOLDER, run, found)
+        rows += survival_rows(split if name == "nvt" else f"{split}_{name}", run, found)
+        if name == "nvt":
+            kept["not_scored"] = {}
+            reference = reference_frames(context, options.get("reference_splits", []), run.numbers)
+            rows += temperature_rows(split, run, found, options["temperature_K"])
+            rows += observable_rows(split, run, found, reference, kept["not_scored"])
+    drift_rows, kept["nve"] = nve_scores(directory, split, [n for n in values["runs"] if n.startswith("nve-")])
+    rows += drift_rows
+    own, kept["own_trajectory"] = own_rows(directory, split, context)
+    rows += own
+    write_json(directory / FOLDER / SCORES, kept)
+    return rows
+
+
+def survival_rows(split: str, run: Run, found: list[Fate]) -> list[Row]:
+    """Survival at the planned length and restricted mean stable time; neither where all were censored before."""
+    planned = float(run.arrays["length_fs"]) / 1000
+    curve = kaplan_meier([f.time_ps for f in found], [f.died for f in found])
+    if not curve.known_at(planned * (1 - 1e-9)):
+        return []  # a slow potential is not an unstable one: the record says how far it came
+    mean, low, high = restricted_mean(curve, planned)
+    survival = survival_interval(curve, planned)
+    return [
+        row(split, "md_survival", curve.at(planned), len(found), *survival),
+        row(split, "md_stable_time", mean, len(found), low, high),
+    ]
+
+
+def temperature_rows(split: str, run: Run, found: list[Fate], kelvin: float) -> list[Row]:
+    """How far the thermostat is from its target, over the second half of every replica's sound frames."""
+    parts = [run.arrays["temperature"][r, f.frames // 2 : f.frames] for r, f in enumerate(found)]
+    kelvins = np.concatenate(parts).astype(np.float64)
+    if not len(kelvins):
+        return []
+    return [row(split, "md_temperature_error", 100 * abs(kelvins.mean() - kelvin) / kelvin, len(found))]
+
+
+def nve_scores(directory: Path, split: str, names: list[str]) -> tuple[list[Row], dict[str, Any]]:
+    """Drift at the largest time step, its ratio, and the order in the time step where there are several."""
+    if not names:
+        return [], {}
+    drifts: dict[float, list[Drift]] = {}
+    for name in names:
+        run = load_run(directory, name)
+        found = [run_drift(run, r) for r in range(len(run))]
+        drifts[float(name.removeprefix("nve-").removesuffix("fs"))] = [d for d in found if d is not None]
+    steps = sorted(drifts)
+    kept = {f"{step:g}": [asdict(drift) for drift in drifts[step]] for step in steps}
+    main = drifts[steps[-1]]
+    if not main:
+        return [], kept
+    slopes, ratios = np.array([[abs(d.slope), d.ratio] for d in main]).T
+    rows = [
+        row(split, "nve_drift", slopes.mean(), len(main), *t_interval(slopes)),
+        row(split, "nve_drift_ratio", ratios.mean(), len(main), *t_interval(ratios)),
+    ]
+    means = [float(np.mean([d.fluctuation for d in drifts[step]])) if drifts[step] else 0.0 for step in steps]
+    if len(steps) > 1 and min(means) > 0:
+        rows.append(row(split, "nve_order", order_of(np.array(means), np.array(steps)), len(main)))
+    return rows, kept
+
+
+def run_drift(run: Run, replica: int) -> Drift | None:
+    """Drift of one replica over its frames before anything was not finite."""
+    frames = run.replica(replica).frames
+    a = run.arrays
+    return nve_drift(
+        a["time_fs"][:frames], a["total"][replica, :frames], a["potential"][replica, :frames], len(run.numbers)
+    )
+
+
+def t_interval(values: Float) -> tuple[float | None, float | None]:
+    """95 % interval of a mean over replicas, not below zero; none from a single one."""
+    if len(values) < 2:
+        return None, None
+    half = float(stats.t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values)))
+    return max(float(values.mean()) - half, 0.0), float(values.mean()) + half
+
+
+def last_frames(folder: Path, run: Run, found: list[Fate]) -> None:
+    """``death-<run>-<replica>.xyz``: the frames up to and with the one that failed; of an earlier scoring none stay."""
+    from ase import Atoms
+
+    for old in folder.glob(f"death-{run.name}-*.xyz"):
+        old.unlink()
+    for index, fate in enumerate(found):
+        if not fate.died:
+            continue
+        replica = run.replica(index)
+        stop = min(fate.frames + 1, replica.frames)
+        cells = run.cells(index, stop)
+        frames = [
+            Atoms(
+                run.numbers, positions=replica.positions[t], cell=cells[t], pbc=run.arrays["pbc"],
+                info={"time_fs": float(replica.time_fs[t]), "temperature_K": float(replica.temperature[t])},
+            )
+            for t in range(max(0, stop - LAST_FRAMES), stop)
+        ]  # fmt: skip
+        write(folder / f"death-{run.name}-{index:03d}.xyz", frames, format="extxyz")

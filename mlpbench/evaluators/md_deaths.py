@@ -1,0 +1,220 @@
+"""When a replica stopped being a simulation of its system, and of what.
+
+Every test names the first stored frame that fails it. The earliest frame decides; among tests that fail on the same
+frame, the order of :data:`CAUSES` does. A replica stopped by the wall clock has not failed: it is censored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from ase.data import covalent_radii
+
+from mlpbench.frames import Float, Int
+
+CAUSES = ("non_finite", "exploded", "too_cold", "too_hot", "bond", "overlap", "fragment", "structure")
+SURVIVED, WALL_LIMIT = "survived", "wall_limit"
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Thresholds of the tests.
+
+    Attributes:
+        cold: too cold below this fraction of the target temperature (Fu et al. stop at 0.1 K only).
+        hot: too hot above this multiple of it.
+        temperature_window_fs: the temperature is averaged over this time before it is judged.
+        bond_factor: two atoms are bonded in the start frame up to this multiple of their covalent radii.
+        bond_A: largest deviation of a bond from its mean length in the reference (Fu et al. 2022: 0.5 Å).
+        overlap_factor: two atoms overlap below this multiple of their covalent radii.
+        fragment_A: an atom farther than this from every other one has left.
+        structure: largest ∫|g(r) − g_ref(r)|dr of a sliding window, Å (Fu et al.: water 3, LiPS 1); None: no test.
+        structure_window_ps: that window.
+        structure_r_A: upper end of the integral.
+    """
+
+    cold: float = 0.2
+    hot: float = 5.0
+    temperature_window_fs: float = 500.0
+    bond_factor: float = 1.3
+    bond_A: float = 0.5
+    overlap_factor: float = 0.5
+    fragment_A: float = 3.0
+    structure: float | None = None
+    structure_window_ps: float = 1.0
+    structure_r_A: float = 6.0
+
+
+@dataclass(frozen=True)
+class Replica:
+    """One replica as it was stored; NaN behind the end of a dead one.
+
+    Attributes:
+        time_fs: (T,).
+        positions: (T, N, 3) Å.
+        temperature: (T,) K.
+        potential: (T,) eV.
+        ended: ``finished``, ``non_finite``, ``exploded`` or ``wall_limit``, as the engine left it.
+        ended_fs: when.
+        length_fs: planned length.
+    """
+
+    time_fs: Float
+    positions: Float
+    temperature: Float
+    potential: Float
+    ended: str
+    ended_fs: float
+    length_fs: float
+
+    @property
+    def frames(self) -> int:
+        """Stored frames before the first one that is not finite."""
+        good = (
+            np.isfinite(self.positions).all(axis=(1, 2)) & np.isfinite(self.temperature) & np.isfinite(self.potential)
+        )
+        return len(good) if good.all() else int(np.argmin(good))
+
+
+@dataclass(frozen=True)
+class Fate:
+    """What became of a replica.
+
+    Attributes:
+        cause: one of :data:`CAUSES`, ``survived`` or ``wall_limit``.
+        time_ps: until when it was sound: the time of death, of the wall limit, or the planned length.
+        frames: stored frames that observables may use, all before collapse.
+        detail: e.g. which bond broke and how long it was.
+    """
+
+    cause: str
+    time_ps: float
+    frames: int
+    detail: str = ""
+
+    @property
+    def died(self) -> bool:
+        """False if it survived or was censored."""
+        return self.cause in CAUSES
+
+
+StructureTest = Callable[[Float], "int | None"]  # (T, N, 3) positions -> first frame that fails
+
+
+def classify(
+    replica: Replica,
+    numbers: Int,
+    kelvin: float,
+    limits: Limits,
+    *,
+    molecule: bool,
+    mean_distances: Float | None = None,
+    structure: StructureTest | None = None,
+) -> Fate:
+    """The fate of one replica.
+
+    Args:
+        replica: its stored frames.
+        numbers: (N,) atomic numbers.
+        kelvin: target temperature.
+        limits: thresholds.
+        molecule: whether bonds are judged (not in a periodic system).
+        mean_distances: (N, N) Å, mean over the reference's frames; None: the start frame's.
+        structure: the test on g(r) of a periodic system.
+    """
+    good = replica.frames
+    found: dict[str, tuple[int, str]] = {}
+    times = replica.time_fs[:good]
+    if good < len(replica.time_fs) and replica.ended != WALL_LIMIT:
+        found["exploded" if replica.ended == "exploded" else "non_finite"] = (good, "")
+    found |= _temperature(replica.temperature[:good], times, kelvin, limits)
+    if molecule and good:
+        found |= _geometry(replica.positions[:good], numbers, limits, mean_distances)
+    if structure is not None and good:
+        first = structure(replica.positions[:good])
+        if first is not None:
+            found["structure"] = (first, "")
+    # The engine may end a replica behind its last stored frame, or between two frames.
+    if replica.ended in ("non_finite", "exploded"):
+        found.setdefault(replica.ended, (good, ""))
+    if not found:
+        if replica.ended == WALL_LIMIT:
+            return Fate(WALL_LIMIT, replica.ended_fs / 1000, good)
+        return Fate(SURVIVED, replica.length_fs / 1000, good)
+    cause = min(found, key=lambda name: (found[name][0], CAUSES.index(name)))
+    frame, detail = found[cause]
+    at_engine = cause in ("non_finite", "exploded") and replica.ended == cause
+    when = replica.ended_fs if at_engine else float(replica.time_fs[min(frame, len(replica.time_fs) - 1)])
+    return Fate(cause, when / 1000, frame, detail)
+
+
+def _temperature(kelvins: Float, times: Float, target: float, limits: Limits) -> dict[str, tuple[int, str]]:
+    """Frames at which the trailing mean over the window leaves the limits."""
+    if len(kelvins) < 2:
+        return {}
+    width = max(1, round(limits.temperature_window_fs / (times[1] - times[0])))
+    width = min(width, len(kelvins))
+    total = np.concatenate([[0.0], np.cumsum(kelvins, dtype=np.float64)])
+    mean = (total[width:] - total[:-width]) / width  # mean[k] ends with frame k + width − 1
+    found = {}
+    for name, bad in (("too_cold", mean < limits.cold * target), ("too_hot", mean > limits.hot * target)):
+        if bad.any():
+            k = int(np.argmax(bad))
+            found[name] = (k + width - 1, f"{mean[k]:.0f} K over {limits.temperature_window_fs:g} fs")
+    return found
+
+
+def bonds_of(positions: Float, numbers: Int, factor: float) -> Int:
+    """(B, 2) pairs of atoms nearer than ``factor`` times the sum of their covalent radii; ``positions`` (N, 3) Å."""
+    radii = covalent_radii[numbers]
+    near = distances(positions[None])[0] < factor * (radii[:, None] + radii[None])
+    return np.argwhere(np.triu(near, k=1))
+
+
+def distances(positions: Float) -> Float:
+    """(T, N, N) Å of (T, N, 3) positions, without periodicity."""
+    return np.asarray(np.linalg.norm(positions[:, :, None] - positions[:, None], axis=-1), dtype=np.float64)
+
+
+def _geometry(
+    positions: Float, numbers: Int, limits: Limits, mean_distances: Float | None
+) -> dict[str, tuple[int, str]]:
+    """Frames at which a bond is off, two atoms overlap, or one has left; in pieces, to keep memory small."""
+    bonds = bonds_of(positions[0], numbers, limits.bond_factor)
+    radii = covalent_radii[numbers]
+    reach = radii[:, None] + radii[None]
+    start = distances(positions[:1])[0]
+    mean = start
+    if mean_distances is not None:  # a pair bonded here but not in the reference keeps its own length
+        mean = np.where(mean_distances < limits.bond_factor * reach, mean_distances, start)
+    found: dict[str, tuple[int, str]] = {}
+    for begin in range(0, len(positions), 1000):
+        r = distances(positions[begin : begin + 1000])
+        r[:, np.arange(len(numbers)), np.arange(len(numbers))] = np.inf
+        off = np.abs(r[:, bonds[:, 0], bonds[:, 1]] - mean[bonds[:, 0], bonds[:, 1]])
+        tests: dict[str, npt.NDArray[np.bool_]] = {
+            "bond": (off > limits.bond_A).any(axis=1) if len(bonds) else np.zeros(len(r), bool),
+            "overlap": (r < limits.overlap_factor * reach).any(axis=(1, 2)),
+            "fragment": (r.min(axis=2) > limits.fragment_A).any(axis=1),
+        }
+        for name, bad in tests.items():
+            if name not in found and bad.any():
+                k = int(np.argmax(bad))
+                detail = _bond_detail(bonds[int(np.argmax(off[k]))], numbers, r[k], mean) if name == "bond" else ""
+                found[name] = (begin + k, detail)
+        if len(found) == len(tests):
+            break
+    return found
+
+
+def _bond_detail(bond: Int, numbers: Int, r: Float, mean: Float) -> str:
+    from ase.data import chemical_symbols
+
+    i, j = (int(k) for k in bond)
+    names = f"{chemical_symbols[numbers[i]]}{i}–{chemical_symbols[numbers[j]]}{j}"
+    return f"{names} {r[i, j]:.2f} Å, mean in the reference {mean[i, j]:.2f} Å"
+
+

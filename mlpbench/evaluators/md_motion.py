@@ -1,0 +1,151 @@
+"""What needs time: energy drift, vibrational spectrum, self-diffusion."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from mlpbench.evaluators.md_structure import Distribution, wasserstein
+from mlpbench.frames import Float
+
+INVERSE_FS_IN_CM1 = 1e15 / 2.99792458e10  # cm⁻¹ of one oscillation per fs
+
+
+@dataclass(frozen=True)
+class Drift:
+    """Energy conservation of one replica under NVE.
+
+    Attributes:
+        slope: meV/atom/ps, signed, by least squares.
+        ratio: |slope · length| / std(kinetic energy); above 1 the drift is no longer small.
+        fluctuation: meV/atom, standard deviation about the line; falls as dt² with a sound integrator and potential.
+    """
+
+    slope: float
+    ratio: float
+    fluctuation: float
+
+
+def nve_drift(time_fs: Float, total: Float, potential: Float, n_atoms: int) -> Drift | None:
+    """Drift of one replica from (T,) ``total`` and ``potential`` energy in eV; None below four frames."""
+    if len(time_fs) < 4:
+        return None
+    ps = time_fs / 1000.0
+    slope, offset = np.polyfit(ps, total, 1)
+    rest = total - (slope * ps + offset)
+    spread = float(np.std(total - potential))
+    length = float(ps[-1] - ps[0])
+    ratio = abs(slope) * length / spread if spread > 0 else float("inf")
+    return Drift(float(slope) * 1e3 / n_atoms, float(ratio), float(np.std(rest)) * 1e3 / n_atoms)
+
+
+def order_of(fluctuations: Float, time_steps: Float) -> float:
+    """Slope of log(fluctuation) against log(time step): 2 for velocity Verlet on a smooth potential."""
+    return float(np.polyfit(np.log(time_steps), np.log(fluctuations), 1)[0])
+
+
+def vibrational_spectrum(
+    velocities: Float, interval_fs: float, masses: Float, max_cm1: float = 5000.0, bins: int = 500
+) -> Distribution:
+    """Mass-weighted vibrational density of states, in cm⁻¹, ∫ = 1 (Wiener–Khinchin: |FFT of the velocities|²).
+
+    Args:
+        velocities: (R, T, N, 3), any unit.
+        interval_fs: between two of them.
+        masses: (N,) u.
+        max_cm1: upper end of the spectrum.
+        bins: number of bins.
+
+    Raises:
+        ValueError: the interval is too long for ``max_cm1`` (Nyquist).
+    """
+    length = velocities.shape[1]
+    frequencies = np.fft.rfftfreq(length, d=interval_fs) * INVERSE_FS_IN_CM1
+    if frequencies[-1] < max_cm1 and interval_fs * max_cm1 / INVERSE_FS_IN_CM1 > 0.5:
+        raise ValueError(f"velocities every {interval_fs} fs show nothing above {frequencies[-1]:.0f} cm⁻¹")
+    window = np.hanning(length)[None, :, None, None]
+    power = np.abs(np.fft.rfft(velocities * window, axis=1)) ** 2
+    spectrum = np.einsum("rfni,n->f", power, masses)
+    edges = np.linspace(0.0, max_cm1, bins + 1)
+    density = np.histogram(frequencies, bins=edges, weights=spectrum)[0]
+    return Distribution(edges, density / density.sum() / np.diff(edges))
+
+
+def vdos_error(found: Distribution, reference: Distribution) -> float:
+    """W1 between the spectra over the reference's standard deviation, in %, band clipped at 99.9 % of its power."""
+    power = np.cumsum(reference.density * np.diff(reference.edges))
+    last = int(np.searchsorted(power, 0.999 * power[-1])) + 1
+    edges = reference.edges[: last + 1]
+    ours = Distribution(edges, found.density[:last])
+    theirs = Distribution(edges, reference.density[:last])
+    weight = theirs.density / theirs.density.sum()
+    mean = float(weight @ theirs.centres)
+    width = float(np.sqrt(weight @ (theirs.centres - mean) ** 2))
+    return 100.0 * wasserstein(ours, theirs) / width
+
+
+@dataclass(frozen=True)
+class Diffusion:
+    """Self-diffusion in Å²/ps with a bootstrap interval over blocks of trajectory."""
+
+    value: float
+    lower: float
+    upper: float
+    n_blocks: int
+
+
+def mean_square_displacement(positions: Float, max_lag: int) -> Float:
+    """(max_lag+1,) Å², over atoms and time origins, of (T, N, 3) unwrapped positions."""
+    found = np.zeros(max_lag + 1)
+    for lag in range(1, max_lag + 1):
+        step = positions[lag:] - positions[:-lag]
+        found[lag] = np.einsum("tni,tni->", step, step) / (step.shape[0] * step.shape[1])
+    return found
+
+
+def diffusion(
+    trajectories: list[Float],
+    interval_fs: float,
+    masses: Float,
+    *,
+    block_ps: float = 5.0,
+    min_blocks: int = 4,
+    min_msd: float = 1.0,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> Diffusion | str:
+    """Slope of MSD/6t, or the words for why there is not enough data.
+
+    The slope is fitted between 20 % and 60 % of a block: after the ballistic start, before the statistics run out.
+    Overall drift is removed. Blocks are resampled with replacement.
+
+    Args:
+        trajectories: (T, N, 3) Å, unwrapped, before collapse only.
+        interval_fs: between frames.
+        masses: (N,) u.
+        block_ps: length of a block.
+        min_blocks: fewer than this give no interval worth having.
+        min_msd: Å²; if atoms have not moved this far within a block they still rattle in their cages.
+        resamples: of the bootstrap.
+        seed: of the bootstrap.
+    """
+    frames = round(block_ps * 1000 / interval_fs)
+    low, high = max(1, round(0.2 * frames)), round(0.6 * frames)
+    slopes, reach = [], []
+    for positions in trajectories:
+        centre = np.einsum("n,tni->ti", masses, positions) / masses.sum()
+        inner = positions - centre[:, None]
+        for begin in range(0, len(inner) - frames, frames):
+            msd = mean_square_displacement(inner[begin : begin + frames + 1], high)
+            ps = np.arange(low, high + 1) * interval_fs / 1000
+            slopes.append(np.polyfit(ps, msd[low : high + 1], 1)[0] / 6.0)
+            reach.append(msd[high])
+    if len(slopes) < min_blocks:
+        return f"not enough data: {len(slopes)} blocks of {block_ps:g} ps, {min_blocks} are needed"
+    if np.mean(reach) < min_msd:
+        return f"not enough data: atoms move {np.mean(reach):.2g} Å² in a block, {min_msd:g} Å² are needed"
+    values = np.array(slopes)
+    drawn = np.random.default_rng(seed).integers(0, len(values), (resamples, len(values)))
+    lower, upper = np.percentile(values[drawn].mean(axis=1), [2.5, 97.5])
+    return Diffusion(float(values.mean()), float(lower), float(upper), len(values))

@@ -1,0 +1,112 @@
+"""Scores of the physics checks, against the data set's minimum, Hessian and scans."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ase import Atoms
+from ase.data import atomic_masses
+from ase.io import iread
+
+from mlpbench.evaluators import Context, Row
+from mlpbench.evaluators.harmonic import frequencies, superposed_rmsd
+from mlpbench.frames import Float
+from mlpbench.metrics import metric
+
+ARRAYS = "physics.npz"
+MEV = 1e3
+
+# What the worker found -> metric, and the factor from eV and eV/Å to the unit of the table.
+CHECKS = {
+    "force_consistency": ("force_consistency", 1.0),
+    "rotation_force": ("rotation_error", MEV),
+    "translation_force": ("translation_error", MEV),
+    "permutation_force": ("permutation_error", MEV),
+    "extensivity_energy": ("extensivity_error", MEV),
+    "cutoff_jump_force": ("cutoff_jump", MEV),
+}
+
+
+def score(directory: Path, values: dict[str, Any], context: Context) -> list[Row]:
+    """Rows of the ``physics`` task.
+
+    Args:
+        directory: the trial's folder, with ``physics.npz``.
+        values: what the task returned.
+        context: ``references`` names the data set's minimum, Hessian and scans.
+
+    Raises:
+        ValueError: a reference file lacks energies, or does not match the arrays.
+    """
+    n = values["n_frames"]
+    rows = [_row(title, values[name] * scale, n) for name, (title, scale) in CHECKS.items() if name in values]
+    with np.load(directory / ARRAYS, allow_pickle=False) as arrays:
+        if "minimum" in arrays:
+            reference = read_one(context.references["minimum"])
+            rows.append(_row("minimum_rmsd", superposed_rmsd(arrays["minimum"], reference.positions), 1))
+        if "hessian" in arrays:
+            errors = np.abs(np.subtract(*mode_pairs(arrays["hessian"], arrays["minimum"], context)))
+            rows.append(_row("frequency_mae", float(errors.mean()), len(errors)))
+            rows.append(_row("frequency_max", float(errors.max()), len(errors)))
+        for name in (key.removeprefix("scan.") for key in arrays.files if key.startswith("scan.")):
+            scan = list(iread(context.references[name], index=":"))
+            rows += scan_rows(name, arrays[f"scan.{name}"], scan)
+    return rows
+
+
+def read_one(path: str | Path) -> Atoms:
+    """The first structure in a file."""
+    atoms: Atoms = next(iter(iread(path, index="0")))
+    return atoms
+
+
+def mode_pairs(hessian: Float, minimum: Float, context: Context) -> tuple[Float, Float]:
+    """(3N−6,) cm⁻¹ of the potential and of the reference, ascending, both from their Hessians in the same way."""
+    return (
+        frequencies(hessian, minimum, atomic_masses[read_one(context.references["minimum"]).numbers]),
+        reference_frequencies(Path(context.references["hessian"])),
+    )
+
+
+def reference_frequencies(path: Path) -> Float:
+    """(3N−6,) cm⁻¹ from the reference's Hessian (``hessian_eV_per_A2, positions_A, symbols``)."""
+    data = json.loads(path.read_text(encoding="utf-8"))
+    masses = Atoms(data["symbols"]).get_masses()
+    return frequencies(np.array(data["hessian_eV_per_A2"]), np.array(data["positions_A"]), masses)
+
+
+def scan_rows(name: str, predicted: Float, scan: list[Atoms]) -> list[Row]:
+    """RMSE of the relative energies, and the barrier's error where the scan has a barrier.
+
+    Args:
+        name: of the scan.
+        predicted: (K,) eV, up to a constant.
+        scan: the reference's frames, in order.
+
+    Raises:
+        ValueError: frames without energies, or of another number.
+    """
+    reference = np.array([atoms.get_potential_energy() for atoms in scan])
+    if reference.shape != predicted.shape:
+        raise ValueError(f"scan {name}: {len(predicted)} predicted energies for {len(reference)} frames")
+    lowest = int(np.argmin(reference))
+    error = ((predicted - predicted[lowest]) - (reference - reference[lowest])) * MEV
+    rows = [_row(f"scan_rmse_{name}", float(np.sqrt(np.mean(error**2))), len(error))]
+    if has_barrier(reference, scan):
+        # The potential's own extremes: its transition state need not lie where that of DFT does.
+        barrier = float(np.ptp(predicted) - np.ptp(reference)) * MEV
+        rows.append(_row(f"barrier_error_{name}", barrier, len(error)))
+    return rows
+
+
+def has_barrier(reference: Float, scan: list[Atoms]) -> bool:
+    """A scan over an angle has one; another only if its highest point lies inside, not on the wall at an end."""
+    return "angle_deg" in scan[0].info or 0 < int(np.argmax(reference)) < len(reference) - 1
+
+
+def _row(name: str, value: float, n: int) -> Row:
+    unit = metric(name).unit
+    return {"split": "", "metric": name, "value": float(value), "unit": unit, "lower": None, "upper": None, "n": n}

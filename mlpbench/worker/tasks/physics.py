@@ -1,0 +1,253 @@
+"""Probe the potential itself, in float64: symmetries, smoothness, its minimum, Hessian and energy along scans."""
+
+from __future__ import annotations
+
+import os
+from typing import Any, ClassVar
+
+import numpy as np
+from ase import Atoms
+from ase.calculators.calculator import Calculator, all_changes
+from ase.io import iread
+from ase.neighborlist import neighbor_list
+from ase.optimize import BFGS
+
+from mlpbench.frames import Float, Frames
+from mlpbench.protocol import EventLog
+from mlpbench.worker.adapter import Adapter, Potential, Prediction
+
+ARRAYS = "physics.npz"
+NOT_A_SCAN = ("minimum", "hessian")
+CROSSING = 1e-4  # Å on either side of the cutoff: any jump shows, the smooth change does not
+FAR = 50.0  # Å between two copies that must not feel each other
+
+
+def run(adapter: Adapter, options: dict[str, Any], events: EventLog) -> dict[str, Any]:
+    """Options: ``n_frames``, ``displacement_A`` (of the consistency check), ``hessian_displacement_A``, ``fmax``
+    (eV/Å, of the relaxation), ``relax_steps``, ``seed``, and ``references`` (name -> path of the data set's files).
+
+    Writes ``physics.npz``: ``minimum`` (N, 3) Å, ``hessian`` (3N, 3N) eV/Å² and ``scan.<name>`` (K,) eV. Returns the
+    errors of the symmetry checks in eV and eV/Å, and how the relaxation ended.
+    """
+    potential = adapter.load(dtype="float64")
+    frames = _frames(adapter, options["n_frames"])
+    generator = np.random.default_rng(options["seed"])
+    values: dict[str, Any] = symmetries(potential, frames, generator, options["displacement_A"])
+    values |= cutoff_jump(potential, frames.select([0]), float(adapter.request.architecture["cutoff"]))
+    events.write("physics", check="symmetries")
+    arrays: dict[str, Float] = {}
+    references = options.get("references", {})
+    if "minimum" in references:
+        atoms = read_one(references["minimum"])
+        arrays["minimum"], values["relaxation"] = relax(potential, atoms, options["fmax"], options["relax_steps"])
+        events.write("physics", check="minimum", **values["relaxation"])
+        if "hessian" in references:
+            atoms.positions = arrays["minimum"]
+            arrays["hessian"] = hessian(potential, atoms, options["hessian_displacement_A"])
+    for name, path in references.items():
+        if name not in NOT_A_SCAN and str(path).endswith("xyz"):
+            scan = Frames.from_atoms(iread(path, index=":"))
+            arrays[f"scan.{name}"] = potential.predict(scan, len(scan)).energy
+    part = adapter.directory / f".{ARRAYS}.part"
+    with open(part, "wb") as stream:
+        np.savez(stream, **arrays)  # type: ignore[arg-type]  # its stub takes **kwds for allow_pickle
+    os.replace(part, adapter.directory / ARRAYS)
+    return values
+
+
+def symmetries(
+    potential: Potential, frames: Frames, generator: np.random.Generator, displacement: float
+) -> dict[str, Any]:
+    """Force–energy consistency (relative), and the errors of rotation, translation, permutation and extensivity.
+
+    Args:
+        potential: in float64.
+        frames: to test on; the largest error over them counts.
+        generator: of rotations, shifts and orders.
+        displacement: Å, of the central differences.
+    """
+    plain = potential.predict(frames, len(frames))
+    atoms, offsets = frames.to_atoms(), frames.offsets
+    turns = [_rotation(generator) for _ in atoms]
+    orders = [generator.permutation(len(a)) for a in atoms]
+    shifts = [generator.uniform(-5, 5, 3) for _ in atoms]
+
+    rotated = _predict(potential, [_rotated(a, turn) for a, turn in zip(atoms, turns, strict=True)])
+    shifted = _predict(potential, [_moved(a, a.positions + s) for a, s in zip(atoms, shifts, strict=True)])
+    permuted = _predict(potential, [a[order] for a, order in zip(atoms, orders, strict=True)])
+
+    rotation, translation, permutation = [0.0], [0.0], [0.0]
+    for i, (turn, order) in enumerate(zip(turns, orders, strict=True)):
+        part = slice(offsets[i], offsets[i + 1])
+        force = plain.forces[part]
+        rotation.append(_largest(rotated.forces[part] - force @ turn.T))
+        translation.append(_largest(shifted.forces[part] - force))
+        permutation.append(_largest(permuted.forces[part] - force[order]))
+    return {
+        "force_consistency": consistency(potential, frames, plain, displacement),
+        "rotation_force": max(rotation),
+        "rotation_energy": _largest(rotated.energy - plain.energy),
+        "translation_force": max(translation),
+        "permutation_force": max(permutation),
+        "extensivity_energy": _extensivity(potential, atoms, plain),
+        "n_frames": len(frames),
+    }
+
+
+def consistency(potential: Potential, frames: Frames, plain: Prediction, displacement: float) -> float:
+    """|F + ∇E| / |F| over all components, ∇E by central differences of ``displacement`` Å."""
+    offsets = frames.offsets
+    square, scale = 0.0, 0.0
+    for i, atoms in enumerate(frames.to_atoms()):
+        found = _predict(potential, displaced(atoms, displacement)).energy.reshape(-1, 2)
+        gradient = (found[:, 0] - found[:, 1]) / (2 * displacement)
+        force = plain.forces[offsets[i] : offsets[i + 1]].ravel()
+        square += float(((force + gradient) ** 2).sum())
+        scale += float((force**2).sum())
+    return float(np.sqrt(square / scale)) if scale > 0 else float(np.sqrt(square))
+
+
+def displaced(atoms: Atoms, displacement: float) -> list[Atoms]:
+    """6N structures: each coordinate in turn, first up, then down, by ``displacement`` Å."""
+    found = []
+    for index in range(3 * len(atoms)):
+        for sign in (1, -1):
+            positions = atoms.positions.copy()
+            positions.flat[index] += sign * displacement
+            found.append(_moved(atoms, positions))
+    return found
+
+
+def hessian(potential: Potential, atoms: Atoms, displacement: float) -> Float:
+    """(3N, 3N) eV/Å², symmetrised, from central differences of forces at all 6N displacements in one forward pass."""
+    size = 3 * len(atoms)
+    forces = _predict(potential, displaced(atoms, displacement)).forces.reshape(size, 2, size)
+    rows = -(forces[:, 0] - forces[:, 1]) / (2 * displacement)
+    return 0.5 * (rows + rows.T)
+
+
+def relax(potential: Potential, atoms: Atoms, fmax: float, steps: int) -> tuple[Float, dict[str, Any]]:
+    """(N, 3) Å of the minimum reached from ``atoms``, and whether it is one: largest force, steps, converged."""
+    work = _moved(atoms, atoms.positions)
+    work.calc = PredictCalculator(potential)
+    optimiser = BFGS(work, logfile=None, maxstep=0.1)
+    converged = bool(optimiser.run(fmax=fmax, steps=steps))
+    force = float(np.linalg.norm(work.get_forces(), axis=1).max())
+    return work.positions, {"converged": converged, "steps": int(optimiser.nsteps), "fmax": force}
+
+
+def cutoff_jump(potential: Potential, frame: Frames, cutoff: float) -> dict[str, Any]:
+    """Largest change of energy (eV) and of a force component (eV/Å) as one atom crosses the cutoff of another.
+
+    For a molecule a further atom comes in from outside, nearest to the outermost atom. In a periodic system, an atom
+    whose distance to another is nearest to the cutoff is moved to it. Empty if no pair is near.
+    """
+    atoms = frame.to_atoms()[0]
+    pair = _outside(atoms, cutoff) if not atoms.pbc.any() else _at_cutoff(atoms, cutoff)
+    if pair is None:
+        return {}
+    inside, outside = (_predict(potential, [pair(cutoff + side)]) for side in (-CROSSING, CROSSING))
+    return {
+        "cutoff_jump_energy": float(abs(inside.energy[0] - outside.energy[0])),
+        "cutoff_jump_force": _largest(inside.forces - outside.forces),
+    }
+
+
+def _outside(atoms: Atoms, cutoff: float) -> Any:
+    """A function of a distance: the molecule with one more atom at that distance from its outermost atom."""
+    direction = np.array([1.0, 0.3, 0.2]) / np.linalg.norm([1.0, 0.3, 0.2])
+    outermost = int(np.argmax(atoms.positions @ direction))
+
+    def at(distance: float) -> Atoms:
+        probe = Atoms([int(atoms.numbers[0])], positions=[atoms.positions[outermost] + distance * direction])
+        return Atoms(atoms.numbers, positions=atoms.positions) + probe
+
+    return at
+
+
+def _at_cutoff(atoms: Atoms, cutoff: float) -> Any:
+    first, second, lengths, vectors = neighbor_list("ijdD", atoms, cutoff + 0.3)
+    apart = np.flatnonzero((first != second) & (lengths > cutoff - 0.3))
+    if not len(apart):
+        return None
+    best = apart[np.argmin(np.abs(lengths[apart] - cutoff))]
+
+    def at(distance: float) -> Atoms:
+        positions = atoms.positions.copy()
+        positions[second[best]] += vectors[best] * (distance / lengths[best] - 1.0)
+        return _moved(atoms, positions)
+
+    return at
+
+
+def _extensivity(potential: Potential, atoms: list[Atoms], plain: Prediction) -> float:
+    """Largest |E₂ − 2·E₁| in eV: of two molecules far apart, or of a doubled cell."""
+    doubled = []
+    for one in atoms:
+        if one.pbc.any():
+            axis = int(np.argmax(one.pbc))
+            doubled.append(one.repeat([2 if k == axis else 1 for k in range(3)]))
+        else:
+            shift = np.ptp(one.positions[:, 0]) + FAR
+            doubled.append(one + _moved(one, one.positions + np.array([shift, 0.0, 0.0])))
+    return _largest(_predict(potential, doubled).energy - 2 * plain.energy)
+
+
+def _frames(adapter: Adapter, count: int) -> Frames:
+    """The first frames of the first test split, else of the validation split."""
+    names = [name for name in adapter.request.frames if name not in ("train", "valid")]
+    frames = Frames.load(adapter.request.frames[names[0] if names else "valid"])
+    return frames.select(slice(count))
+
+
+def _predict(potential: Potential, structures: list[Atoms]) -> Prediction:
+    return potential.predict(Frames.from_atoms(structures), len(structures))
+
+
+def _moved(atoms: Atoms, positions: Float) -> Atoms:
+    return Atoms(atoms.numbers, positions=positions, cell=atoms.cell, pbc=atoms.pbc)
+
+
+def _rotated(atoms: Atoms, turn: Float) -> Atoms:
+    return Atoms(atoms.numbers, positions=atoms.positions @ turn.T, cell=atoms.cell.array @ turn.T, pbc=atoms.pbc)
+
+
+def _rotation(generator: np.random.Generator) -> Float:
+    """A random proper rotation."""
+    turn, triangle = np.linalg.qr(generator.standard_normal((3, 3)))
+    turn = turn * np.sign(np.diag(triangle))
+    if np.linalg.det(turn) < 0:
+        turn[:, 0] *= -1
+    return np.asarray(turn, dtype=np.float64)
+
+
+def _largest(values: Float) -> float:
+    return float(np.abs(values).max())
+
+
+def read_one(path: str) -> Atoms:
+    """The first structure in a file."""
+    atoms: Atoms = next(iter(iread(path, index="0")))
+    return atoms
+
+
+class PredictCalculator(Calculator):
+    """ASE's view of :meth:`Potential.predict`, so that relaxation uses the very function that is judged."""
+
+    implemented_properties: ClassVar[list[str]] = ["energy", "forces"]  # type: ignore[misc]  # as ASE's own do
+
+    def __init__(self, potential: Potential) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.potential = potential
+
+    def calculate(
+        self,
+        atoms: Atoms | None = None,
+        properties: list[str] | None = None,
+        system_changes: list[str] = all_changes,
+    ) -> None:
+        """Energy and forces of ``atoms``."""
+        super().calculate(atoms, properties, system_changes)  # type: ignore[no-untyped-call]
+        assert self.atoms is not None
+        found = _predict(self.potential, [self.atoms])
+        self.results = {"energy": float(found.energy[0]), "forces": found.forces}
