@@ -142,11 +142,12 @@ class Figure:
 
 @dataclass(frozen=True)
 class Details:
-    """Blocks that are folded away until asked for; on paper they are open."""
+    """Blocks that are folded away until asked for; on paper they are open, or left out where ``paper`` is false."""
 
     kind: ClassVar[str] = "details"
     summary: str
     blocks: Sequence[Any]
+    paper: bool = True
 
 
 @dataclass(frozen=True)

@@ -82,7 +82,7 @@ def _sentences(study: Study, dataset: str) -> list[str]:
     headline = (
         f"On {dataset} ({facts.level_of_theory(study, dataset).partition(',')[0]}), trained on {n_train} "
         f"frames "
-        f"for {listing(facts.budgets(study, dataset))}, "
+        f"for {listing(facts.budgets(study, dataset))} on {_where(study)}, "
         f"{compared[0].candidate} has the lowest mean {what}: "
         f"{number(first.value, first.low, first.high)} {unit}{spread}."
     )
@@ -120,11 +120,14 @@ def _cost(study: Study, dataset: str, n_train: int, candidates: list[str]) -> li
     ]
 
 
+def _where(study: Study) -> str:
+    machines = facts.machines(study.trials)
+    return machines[0] if len(machines) == 1 else f"{len(machines)} kinds of hardware"
+
+
 def _conditions(study: Study) -> str:
     data = listing([f"{d}, {facts.level_of_theory(study, d)}" for d in study.datasets])
-    machines = facts.machines(study.trials)
-    where = machines[0] if len(machines) == 1 else f"{len(machines)} different machines"
-    return f"Data: {data}. Hardware: {where}. {facts.statuses(study)[0].upper()}{facts.statuses(study)[1:]}."
+    return f"Data: {data}. Hardware: {'; '.join(facts.machines(study.trials))}. Trials: {facts.statuses(study)}."
 
 
 def _limits(study: Study) -> list[str]:

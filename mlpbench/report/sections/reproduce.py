@@ -37,7 +37,7 @@ def build(study: Study) -> Section | None:
         shown = Commands(
             native[:NATIVE], "Each trial's folder holds the package's own configuration. Without mlpbench:"
         )
-        blocks.append(Details("With the packages alone", [shown]))
+        blocks.append(Details("With the packages alone", [shown], paper=False))
     return Section("reproduce", "How to repeat this", "", blocks)
 
 

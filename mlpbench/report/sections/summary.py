@@ -44,17 +44,18 @@ def _table(study: Study, dataset: str) -> Table:
     estimates = {name: cells(study, dataset, name, str(split)) for name in names}
     marks = {name: _marks(study, dataset, name, str(split)) for name in names}
     table = select(study.table, dataset=dataset)
+    several = table["size"].nunique() > 1
     rows = []
     main = "force_mae" if "force_mae" in names else (names[0] if names else None)
     order = {key: entry.value for key, entry in estimates[main].items()} if main else {}
     for (candidate, size, n_train), trials in table.groupby(["candidate", "size", "n_train"]):
         place = (str(candidate), int(str(n_train)))
         errors = [mean_cell(estimates[name].get(place), marks[name].get(place, "")) for name in names]
-        rows.append((place[1], order.get(place, math.inf), _row(place, str(size), trials, errors)))
+        rows.append((place[1], order.get(place, math.inf), _row(place, str(size) if several else None, trials, errors)))
     rows.sort(key=lambda row: (-row[0], row[1]))
     columns = [
         Column("Candidate", numeric=False),
-        Column("Size", numeric=False),
+        *([Column("Size", numeric=False)] if several else []),
         Column("n_train", "frames", "training frames"),
         *(Column(metric(name).symbol, metric(name).unit, metric(name).description) for name in names),
         Column("Training", "s", "Wall time of the training, mean over repetitions on the same hardware"),
@@ -65,16 +66,17 @@ def _table(study: Study, dataset: str) -> Table:
     caption = (
         f"{dataset}, {facts.level_of_theory(study, dataset)}; errors on "
         f"{facts.split_words(study, dataset, str(split))}; "
-        f"mean over repetitions; budget: {', '.join(facts.budgets(study, dataset))}."
+        f"mean over repetitions; {'' if several else 'size ' + str(table['size'].iloc[0]) + '; '}budget: "
+        f"{', '.join(facts.budgets(study, dataset))}."
     )
     return Table(f"summary-{dataset}", caption, columns, [row[2] for row in rows], legend=LEGEND)
 
 
-def _row(place: tuple[str, int], size: str, trials: pd.DataFrame, errors: list[Cell]) -> list[Cell]:
+def _row(place: tuple[str, int], size: str | None, trials: pd.DataFrame, errors: list[Cell]) -> list[Cell]:
     done = trials[trials["status"] == "done"]
     return [
         Cell(place[0]),
-        Cell(size),
+        *([Cell(size)] if size is not None else []),
         Cell(number(place[1]), place[1]),
         *errors,
         _time(done),

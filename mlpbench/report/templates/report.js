@@ -52,4 +52,4 @@ for (const box of document.querySelectorAll(".slider")) {
   input.addEventListener("input", update);
   update();
 }
-addEventListener("beforeprint", () => document.querySelectorAll("details").forEach((d) => { d.open = true; }));
+addEventListener("beforeprint", () => document.querySelectorAll("details.paper").forEach((d) => { d.open = true; }));
