@@ -15,17 +15,15 @@ from typing import Any
 
 import psutil
 
+from mlpbench.backends.accelerator import driver_present, hidden
 from mlpbench.backends.environment import Environment
 from mlpbench.backends.locks import home
 from mlpbench.backends.probe import probe, run_python
 from mlpbench.errors import UserError
 
-# Its presence says that asking torch, which takes seconds, can find a device: NVIDIA, NVIDIA under WSL, AMD.
-_DEVICE_FILES = ("/dev/nvidiactl", "/dev/dxg", "/dev/kfd")
-
 _ASK_TORCH = (
     "import json, torch\n"
-    "print('mlpbench-devices:' + json.dumps({'version': torch.__version__, 'cuda': torch.version.cuda, "
+    "print('mlpbench-devices:' + json.dumps({'version': torch.__version__, 'cuda': torch.version.cuda, 'hip': torch.version.hip, "
     "'devices': [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]}))"
 )
 
@@ -43,7 +41,7 @@ def resolve_device(device: str, environment: Environment) -> str:
     if device != "auto" and not re.fullmatch(r"cuda(:\d+)?", device):
         raise UserError(f"device={device} is not known", "Use device=auto, cpu, cuda or cuda:N.")
     if device == "auto":
-        return "cuda" if accelerator_present() and torch_devices(environment) else "cpu"
+        return _auto(environment)
     names = torch_devices(environment) if accelerator_present() else []
     index = int(device.partition(":")[2] or 0)
     if index >= len(names):
@@ -59,11 +57,24 @@ def resolve_device(device: str, environment: Environment) -> str:
     return device
 
 
+def _auto(environment: Environment) -> str:
+    if not accelerator_present():
+        return "cpu"
+    report = torch_report(environment)
+    if not report or report["devices"]:
+        return "cuda" if report else "cpu"
+    if report["cuda"] is None and report["hip"] is None and nvidia():
+        # Built where there was no GPU, such as a login node: slow in silence is the worst of answers.
+        raise UserError(
+            f"this machine has {nvidia()[0]['name']}, but the torch of backend '{environment.name}' is a CPU build",
+            f"Run: mlpbench env build {environment.name} --rebuild --torch default, or say device=cpu",
+        )
+    return "cpu"
+
+
 def accelerator_present() -> bool:
-    """Whether this machine has a driver for a device torch could use, and it was not hidden."""
-    if os.environ.get("CUDA_VISIBLE_DEVICES", "0").strip() in ("", "-1"):
-        return False
-    return any(os.path.exists(path) for path in _DEVICE_FILES)
+    """Whether this machine has a driver for a device torch could use, and it is not hidden."""
+    return driver_present() and not hidden()
 
 
 def torch_devices(environment: Environment) -> list[str]:
@@ -91,9 +102,7 @@ def torch_report(environment: Environment) -> dict[str, Any]:
         os.environ.get("CUDA_VISIBLE_DEVICES", "all"), *(str(gpu) for gpu in nvidia()),
         platform.node(),
     ]  # fmt: skip
-    cached = (
-        home() / "probes" / f"torch-{hashlib.sha256(chr(0).join(depends).encode()).hexdigest()[:24]}.json"
-    )
+    cached = home() / "probes" / f"torch-{hashlib.sha256(chr(0).join(depends).encode()).hexdigest()[:24]}.json"
     try:
         return dict(json.loads(cached.read_text(encoding="utf-8")))
     except (OSError, ValueError):
@@ -142,21 +151,13 @@ def _nvidia() -> tuple[tuple[str, str, float], ...]:
         return ()  # a driver that hangs is doctor's business, not a reason to fail
     if done.returncode != 0:
         return ()
-    rows = [
-        [part.strip() for part in line.split(",")]
-        for line in done.stdout.splitlines()
-        if line.count(",") == 2
-    ]
-    return tuple(
-        (name, driver, float(memory) * 1.048576 if memory.isdigit() else 0.0) for name, driver, memory in rows
-    )
+    rows = [[part.strip() for part in line.split(",")] for line in done.stdout.splitlines() if line.count(",") == 2]
+    return tuple((name, driver, float(memory) * 1.048576 if memory.isdigit() else 0.0) for name, driver, memory in rows)
 
 
 def nvidia() -> list[dict[str, Any]]:
     """NVIDIA devices by ``nvidia-smi``: ``name``, ``driver``, ``memory_mb`` (10⁶ bytes; 0: not told)."""
-    return [
-        {"name": name, "driver": driver, "memory_mb": round(memory)} for name, driver, memory in _nvidia()
-    ]
+    return [{"name": name, "driver": driver, "memory_mb": round(memory)} for name, driver, memory in _nvidia()]
 
 
 def _ask_torch(environment: Environment) -> dict[str, Any]:
@@ -170,17 +171,16 @@ def _ask_torch(environment: Environment) -> dict[str, Any]:
 
 
 def _why_none(environment: Environment) -> str:
-    hidden = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if hidden is not None and hidden.strip() in ("", "-1"):
-        return f"CUDA_VISIBLE_DEVICES='{hidden}' hides them all"
-    if not accelerator_present():
+    if hidden():
+        return f"CUDA_VISIBLE_DEVICES='{os.environ['CUDA_VISIBLE_DEVICES']}' hides them all"
+    if not driver_present():
         return "this machine has no driver for one"
     report = torch_report(environment)
     if not report:
         return "the backend has no torch"
     return (
         "it was built for the CPU only"
-        if report["cuda"] is None
+        if report["cuda"] is None and report["hip"] is None
         else "the driver and torch do not fit together"
     )
 

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -25,12 +23,12 @@ from mlpbench.backends.locks import (
     python_version,
     read_pins,
 )
-from mlpbench.backends.pip_settings import uv_variables
 from mlpbench.backends.schema import BackendConfig
+from mlpbench.backends.torch_build import TorchBuild, cpu_build_exists, wants_cpu_build, without_cuda
+from mlpbench.backends.uv import Progress, run_uv, source_variables, uv_command
+from mlpbench.backends.wheels import Pin, read_compiled
 from mlpbench.errors import UserError
-from mlpbench.protocol import write_json
-
-Progress = Callable[[str], None]
+from mlpbench.protocol import read_json, write_json
 
 FIRST_TORCH_GB = 6.0  # cache and environment together; measured with torch 2.13 and its CUDA libraries
 NEXT_TORCH_GB = 1.5  # where uv can hard-link torch from its cache
@@ -43,6 +41,7 @@ def build(
     wheels: Path | None = None,
     offline: bool = False,
     rebuild: bool = False,
+    torch: TorchBuild = "auto",
     progress: Progress,
     home_folder: Path | None = None,
 ) -> Environment:
@@ -56,6 +55,8 @@ def build(
         wheels: a folder with wheels, looked into besides the package index (with ``offline``: instead of it).
         offline: use no network.
         rebuild: build anew even if it is complete.
+        torch: ``cpu`` for torch's CPU build, ``default`` for the ordinary package (on Linux with CUDA),
+            ``auto`` for the CPU build where there is no GPU driver and it can be had, else the ordinary one.
         progress: called with a line on each step.
         home_folder: in place of ``$MLPBENCH_HOME``.
 
@@ -74,75 +75,12 @@ def build(
         _clear(folder)
         check_disk(backend, home(home_folder))
         try:
-            seconds = _build(backend, folder, wheels, offline, progress)
+            seconds = _build(backend, folder, wheels, offline, torch, progress)
         except BaseException:  # Ctrl-C as well: what is half-built goes away
             _clear(folder)
             raise
         progress(f"{backend.name}: built in {seconds:.0f} s, {folder}")
     return environment
-
-
-def uv_command() -> str:
-    """The uv that came with mlpbench.
-
-    Raises:
-        UserError: it is not there.
-    """
-    import uv
-
-    try:
-        return str(uv.find_uv_bin())
-    except FileNotFoundError as error:
-        raise UserError("uv, which builds environments, cannot be found", "Run: pip install uv") from error
-
-
-def run_uv(arguments: list[str], variables: dict[str, str], progress: Progress, folder: Path) -> None:
-    """Run uv in ``folder``, its lines going to ``progress``.
-
-    Raises:
-        UserError: it fails; the message holds the last of what it said.
-    """
-    said: list[str] = []
-    environment = {key: value for key, value in os.environ.items() if key not in ("VIRTUAL_ENV", "PYTHONPATH")}
-    process = subprocess.Popen(
-        [uv_command(), *arguments, "--no-progress"],
-        cwd=folder, env={**environment, **variables}, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT, text=True, errors="replace",
-    )  # fmt: skip
-    assert process.stdout is not None
-    try:
-        for line in process.stdout:
-            said.append(line.rstrip())
-            if line.strip() and not line.startswith(" + "):  # the list of 100 packages helps nobody
-                progress(f"  {line.rstrip()}")
-        code = process.wait()
-    except BaseException:
-        process.terminate()
-        process.wait()
-        raise
-    if code != 0:
-        text = "\n  ".join([line for line in said if line.strip()][-25:])
-        raise UserError(f"uv {' '.join(arguments[:2])} failed (exit code {code}):\n  {text}")
-
-
-def source_variables(wheels: Path | None, offline: bool, progress: Progress) -> dict[str, str]:
-    """uv's variables that say where packages come from."""
-    variables = {"UV_PYTHON_DOWNLOADS": "never"}
-    if offline:
-        variables |= {"UV_OFFLINE": "1"}
-    if wheels is not None and offline:
-        # Nothing but the folder: the indexes and folders of another machine must not get in the way.
-        nothing = {"UV_NO_INDEX": "1", "UV_NO_CONFIG": "1", "UV_INDEX": ""}
-        return variables | nothing | {"UV_FIND_LINKS": str(wheels.absolute())}
-    variables |= uv_variables(os.environ, progress)
-    if wheels is not None:
-        links = [
-            variables.get("UV_FIND_LINKS") or os.environ.get("UV_FIND_LINKS", ""),
-            str(wheels.absolute()),
-        ]
-        variables["UV_FIND_LINKS"] = ",".join(link for link in links if link)
-        variables.setdefault("UV_INDEX_STRATEGY", os.environ.get("UV_INDEX_STRATEGY", "unsafe-best-match"))
-    return variables
 
 
 def check_disk(backend: BackendConfig, home_folder: Path) -> None:
@@ -151,13 +89,12 @@ def check_disk(backend: BackendConfig, home_folder: Path) -> None:
     Raises:
         UserError: too little.
     """
-    if not any(line.startswith("torch==") for line in read_pins(backend)):
-        need = SMALL_GB
-    else:
-        another = any(
-            is_complete(path) and path.name.split("-")[0] != "toy" for path in (home_folder / "envs").glob("*")
-        )
-        need = NEXT_TORCH_GB if another else FIRST_TORCH_GB
+    torch = _torch_line(backend)
+    need = SMALL_GB
+    if torch is not None:
+        marks = (home_folder / "envs").glob(f"*/{COMPLETE}")
+        cached = any(read_json(mark).get("torch") == torch for mark in marks)
+        need = NEXT_TORCH_GB if cached else FIRST_TORCH_GB
     for path in (home_folder, _uv_cache()):
         free = shutil.disk_usage(_nearest(path)).free / 1e9
         if free < need:
@@ -168,31 +105,53 @@ def check_disk(backend: BackendConfig, home_folder: Path) -> None:
             )
 
 
-def _build(backend: BackendConfig, folder: Path, wheels: Path | None, offline: bool, progress: Progress) -> float:
+def _build(
+    backend: BackendConfig, folder: Path, wheels: Path | None, offline: bool, torch: TorchBuild, progress: Progress
+) -> float:
     start = time.monotonic()
-    requirements = backend.requirements_path()
-    assert requirements is not None  # built_folder has read it
     variables = source_variables(wheels, offline, progress)
     progress(f"{backend.name}: building {folder} with Python {sys.version.split()[0]}")
     run_uv(["venv", "--python", str(base_python()), str(folder)], variables, progress, folder.parent)
-    python = str(interpreter(folder))
-    run_uv(
-        ["pip", "install", "--python", python, "-r", str(requirements.absolute())],
-        variables,
-        progress,
-        folder.parent,
-    )
+    pins = _cpu_pins(backend, folder, torch, offline, variables, progress)
+    requirements = backend.requirements_path()
+    assert requirements is not None  # built_folder has read it
+    arguments = ["pip", "install", "--python", str(interpreter(folder))]
+    if pins is not None:
+        requirements = folder / "requirements.cpu.txt"
+        requirements.write_text("".join(f"{pin.line}\n" for pin in pins), encoding="utf-8")
+        arguments += ["--torch-backend", "cpu"]
+    run_uv([*arguments, "-r", str(requirements.absolute())], variables, progress, folder.parent)
     seconds = time.monotonic() - start
-    write_json(
-        folder / COMPLETE,
-        {
-            "backend": backend.name,
-            "lock": built_lock(backend),
-            "python": python_version(),
-            "seconds": round(seconds, 1),
-        },
-    )
+    mark = {"backend": backend.name, "lock": built_lock(backend), "python": python_version()}
+    mark |= {"torch": _torch_line(backend) or "", "build": "default" if pins is None else "cpu"}
+    write_json(folder / COMPLETE, {**mark, "seconds": round(seconds, 1)})
     return seconds
+
+
+def _cpu_pins(
+    backend: BackendConfig,
+    folder: Path,
+    torch: TorchBuild,
+    offline: bool,
+    variables: dict[str, str],
+    progress: Progress,
+) -> list[Pin] | None:
+    """The pins for the CPU build of torch, or None for the ordinary package."""
+    requirements, line = backend.requirements_path(), _torch_line(backend)
+    if requirements is None or line is None or not wants_cpu_build(torch, offline):
+        return None
+    pins = read_compiled(requirements)
+    wanted = next(pin for pin in pins if pin.name == "torch")
+    if cpu_build_exists(uv_command(), interpreter(folder), wanted, variables):
+        progress(f"{backend.name}: taking the CPU build of torch")
+        return without_cuda(pins)
+    if torch == "cpu":
+        raise UserError(f"no CPU build of {line} can be had", "Leave --torch away to take the ordinary package.")
+    return None
+
+
+def _torch_line(backend: BackendConfig) -> str | None:
+    return next((line for line in read_pins(backend) if line.startswith("torch==")), None)
 
 
 def _check_wheels(backend: BackendConfig, wheels: Path, offline: bool) -> None:
@@ -207,8 +166,8 @@ def _check_wheels(backend: BackendConfig, wheels: Path, offline: bool) -> None:
         shown = ", ".join(missing[:8]) + (f" and {len(missing) - 8} more" if len(missing) > 8 else "")
         raise UserError(
             f"--wheels {wheels} lacks {shown}, which '{backend.name}' needs",
-            f"Gather them where there is a network: mlpbench env wheels {backend.name} --out DIR. Where an interpreter "
-            "here has them, adopt it: 'env wheels' prints how.",
+            f"Gather them where there is a network: mlpbench env wheels {backend.name} --out DIR. "
+            "Where an interpreter here has them, adopt it: 'env wheels' prints how.",
         )
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from mlpbench.backends.build import Progress, run_uv, source_variables
 from mlpbench.backends.locks import base_python
 from mlpbench.backends.probe import Installed, applicable, normalise, probe
+from mlpbench.backends.uv import Progress, run_uv, source_variables
 from mlpbench.backends.wheels import Pin
 from mlpbench.errors import UserError
 

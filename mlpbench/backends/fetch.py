@@ -13,8 +13,8 @@ from pathlib import Path
 
 from packaging.utils import parse_wheel_filename
 
-from mlpbench.backends.build import Progress, run_uv, source_variables
 from mlpbench.backends.locks import base_python
+from mlpbench.backends.uv import Progress, run_uv, source_variables
 from mlpbench.errors import UserError
 
 _OLDEST_GLIBC, _NEWEST_GLIBC = 5, 28  # 2.28 is that of the oldest systems torch still supports

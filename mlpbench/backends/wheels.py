@@ -7,10 +7,10 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mlpbench.backends.build import Progress
 from mlpbench.backends.fetch import fetch
 from mlpbench.backends.locks import python_version
 from mlpbench.backends.probe import normalise
+from mlpbench.backends.uv import Progress
 from mlpbench.errors import UserError
 
 

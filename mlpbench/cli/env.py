@@ -44,6 +44,13 @@ def register(parser: argparse.ArgumentParser) -> None:
             "mlpbench env wheels mace --out wheels --without torch",
         )
     )
+    build.add_argument(
+        "--torch",
+        choices=["auto", "cpu", "default"],
+        default="auto",
+        help="cpu: torch's CPU build; default: the ordinary package, with CUDA; auto: the CPU build where this "
+        "machine has no GPU driver and it can be had (on a cluster's login node, say default)",
+    )
     action("list", "what is built, adopted, missing or unused", "mlpbench env list")
     check = action("check", "import the packages inside; print versions and device", "mlpbench env check mace")
     check.add_argument("name", metavar="NAME", help="a backend")
@@ -79,6 +86,7 @@ def _build(arguments: argparse.Namespace) -> int:
             wheels=arguments.wheels,
             offline=arguments.offline,
             rebuild=arguments.rebuild,
+            torch=arguments.torch,
             progress=_say,
         )
     return EXIT_DONE
