@@ -1,0 +1,72 @@
+"""A decision in words, for the terminal."""
+
+from __future__ import annotations
+
+from mlpbench.decision.evidence import unit
+from mlpbench.decision.model import Candidate, Check, Decision
+
+
+def describe(decision: Decision) -> str:
+    """The answer, its evidence, why the others fell out, what is missing and what would settle it."""
+    lines = [headline(decision), ""]
+    if decision.chosen is not None:
+        lines += [f"  {_check(check)}" for check in decision.chosen.checks]
+        lines += [f"  {_objective(decision)}", ""]
+    for doubt in decision.doubts:
+        lines.append(f"Thin evidence: {doubt}")
+    for name, command in decision.missing.items():
+        lines.append(f"Not measured in this study: {name}. To measure it:\n  {command}")
+    if decision.advice:
+        lines += ["", "What would settle it, cheapest first:"]
+        for advice in decision.advice:
+            cost = "" if advice.hours != advice.hours else f" (about {_hours(advice.hours)} of training)"
+            lines += [f"  {advice.command}", f"    {advice.why}{cost}"]
+    others = [c for c in decision.candidates if c is not decision.chosen]
+    if others:
+        lines += ["", "The others:", *[f"  {_other(c)}" for c in others]]
+    if decision.notes:
+        lines += ["", *decision.notes]
+    return "\n".join(lines)
+
+
+def headline(decision: Decision) -> str:
+    """The answer in one sentence."""
+    asked = ", ".join(str(c) for c in decision.constraints) or "no constraint"
+    where = f" on {decision.split}" if decision.split else ""
+    if decision.chosen is None:
+        reason = "none is known to pass" if decision.missing else "none passes"
+        return f"{decision.dataset}, {asked}{where}: {reason} of {len(decision.candidates)} candidates."
+    one = decision.chosen
+    sure = "" if one.probability != one.probability else f", chance that it really passes {percent(one.probability)}"
+    sure = sure if decision.constraints else ""
+    thin = "Provisional: take" if decision.thin else "Take"
+    return f"{thin} {one.label} ({decision.dataset}, {asked}{where}; n = {len(one.repetitions)}{sure})."
+
+
+def percent(value: float) -> str:
+    """A chance as a reader wants it: no more certain than it can be."""
+    return "over 99 %" if value > 0.99 else "under 1 %" if value < 0.01 else f"{100 * value:.0f} %"
+
+
+def _check(check: Check) -> str:
+    name = check.constraint.metric
+    span = "" if check.lower != check.lower else f" (95 % interval {check.lower:.3g} to {check.upper:.3g})"
+    words = unit(name)
+    return f"{name} {check.value:.3g}{' ' if words else ''}{words}{span}, limit {check.constraint}, margin {100 * check.margin:.0f} %"  # noqa: E501
+
+
+def _objective(decision: Decision) -> str:
+    one = decision.chosen
+    assert one is not None
+    span = ""
+    if one.objective_lower == one.objective_lower and one.objective_upper > one.objective_lower:
+        span = f" (95 % interval {one.objective_lower:.3g} to {one.objective_upper:.3g})"
+    return f"{decision.objective} {one.objective:.3g} {decision.unit}{span}, {one.reason}"
+
+
+def _other(candidate: Candidate) -> str:
+    return f"{candidate.label}: {candidate.reason or candidate.verdict}"
+
+
+def _hours(hours: float) -> str:
+    return f"{hours * 60:.0f} min" if hours < 1 else f"{hours:.1f} h"
