@@ -221,13 +221,21 @@ def load_trial(overrides: Sequence[str]) -> TrialConfig:
 
 
 def load_backends(overrides: Sequence[str] = ()) -> dict[str, BackendConfig]:
-    """Every backend with its settings.
+    """Every backend with its settings, from the YAMLs alone: nothing else in ``conf`` need be in order for this.
+
+    Args:
+        overrides: ``backend.<name>.<field>=value``.
 
     Raises:
-        UserError: a backend's YAML does not fit :class:`BackendConfig`.
+        UserError: a backend's YAML or an override does not fit :class:`BackendConfig`.
     """
-    nodes: Any = OmegaConf.to_container(compose_raw(overrides).backend, resolve=True)
-    return _backends(nodes)
+    node = OmegaConf.create({"backend": backend_nodes(conf_dirs())})
+    try:
+        node = OmegaConf.merge(node, OmegaConf.from_dotlist(list(overrides)))
+    except OmegaConfBaseException as error:
+        raise UserError(str(error).splitlines()[0], "Overrides here look like backend.mace.python=/path") from error
+    nodes: Any = OmegaConf.to_container(node, resolve=True)
+    return _backends(nodes["backend"])
 
 
 def expand(overrides: Sequence[str], multirun: bool = False) -> SweepPlan:
