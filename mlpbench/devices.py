@@ -23,7 +23,8 @@ from mlpbench.errors import UserError
 
 _ASK_TORCH = (
     "import json, torch\n"
-    "print('mlpbench-devices:' + json.dumps({'version': torch.__version__, 'cuda': torch.version.cuda, 'hip': torch.version.hip, "
+    "print('mlpbench-devices:' + json.dumps({'version': torch.__version__, 'cuda': torch.version.cuda, "
+    "'hip': torch.version.hip, "
     "'devices': [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]}))"
 )
 

@@ -95,14 +95,18 @@ def check_disk(backend: BackendConfig, home_folder: Path) -> None:
         marks = (home_folder / "envs").glob(f"*/{COMPLETE}")
         cached = any(read_json(mark).get("torch") == torch for mark in marks)
         need = NEXT_TORCH_GB if cached else FIRST_TORCH_GB
-    for path in (home_folder, _uv_cache()):
-        free = shutil.disk_usage(_nearest(path)).free / 1e9
+    for path, free in disk_left(home_folder).items():
         if free < need:
             raise UserError(
                 f"building '{backend.name}' takes about {need:.1f} GB, but {path} has {free:.1f} GB left",
                 "Free some space, or set MLPBENCH_HOME and UV_CACHE_DIR to folders on a larger disk "
                 "(the same one: then files are linked, not copied).",
             )
+
+
+def disk_left(home_folder: Path) -> dict[Path, float]:
+    """Free space (10⁹ bytes) where environments and uv's downloads go."""
+    return {path: shutil.disk_usage(_nearest(path)).free / 1e9 for path in (home_folder, _uv_cache())}
 
 
 def _build(

@@ -18,7 +18,7 @@ start = time.perf_counter()
 runpy.run_path({bootstrap!r}, run_name="mlpbench_bootstrap")["_mount"]()
 module, _, name = {adapter!r}.partition(":")
 adapter = getattr(importlib.import_module(module), name)
-found = {{"seconds": time.perf_counter() - start, "packages": list(adapter.packages)}}
+found = {{"seconds": time.perf_counter() - start, "packages": list(getattr(adapter, "packages", ()))}}
 torch = sys.modules.get("torch")
 if torch is None:
     import importlib.util

@@ -138,9 +138,13 @@ def check(backend: BackendConfig, installed: Installed) -> tuple[list[str], list
             notes.append(f"{need.name} {have} differs from {need.version}, with which mlpbench was tried")
     if any(need.name == "torch" and not need.optional for need in wanted) and not installed.torch:
         errors.append("torch cannot be found")
-    for package in ("numpy", "ase"):
-        if package not in installed.distributions:
-            errors.append(f"{package}, which the worker imports, is not installed")
+    path = backend.requirements_path()
+    pinned = {normalise(line.split("==")[0]) for line in read_requirements(path)} if path is not None else set()
+    errors += [
+        f"{package}, which the worker imports, is not installed"
+        for package in ("numpy", "ase")
+        if package not in installed.distributions and (package in pinned or not pinned)
+    ]
     return sorted({*errors, *clashes(installed, present)}), notes
 
 

@@ -27,6 +27,19 @@ def uv_command() -> str:
         raise UserError("uv, which builds environments, cannot be found", "Run: pip install uv") from error
 
 
+def uv_version() -> str:
+    """Version and place of the uv that builds environments.
+
+    Raises:
+        UserError: it is not there, or cannot be started.
+    """
+    command = uv_command()
+    done = subprocess.run([command, "--version"], capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise UserError(f"{command} cannot be started: {done.stderr.strip()}", "Run: pip install --force-reinstall uv")
+    return f"{done.stdout.split()[1]}, {command}"
+
+
 def run_uv(arguments: list[str], variables: dict[str, str], progress: Progress, folder: Path) -> None:
     """Run uv in ``folder``, its lines going to ``progress``.
 

@@ -19,7 +19,7 @@ from mlpbench.protocol import EVENTS, HELLO, LOG, Request, Result, Task
 from tests.support import make_request
 
 # Stands in for a backend whose package misbehaves; what it does is told by architecture.act.
-ROGUE = '''
+ROGUE = """
 import json, os, signal, subprocess, sys, time
 from mlpbench.worker.adapter import Adapter
 
@@ -58,7 +58,7 @@ class Rogue(Adapter):
 
     def load(self, dtype=None):
         raise FileNotFoundError("no checkpoint")
-'''
+"""
 
 TASKS = [Task("train", key="k1"), Task("predict", key="k2", options={"splits": ["valid"], "batch_size": 10})]
 
