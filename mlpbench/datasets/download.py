@@ -56,16 +56,16 @@ def fetch(item: Download, folder: Path, progress: Progress | None = None, say: C
     Raises:
         UserError: offline and not there; the server refuses or stays unreachable; the checksum is another.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     target = folder / item.filename
-    with FileLock(folder / f".{item.filename}.lock"):
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(target.with_name(f".{target.name}.lock")):
         if not target.exists():
             if offline():
                 raise UserError(
                     f"{item.filename} is not in the cache and MLPBENCH_OFFLINE is set",
                     f"Fetch {item.url}\n  elsewhere and put it at {target}",
                 )
-            part = folder / f".{item.filename}.part"
+            part = target.with_name(f".{target.name}.part")
             _download(item, part, progress)
             digest = _verify(item, part, say)
             os.replace(part, target)
@@ -73,6 +73,11 @@ def fetch(item: Download, folder: Path, progress: Progress | None = None, say: C
         elif not _known(item, target):
             _record(item, target, _verify(item, target, say))
         return extract(target) if item.extract else target
+
+
+def target_of(part: Path) -> Path:
+    """The name that a ``.NAME.part`` gets once it is whole."""
+    return part.with_name(part.name[1:].removesuffix(".part"))
 
 
 def is_cached(item: Download, folder: Path) -> bool:
@@ -94,7 +99,7 @@ def _download(item: Download, part: Path, progress: Progress | None) -> None:
             if error.code < 500 and error.code not in (408, 429):
                 raise UserError(
                     f"{item.url}: the server answers {error.code} {error.reason}",
-                    f"The address may have moved. Get {item.filename} by hand and put it at {part.parent / item.filename}",
+                    f"It may have moved. Get {item.filename} by hand and put it at {target_of(part)}",
                 ) from error
             problem: Exception = error
         except (OSError, HTTPException) as error:
@@ -105,7 +110,7 @@ def _download(item: Download, part: Path, progress: Progress | None) -> None:
     have = part.stat().st_size if part.exists() else 0
     raise UserError(
         f"{item.url}: {ATTEMPTS} attempts failed ({type(problem).__name__}: {problem}); {have} bytes are kept",
-        f"Run the same command again to go on, or put {item.filename} at {part.parent / item.filename} by hand.",
+        f"Run the same command again to go on, or put {item.filename} at {target_of(part)} by hand.",
     ) from problem
 
 

@@ -130,7 +130,7 @@ def _edge(cell: Float, pbc: Bool) -> float:
 
 
 def _nearest(positions: Float, targets: Float, cell: Float, pbc: Bool) -> Float:
-    """(N, K) ascending distances from each position to the targets and their images; K is the same for a composition."""
+    """(N, K) ascending distances from each position to targets and their images; K depends on the composition."""
     if not pbc.any():
         count = min(NEIGHBOURS + 1, len(targets))
         found, _ = cKDTree(targets).query(positions, k=count)

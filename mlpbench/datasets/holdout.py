@@ -56,8 +56,9 @@ def hold_out(pool: Frames, headers: list[dict[str, Any]], split: SplitConfig, no
     if strategy == "random":
         if in_time:
             notes.add(
-                f"warning: a random split of consecutive frames leaks: they differ only {ratio:.2f} times as much as random "
-                "pairs, so every test frame has its neighbour in time among the training frames. Use split.strategy=blocked"
+                f"warning: a random split of consecutive frames leaks: they differ only {ratio:.2f} times as much as "
+                "random pairs, so every test frame has its neighbour in time among the training frames. "
+                "Use split.strategy=blocked"
             )
         test = np.zeros(len(pool), dtype=bool)
         count = min(max(1, round(split.test_fraction * len(pool))), len(pool) - 1)

@@ -40,7 +40,8 @@ def require(frames: Frames, labels: list[str], where: str) -> None:
             )
         if len(at_fault):
             raise UserError(
-                f"{where}: {label} missing or not finite in {len(at_fault)} of {len(frames)} frames: {listed(at_fault)}",
+                f"{where}: {label} missing or not finite in {len(at_fault)} of {len(frames)} frames: "
+                f"{listed(at_fault)}",
                 "Remove these frames, or choose others with dataset.index.",
             )
 

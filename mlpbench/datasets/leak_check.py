@@ -35,8 +35,8 @@ class LeakCheck:
     def warnings(self) -> list[str]:
         """Splits that lie suspiciously close to the pool."""
         return [
-            f"split {name}: a typical test frame lies {1 / found.ratio:.0f} times closer to a pool frame than random pairs "
-            "do, as neighbours of one trajectory would; errors on it say little about new configurations"
+            f"split {name}: a typical test frame lies {1 / found.ratio:.0f} times closer to a pool frame than random "
+            "pairs do, as neighbours of one trajectory would; errors on it say little about new configurations"
             for name, found in self.splits.items()
             if found.ratio < TOO_CLOSE and np.isfinite(found.nearest).sum() >= _ENOUGH
         ]

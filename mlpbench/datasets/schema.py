@@ -36,7 +36,7 @@ class SplitConfig(_Strict):
     gap: int | None = Field(
         default=None,
         ge=0,
-        description="frames dropped on either side of a held-out stretch; null: until frames stop resembling each other",
+        description="frames dropped beside a held-out stretch; null: until frames stop resembling each other",
     )
     key: str | None = Field(
         default=None, description="for strategy key: an info key of the file, or one of n_atoms, composition, group"
@@ -71,6 +71,14 @@ class Download(_Strict):
         default="unverified", description="verified: the publisher's own listing, with a checksum, names the file"
     )
 
+    @field_validator("filename")
+    @classmethod
+    def _inside(cls, value: str) -> str:
+        path = PurePath(value)
+        if path.is_absolute() or ".." in path.parts or not path.name:
+            raise ValueError("a filename lies below the data set's folder in the cache")
+        return value
+
     @field_validator("sha256")
     @classmethod
     def _hex(cls, value: str) -> str:
@@ -98,9 +106,10 @@ class DatasetConfig(_Strict):
     n_valid: int = Field(gt=0, description="frames for validation; labels that were paid for, so they count as cost")
 
     path: str | list[str] | None = Field(
-        default=None, description="file, folder or glob (or a list) with the pool that training and validation come from; "
-        "relative to the embedded set, the working directory, or the cached download"
-    )  # fmt: skip
+        default=None,
+        description="file, folder or glob (or a list) with the pool that training and validation come from; "
+        "relative to the embedded set, the working directory, or the cached download",
+    )
     test_path: str | None = Field(default=None, description="file of a test split named 'test'")
     test_paths: dict[str, str] = Field(default_factory=dict, description="split name -> file, for several test splits")
     in_distribution: str | None = Field(
@@ -118,9 +127,7 @@ class DatasetConfig(_Strict):
         default="auto", description="layout of the files; auto: from name and content, and reported"
     )
 
-    labels: list[Label] = Field(
-        default_factory=lambda: ["energy", "forces"], min_length=1, description="labels that training uses"
-    )
+    labels: list[Label] = Field(default=["energy", "forces"], min_length=1, description="labels that training uses")
     energy_key: str | None = Field(
         default=None, description="name of the energy in the file; null: detected and reported"
     )

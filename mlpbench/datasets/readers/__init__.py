@@ -12,12 +12,14 @@ from mlpbench.datasets.readers.ani import read_ani
 from mlpbench.datasets.readers.ase_files import read_ase
 from mlpbench.datasets.readers.base import Chunk, Labels, Notes, Reader
 from mlpbench.datasets.readers.deepmd import read_deepmd
-from mlpbench.datasets.readers.mlearn import read_mlearn
+from mlpbench.datasets.readers.mlearn import VASP_ORDER, read_mlearn
 from mlpbench.datasets.readers.qm9 import read_qm9
 from mlpbench.datasets.readers.qm22 import read_qm22
 from mlpbench.datasets.readers.sgdml import read_sgdml
+from mlpbench.datasets.schema import DatasetConfig
 from mlpbench.errors import UserError
 
+ASE_ORDER = "xx yy zz yz xz xy"
 READERS: dict[str, Reader] = {
     "ase": read_ase,
     "sgdml": read_sgdml,
@@ -70,6 +72,12 @@ def detect(path: Path) -> str:
     if len(lines) > 2 and lines[0].strip().isdigit() and re.fullmatch(r"\s*-?\d+\.\d+\s*", lines[1]):
         return "qm22" if len(lines[2].split()) == 7 else "ase"
     return "ase"
+
+
+def stress_order(path: Path, config: DatasetConfig) -> str:
+    """The order in which the components of the stress in ``path`` are taken: as declared, else the layout's own."""
+    format = detect(path) if config.format == "auto" else config.format
+    return config.stress_order or (VASP_ORDER if format == "mlearn" else ASE_ORDER)
 
 
 def _choose(chunks: Iterator[Chunk], index: str) -> Iterator[Chunk]:

@@ -54,7 +54,7 @@ def _array(folder: Path, name: str, shape: tuple[int, ...] | None = None) -> Flo
         raise UserError(f"{file}: not a readable .npy ({error})") from error
     if shape is not None and values.size != int(np.prod(shape)):
         raise UserError(f"{file}: has {values.size} values, expected {' x '.join(map(str, shape))}")
-    return values if shape is None else values.reshape(shape)
+    return np.asarray(values if shape is None else values.reshape(shape))
 
 
 def _read_set(folder: Path, numbers: Int, factors: Factors, periodic: bool) -> Iterator[Chunk]:
