@@ -49,7 +49,7 @@ def used_labels(request: Request, frames: Frames) -> tuple[str, ...]:
     }
     used = tuple(label for label in weights if label in request.labels and weights[label])
     if "forces" in used and not frames.has_forces:
-        raise ValueError("training uses forces, but some frames have none: set dataset.labels or training.force_weight=0")
+        raise ValueError("training uses forces, but some frames have none: set training.force_weight=0")
     if "stress" in used and not frames.has_stress:
         raise ValueError("training uses stress, but some frames have none: set training.stress_weight=0")
     if "stress" in used and not frames.pbc.all():

@@ -1,4 +1,4 @@
-"""MACE's ``run_train.run`` in this process: its own set-up and training loop, watched from the places it calls out to."""
+"""MACE's ``run_train.run`` in this process: its own set-up and training loop, watched where it calls out."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import logging
 import math
 import os
 from collections.abc import Iterator
-from contextlib import chdir, contextmanager
+from contextlib import ExitStack, chdir, contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from mace import tools
+from mace import modules, tools
 from mace.cli import run_train
 
 from mlpbench.protocol import EventLog
@@ -21,6 +21,7 @@ from mlpbench.worker.adapters._mace_corrections import corrected, replaced
 BEST = "best.pt"  # weights (EMA) of the best epoch
 LAST = "last.pt"  # all that the next epoch needs
 POTENTIAL = "potential.model"  # the best epoch's, whole, as MACE saves its models; exists when training has ended
+_train, _ScaleShiftMACE = tools.train, modules.ScaleShiftMACE
 
 
 class StopTraining(Exception):
@@ -49,6 +50,7 @@ class Progress:
         self.step = 0
         self.resumed = False
         self.stopped_by: str | None = None
+        self.built_with: dict[str, Any] | None = None
         self._parts: dict[str, Any] = {}  # MACE's model, optimizer, ema, loaders ...
         self._valid: dict[str, Any] | None = None  # MACE's metrics of the running epoch
         self._train_loss = self._frames = self._batch_frames = self._lr = 0.0
@@ -62,9 +64,12 @@ class Progress:
         self._parts = parts
         seconds = self._restore()
         self.deadline = Deadline(self.budget, seconds)
+        self.stopped_by = self._limit() if self.resumed else None
         if self.stopped_by is None:
             watched = {"train_loader": self, "logger": self, "checkpoint_handler": self, "start_epoch": self.epoch}
-            self._parts["plain_train"](**{k: v for k, v in parts.items() if k != "plain_train"} | watched)
+            _train(**parts | watched)
+            assert self._valid is not None
+            parts["lr_scheduler"].step(metrics=self._valid["loss"])  # as MACE does before a next epoch
             self._end_epoch()
         raise StopTraining
 
@@ -105,10 +110,8 @@ class Progress:
             return
         metrics, self._valid = self._valid, None
         self.epoch += 1
-        stalled = self.patience.update(self.epoch, metrics["loss"])
-        self.stopped_by = self.deadline.reached(self.epoch, self.step) or ("patience" if stalled else None)
-        if self.stopped_by is None and self.epoch >= self._parts["max_num_epochs"]:
-            self.stopped_by = "epochs"  # fewer than the budget's, by a native option
+        self.patience.update(self.epoch, metrics["loss"])
+        self.stopped_by = self._limit()
         self._save_last()
         self.events.epoch(
             self.epoch,
@@ -122,6 +125,15 @@ class Progress:
         )
         if self.stopped_by is not None:
             raise StopTraining
+
+    def _limit(self) -> str | None:
+        """The limit that is reached after the epochs so far."""
+        limit = self.deadline.reached(self.epoch, self.step)
+        patience = self.patience.patience
+        stalled = patience is not None and self.epoch - self.patience.best_epoch >= patience
+        if limit is None and self.epoch >= self._parts["max_num_epochs"]:
+            limit = "epochs"  # fewer than the budget's, by a native option
+        return limit or ("patience" if stalled else None)
 
     def _save_last(self) -> None:
         parts, ema = self._parts, self._parts["ema"]
@@ -140,7 +152,6 @@ class Progress:
                 "seconds": self.deadline.elapsed,
                 "best": float(self.patience.best),
                 "best_epoch": self.patience.best_epoch,
-                "stopped_by": self.stopped_by,
             },
             self.folder / LAST,
         )
@@ -159,7 +170,7 @@ class Progress:
         torch.set_rng_state(state["random"]["cpu"])
         if "cuda" in state["random"] and torch.cuda.is_available():
             torch.cuda.set_rng_state(state["random"]["cuda"])
-        self.epoch, self.step, self.stopped_by = state["epoch"], state["step"], state["stopped_by"]
+        self.epoch, self.step = state["epoch"], state["step"]
         self.patience.best, self.patience.best_epoch = state["best"], state["best_epoch"]
         self.resumed = True
         return float(state["seconds"])
@@ -168,17 +179,26 @@ class Progress:
         """Save MACE's model, whole, with the weights of the best epoch."""
         model = self._parts["model"]
         model.load_state_dict(torch.load(self.folder / BEST, map_location="cpu", weights_only=False)["model"])
+        model.built_with = self.built_with
         _write(model.cpu(), self.folder / POTENTIAL)
+
+    def build(self, **options: Any) -> torch.nn.Module:
+        """What ``run_train.run`` calls in place of ``ScaleShiftMACE``: the options are needed to build it in float64.
+
+        MACE's own ``extract_config_mace_model`` reads them off the model, but fails for a Gaussian radial basis.
+        """
+        self.built_with = options
+        return _ScaleShiftMACE(**options)
 
 
 def fit(native: Path, progress: Progress, lr_min: float) -> None:
     """Train as ``mace_run_train --config config.yaml`` does in ``native``, with the corrections and ``progress``."""
-    plain_train = tools.train
-
-    def train(**parts: Any) -> None:
-        progress.train(**parts, plain_train=plain_train)
-
-    with chdir(native), _undisturbed(), corrected(lr_min), replaced(tools, "train", train):
+    with ExitStack() as stack:
+        stack.enter_context(chdir(native))
+        stack.enter_context(_undisturbed())
+        stack.enter_context(corrected(lr_min))
+        stack.enter_context(replaced(tools, "train", progress.train))
+        stack.enter_context(replaced(modules, "ScaleShiftMACE", progress.build))
         args = tools.build_default_arg_parser().parse_args(["--config", "config.yaml"])
         try:
             run_train.run(args)

@@ -15,7 +15,6 @@ from ase.stress import full_3x3_to_voigt_6_stress
 from mace.calculators import MACECalculator
 from mace.data import AtomicData, Configuration
 from mace.tools import AtomicNumberTable
-from mace.tools.scripts_utils import extract_config_mace_model
 from mace.tools.torch_geometric.dataloader import DataLoader
 from mace.tools.train import evaluate
 
@@ -197,8 +196,10 @@ def _in_dtype(model: torch.nn.Module, dtype: torch.dtype) -> torch.nn.Module:
     Casting would keep constants (Wigner 3j symbols, Bessel frequencies ...) rounded to the old precision; built anew
     they are exact, and only what was learnt or measured on the training set is carried over.
     """
+    if model.built_with is None:
+        raise ValueError(f"{type(model).__name__} cannot be built in another dtype: load it in the request's")
     with _default_dtype(dtype), torch.no_grad():
-        other = type(model)(**extract_config_mace_model(model))
+        other = type(model)(**model.built_with)
         learnt = dict(model.named_parameters())
         for name, parameter in other.named_parameters():
             parameter.copy_(learnt.pop(name))
