@@ -44,6 +44,7 @@ def build_config(request: Request, train: Frames, valid: Frames) -> dict[str, An
             "_target_": "train.InMemoryData",
             "datapath": DATA,
             "split_file": SPLIT,
+            "seed": request.seed,
             "load_properties": list(labels),
             "batch_size": training["batch_size"],
             "val_batch_size": VALID_BATCH * training["batch_size"],
@@ -164,7 +165,6 @@ def _task(training: dict[str, Any], labels: tuple[str, ...]) -> dict[str, Any]:
 def _callbacks(request: Request) -> dict[str, Any]:
     training, budget = request.training, request.budget
     callbacks: dict[str, Any] = {
-        "epoch_seed": {"_target_": "train.EpochSeed", "seed": request.seed},
         "valid_loss": {"_target_": "train.ValidLoss"},
     }
     if training["ema_decay"] is not None:
@@ -183,18 +183,17 @@ def _callbacks(request: Request) -> dict[str, Any]:
             "interval": "epoch",
             "verbose": False,
         }
-    callbacks["checkpoint"] = {
+    saving = {"dirpath": "checkpoints", "save_on_train_epoch_end": True, "enable_version_counter": False}
+    callbacks["best"] = {
         "_target_": "schnetpack.train.ModelCheckpoint",
-        "dirpath": "checkpoints",
+        **saving,
         "filename": "best",
         "model_path": "checkpoints/best_model",
         "monitor": MONITOR,
         "mode": "min",
-        "save_top_k": 1,
-        "save_last": True,
-        "save_on_train_epoch_end": True,
-        "enable_version_counter": False,
     }
+    # Another one, because save_last of the first writes in epochs that improve only (Lightning 2.6).
+    callbacks["last"] = {"_target_": "pytorch_lightning.callbacks.ModelCheckpoint", **saving, "filename": "last"}
     return callbacks
 
 
@@ -237,9 +236,10 @@ def merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
 
 def placed(config: dict[str, Any], native: Path, checkpoints: Path) -> dict[str, Any]:
     """The configuration with absolute paths, to be used from any working directory."""
-    checkpoint = {"dirpath": str(checkpoints), "model_path": str(checkpoints / "best_model")}
+    saving = {"dirpath": str(checkpoints)}
+    callbacks = {"best": {**saving, "model_path": str(checkpoints / "best_model")}, "last": saving}
     data = {"datapath": str(native / DATA), "split_file": str(native / SPLIT)}
-    return merged(config, {"data": data, "callbacks": {"checkpoint": checkpoint}})
+    return merged(config, {"data": data, "callbacks": callbacks})
 
 
 def structures(frames: Frames) -> list[Atoms]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import os
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ import torch
 import yaml
 from hydra.utils import instantiate
 from schnetpack import properties
-from schnetpack.data import AtomsDataModule
+from schnetpack.data import AtomsDataModule, AtomsLoader
 from schnetpack.task import AtomisticTask, ModelOutput
 from schnetpack.train import ExponentialMovingAverage
 from schnetpack.utils import str2class
@@ -73,8 +74,9 @@ class InMemoryData(AtomsDataModule):
     Positions do not change, so neither do neighbour lists; SchNetPack's own cache is one file per sample.
     """
 
-    def __init__(self, split_file: str, **arguments: Any) -> None:
+    def __init__(self, split_file: str, seed: int, **arguments: Any) -> None:
         super().__init__(split_file=split_file, **arguments)
+        self.seed = seed  # of the order of the batches
         # Read here, since SchNetPack leaves a lock file in the working directory.
         with np.load(split_file) as split:
             self.train_idx, self.val_idx, self.test_idx = (
@@ -87,6 +89,18 @@ class InMemoryData(AtomsDataModule):
         super().setup(stage)
         if first:
             self._train_dataset, self._val_dataset = Kept(self._train_dataset), Kept(self._val_dataset)
+
+    def train_dataloader(self) -> AtomsLoader:
+        """Batches in an order of its own each epoch; the last one may be smaller."""
+        if self._train_dataloader is None:
+            self._train_dataloader = AtomsLoader(
+                self.train_dataset,
+                batch_size=self.batch_size,
+                sampler=EpochOrder(len(self.train_dataset), self.seed),
+                num_workers=self.num_workers,
+                pin_memory=self._pin_memory,
+            )
+        return self._train_dataloader
 
 
 class Kept(torch.utils.data.Dataset):
@@ -106,15 +120,24 @@ class Kept(torch.utils.data.Dataset):
         return sample
 
 
-class EpochSeed(pl.Callback):
-    """Makes the order of the batches a function of seed and epoch, so that a resumed training repeats it."""
+class EpochOrder(torch.utils.data.Sampler):
+    """A random order that seed and epoch determine, so that a resumed training repeats it."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, size: int, seed: int) -> None:
+        self.size = size
         self.seed = seed
+        self.epoch = 0
 
-    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Seed the generator from which the loader shuffles."""
-        torch.manual_seed(self.seed + trainer.current_epoch)
+    def set_epoch(self, epoch: int) -> None:
+        """Called by Lightning before each epoch, which it counts from 0."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return self.size
+
+    def __iter__(self) -> Iterator[int]:
+        generator = torch.Generator().manual_seed(1_000_003 * self.seed + self.epoch)
+        yield from torch.randperm(self.size, generator=generator).tolist()
 
 
 class Averaging(ExponentialMovingAverage):

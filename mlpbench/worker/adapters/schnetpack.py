@@ -108,7 +108,7 @@ class SchnetpackPotential(Potential):
     def calculator(self) -> Calculator:
         """SchNetPack's ASE calculator; it gives stress if the training's frames were periodic."""
         periodic = self.facts["periodic"]
-        return SpkCalculator(
+        calculator = SpkCalculator(
             model=self.stress_model() if periodic else self.model,
             neighbor_list=instantiate(neighbour_list(self.facts["cutoff"], [self.facts["mixed"]])),
             energy_unit="eV",
@@ -117,6 +117,9 @@ class SchnetpackPotential(Potential):
             dtype=getattr(torch, self.dtype),
             transforms=[RightHandedCell()] if periodic else None,
         )
+        if periodic:  # as an argument it would make SchNetPack add the strain to our model a second time
+            calculator.stress_key = calculator.property_map["stress"] = "stress"
+        return calculator
 
     def package_loss(self, frames: Frames, training: dict[str, Any]) -> float:
         """The loss of SchNetPack's task; see :meth:`Potential.package_loss`."""
