@@ -100,19 +100,19 @@ def autocorrelation_time(values: Float, group: Int) -> float:
         group: (F,) trajectory of each frame; frames of one trajectory are in time order.
     """
     deviation = values - values.mean()
-    runs = [deviation[group == label] for label in np.unique(group)]
-    longest = max(len(run) for run in runs)
+    labels, lengths = np.unique(group, return_counts=True)
+    longest = int(lengths.max())
     if longest < 2 or not np.any(deviation):
         return 1.0
+    runs = [deviation[group == label] for label in labels]
     size = 2 * longest
     power = sum(np.abs(np.fft.rfft(run, size)) ** 2 for run in runs)
     covariance = np.fft.irfft(power, size)[:longest]
-    lengths = np.array([len(run) for run in runs])
-    # As customary, the sum at each lag is divided by all frames (biased, but never erratic at large lags) ...
-    pairs = np.array([np.clip(lengths - lag, 0, None).sum() for lag in range(longest)])
+    # As customary, the sum at each lag is divided by all frames (biased, but never erratic at large lags); except that
+    # many short trajectories would lose nearly all: there each lag is divided by its own pairs.
     rho = covariance / covariance[0]
-    # ... except that many short trajectories would lose nearly all: there each lag is divided by its pairs.
     if len(runs) > 1:
+        pairs = np.clip(lengths[:, None] - np.arange(longest), 0, None).sum(axis=0)
         rho = rho * len(deviation) / np.maximum(pairs, 1)
     even = len(rho) // 2 * 2
     couples = rho[:even].reshape(-1, 2).sum(axis=1)
