@@ -1,0 +1,149 @@
+"""Rows of the MD task from made-up runs: the right numbers, the right silence, and nothing from behind a collapse."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from ase.data import atomic_masses
+from ase.io import read
+
+from mlpbench.evaluators import Context
+from mlpbench.evaluators.md import score
+from tests.support import ethanol_frames
+
+FRAMES = ethanol_frames("test_500K", 100)
+NUMBERS = FRAMES.numbers[:9]
+GEOMETRIES = FRAMES.positions.reshape(-1, 9, 3)
+T, STEP = 101, 10.0
+CODES = {"finished": 0, "non_finite": 1, "exploded": 2, "wall_limit": 3}
+
+
+def fabricate(
+    folder: Path, name: str = "nvt", replicas: int = 4, ended: dict | None = None, broken: dict | None = None
+):
+    """``ended``: replica -> (code, frame of its end); ``broken``: replica -> frame from which a hydrogen is away."""
+    generator = np.random.default_rng(1)
+    positions = np.stack([GEOMETRIES[(np.arange(T) + 7 * r) % 100] for r in range(replicas)]).astype(np.float32)
+    arrays = {
+        "positions": positions,
+        "temperature": (500 + 50 * generator.standard_normal((replicas, T))).astype(np.float32),
+        "potential": 0.1 * generator.standard_normal((replicas, T)),
+    }
+    arrays["total"] = arrays["potential"] + 0.6 + 0.01 * generator.standard_normal((replicas, T))
+    codes, ended_fs = np.zeros(replicas, int), np.full(replicas, (T - 1) * STEP)
+    for r, frame in (broken or {}).items():
+        positions[r, frame:, 3] += 6.0
+    for r, (code, frame) in (ended or {}).items():
+        codes[r], ended_fs[r] = CODES[code], frame * STEP - 3.0
+        for array in arrays.values():
+            array[r, frame:] = np.nan
+    (folder / "md").mkdir(parents=True, exist_ok=True)
+    np.savez(
+        folder / "md" / f"{name}.npz", **arrays, time_fs=np.arange(T) * STEP, numbers=NUMBERS, ended=codes,
+        masses=atomic_masses[NUMBERS], start_cell=np.zeros((replicas, 3, 3)), pbc=np.zeros(3, bool),
+        ended_fs=ended_fs, length_fs=np.array((T - 1) * STEP),
+    )  # fmt: skip
+
+
+def rows_of(folder: Path, runs: tuple[str, ...] = ("nvt",), **options) -> dict:
+    values = {"runs": {name: {} for name in runs}, "options": {"temperature_K": 500.0, "limits": {}, **options}}
+    found = score(folder, values, Context({"test_500K": FRAMES}, "test_500K"))
+    assert len({(r["split"], r["metric"]) for r in found}) == len(found)
+    return {r["metric"]: r for r in found}
+
+
+def test_stable_run(tmp_path: Path) -> None:
+    fabricate(tmp_path)
+    rows = rows_of(tmp_path)
+    assert rows["md_survival"]["value"] == 1.0
+    assert rows["md_survival"]["split"] == "md_500K"
+    assert rows["md_survival"]["lower"] == pytest.approx(0.025 ** (1 / 4))
+    assert rows["md_stable_time"]["value"] == pytest.approx(1.0)
+    assert rows["md_temperature_error"]["value"] < 2
+    assert "hr_mae" not in rows
+    kept = json.loads((tmp_path / "md" / "scores.json").read_text())
+    assert [r["cause"] for r in kept["runs"]["nvt"]["replicas"]] == ["survived"] * 4
+    assert "no reference MD" in kept["not_scored"]["hr_mae"]
+
+
+def test_deaths_and_their_last_frames(tmp_path: Path) -> None:
+    fabricate(tmp_path, ended={1: ("non_finite", 50)}, broken={2: 30})
+    rows = rows_of(tmp_path)
+    assert rows["md_survival"]["value"] == pytest.approx(0.5)
+    assert rows["md_stable_time"]["value"] == pytest.approx((1.0 + 1.0 + 0.497 + 0.3) / 4)
+    kept = json.loads((tmp_path / "md" / "scores.json").read_text())["runs"]["nvt"]["replicas"]
+    assert [r["cause"] for r in kept] == ["survived", "non_finite", "bond", "survived"]
+    last = read(tmp_path / "md" / "death-nvt-002.xyz", index=":")
+    assert len(last) == 20
+    assert last[-1].info["time_fs"] == 300.0  # the frame that failed is the last one
+    assert last[-1].get_distance(2, 3) > 3 > last[-2].get_distance(2, 3)
+    assert read(tmp_path / "md" / "death-nvt-001.xyz", index=-1).info["time_fs"] == 490.0
+    assert not (tmp_path / "md" / "death-nvt-000.xyz").exists()
+
+
+def test_a_slow_potential_is_not_called_unstable(tmp_path: Path) -> None:
+    """All stopped by the clock: nothing is known of survival at the planned length, so nothing is claimed."""
+    fabricate(tmp_path, ended={r: ("wall_limit", 40) for r in range(4)})
+    rows = rows_of(tmp_path)
+    assert "md_survival" not in rows
+    assert "md_stable_time" not in rows
+    kept = json.loads((tmp_path / "md" / "scores.json").read_text())["runs"]["nvt"]["replicas"]
+    assert {r["cause"] for r in kept} == {"wall_limit"}
+    fabricate(tmp_path, ended={0: ("wall_limit", 40)}, broken={1: 60})
+    assert rows_of(tmp_path)["md_survival"]["value"] == pytest.approx(2 / 3)  # the censored one counts until 0.4 ps
+
+
+def test_observables_stop_at_collapse(tmp_path: Path) -> None:
+    """A replica whose hydrogen flies away at 0.3 ps leaves the distributions of the sound frames as they were."""
+    fabricate(tmp_path, replicas=2)
+    clean = rows_of(tmp_path, reference_splits=["test_500K"])
+    fabricate(tmp_path, replicas=2, broken={1: 60})
+    hurt = rows_of(tmp_path, reference_splits=["test_500K"])
+    assert clean["hr_mae"]["value"] < 0.1
+    assert hurt["hr_mae"]["value"] < 0.15
+    assert hurt["hr_mae"]["n"] < clean["hr_mae"]["n"]
+    assert hurt["adf_error"]["value"] < 10
+    with pytest.raises(ValueError, match="no split 'test_600K'"):
+        rows_of(tmp_path, reference_splits=["test_600K"])
+
+
+def test_drift_and_order_from_two_time_steps(tmp_path: Path) -> None:
+    generator = np.random.default_rng(5)
+    for step, spread in ((0.5, 0.04), (0.25, 0.01)):
+        fabricate(tmp_path, f"nve-{step:g}fs")
+        path = tmp_path / "md" / f"nve-{step:g}fs.npz"
+        arrays = dict(np.load(path))
+        drift = 0.009 * arrays["time_fs"] / 1000 if step == 0.5 else 0.0
+        arrays["total"] = 0.6 + drift + spread * generator.standard_normal(arrays["total"].shape)
+        np.savez(path, **arrays)
+    rows = rows_of(tmp_path, ("nve-0.5fs", "nve-0.25fs"))
+    assert rows["nve_order"]["value"] == pytest.approx(2.0, abs=0.2)
+    assert 0.5 < rows["nve_drift"]["value"] < 5  # 1 meV/atom/ps, and what the fluctuation adds
+    assert rows["nve_drift"]["unit"] == "meV/atom/ps"
+    assert "md_survival" not in rows
+
+
+def test_own_trajectory(tmp_path: Path) -> None:
+    fabricate(tmp_path)
+    folder = tmp_path / "md"
+    np.savez(
+        folder / "own_trajectory.npz", replica=np.array([0, 1, 2]), frame=np.array([5, 6, 7]), numbers=NUMBERS,
+        energy=np.array([1.0, 2.0, 3.0]), forces=np.zeros((3, 9, 3)), baseline=np.array([-4209.0]),
+    )  # fmt: skip
+    np.savez(
+        folder / "own_labels.npz",
+        picked=np.array([0, 2]),
+        energy=np.array([-4208.009, -4206.009]),
+        forces=np.full((2, 9, 3), 0.02),
+    )
+    (folder / "own_labels.json").write_text(json.dumps({"status": "done", "reason": ""}))
+    rows = rows_of(tmp_path)
+    assert rows["own_trajectory_force_mae"]["value"] == pytest.approx(20.0)
+    assert rows["own_trajectory_energy_mae"]["value"] == pytest.approx(1.0)
+    assert rows["own_trajectory_force_mae"]["n"] == 2
+    (folder / "own_labels.json").write_text(json.dumps({"status": "skipped", "reason": "pyscf is not built"}))
+    assert "own_trajectory_force_mae" not in rows_of(tmp_path)
+    assert json.loads((folder / "scores.json").read_text())["own_trajectory"]["reason"] == "pyscf is not built"
