@@ -50,15 +50,16 @@ def cells(study: Study, dataset: str, name: str, split: str) -> Cells:
     The variance over repetitions is pooled over training sizes and candidates where they may share it: three
     repetitions alone say little about it.
     """
-    rows = select(study.values, dataset=dataset, metric=name, split=split).dropna(subset=["value"])
+    rows = study.part(dataset, name, split).dropna(subset=["value"])
     if rows.empty:
         return {}
     wide = rows.pivot_table(index="repetition", columns=["candidate", "n_train"], values="value", sort=False)
     linear = name.endswith("_r2")  # a number near 1 that can be negative: its logarithm has no meaning
     means = intervals([wide[key].to_numpy() for key in wide], scale="linear" if linear else None)
     keys: Any = list(wide.columns)
+    places = rows.groupby(["candidate", "n_train"]).indices
     found = {
-        (str(candidate), int(n_train)): _estimate(mean, select(rows, candidate=candidate, n_train=n_train))
+        (str(candidate), int(n_train)): _estimate(mean, rows.iloc[places[candidate, n_train]])
         for (candidate, n_train), mean in zip(keys, means, strict=True)
     }
     return dict(sorted(found.items(), key=lambda item: (item[0][1], item[1].value)))
@@ -91,7 +92,7 @@ def comparisons(study: Study, dataset: str, name: str, split: str) -> dict[int, 
 
     The variance of a pair's ratio is pooled over the training sizes. Errors must be positive.
     """
-    rows = select(study.values, dataset=dataset, metric=name, split=split)
+    rows = study.part(dataset, name, split)
     rows = rows[rows["candidate"].isin(chosen(study, dataset)) & (rows["value"] > 0)]
     pairs, sizes = [], []
     for n_train, part in rows.groupby("n_train"):
@@ -143,7 +144,7 @@ def chosen(study: Study, dataset: str) -> list[str]:
     validation, reported on test.
     """
     table = select(study.table, dataset=dataset)
-    valid = select(study.values, dataset=dataset, metric=main_metric(study, dataset), split="valid")
+    valid = study.part(dataset, main_metric(study, dataset), "valid")
     found: list[str] = []
     for _, part in table.groupby(["architecture", "size"], sort=False):
         names = list(dict.fromkeys(part["candidate"]))
@@ -157,5 +158,4 @@ def chosen(study: Study, dataset: str) -> list[str]:
 
 def main_metric(study: Study, dataset: str) -> str:
     """What rankings go by: the force error, or the energy error where the data have no forces."""
-    present = set(select(study.metrics, dataset=dataset)["metric"])
-    return "force_mae" if "force_mae" in present else "energy_mae"
+    return "force_mae" if "force_mae" in study.metrics_of(dataset) else "energy_mae"

@@ -7,8 +7,9 @@ from typing import Any
 import pandas as pd
 
 from mlpbench.report.numbers import THIN, listing, number, plural, seconds
-from mlpbench.report.study import Study, natural, rows_of, unique
+from mlpbench.report.study import Study, natural, remembered, rows_of, unique
 
+MACHINE = ["device", "device_name", "cpu", "threads"]
 WRONG = ("failed", "timeout", "out_of_memory", "interrupted", "skipped")
 
 
@@ -24,6 +25,7 @@ def budget(config: dict[str, Any]) -> str:
     return text or "no stated limit"
 
 
+@remembered
 def budgets(study: Study, dataset: str | None = None) -> list[str]:
     """The different budgets of the study's trials."""
     return sorted({budget(config) for config in study.config(dataset)}, key=natural)
@@ -51,7 +53,7 @@ def machines(table: pd.DataFrame) -> list[str]:
     none.
     """
     known = table[table["status"].isin(["done"])] if "status" in table and (table["status"] == "done").any() else table
-    return sorted({hardware(row) for row in rows_of(known)})
+    return sorted({hardware(row) for row in rows_of(known[MACHINE].drop_duplicates())})
 
 
 def train_sizes(study: Study, dataset: str) -> list[int]:
@@ -73,6 +75,7 @@ def unconverged(table: pd.DataFrame) -> pd.DataFrame:
     return done[done["converged"].map(lambda value: value is not True and value != True)]  # noqa: E712
 
 
+@remembered
 def split_words(study: Study, dataset: str, split: str) -> str:
     """A split with its role, e.g. ``test_500K (in distribution, 200 frames)``."""
     role = "in distribution" if split == study.in_distribution(dataset) else "out of distribution"

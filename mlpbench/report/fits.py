@@ -15,7 +15,7 @@ from mlpbench.statistics.extrapolation import DataMultiplier, Needed, data_multi
 @remembered
 def curves(study: Study, dataset: str, name: str, split: str) -> dict[str, LearningCurve]:
     """Candidate -> fitted curve, for chosen candidates with at least two training sizes."""
-    rows = select(study.values, dataset=dataset, metric=name, split=split)
+    rows = study.part(dataset, name, split)
     found = {}
     for candidate in chosen(study, dataset):
         part = select(rows[rows["value"] > 0], candidate=candidate)

@@ -20,6 +20,7 @@ from mlpbench.report.sections import build_all
 from mlpbench.report.study import Study
 
 PAGE = "index.html"
+MOST_EMBEDDED = 2_500_000  # bytes of one data URI; the page must stay one that can be mailed
 PLAIN_CSV = 200_000  # bytes; a larger table is embedded compressed
 
 
@@ -30,6 +31,11 @@ class Download:
     name: str
     uri: str
     size: str
+
+    @property
+    def fits(self) -> bool:
+        """Small enough to be carried in the page."""
+        return len(self.uri) < MOST_EMBEDDED
 
 
 def write_report(study: Study, out: Path, *, pdf: bool = False) -> Path:
@@ -69,7 +75,8 @@ def render(study: Study, sections: list[Section]) -> str:
     return template.render(
         study=study.name,
         sections=sections,
-        downloads=[_download("trials", study.trials), _download("metrics", study.metrics)],
+        downloads=[f for f in (_download("trials", study.trials), _download("metrics", study.metrics)) if f.fits],
+        results=f"results/{study.name}",
         download=lambda table: _download(table.name, table.frame()),
         drawn=lambda panel: Markup(drawing.inline_svg(panel.svg, f"f{next(counter)}", panel.alt)),
         palette={"light": light, "dark": dark},

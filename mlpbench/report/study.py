@@ -27,6 +27,23 @@ NAMES = {
 SPEED_COLUMNS = ("device", "device_name", "cpu", "threads")
 
 
+def remembered[**P, R](function: Callable[P, R]) -> Callable[P, R]:
+    """Keeps what ``function(study, *hashable arguments)`` returned with the study: sections ask the same
+    questions.
+    """
+
+    @wraps(function)
+    def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
+        study: Any = args[0]
+        key = (function.__module__, function.__name__, args[1:], tuple(sorted(kwargs.items())))
+        if key not in study.memory:
+            study.memory[key] = function(*args, **kwargs)
+        found: R = study.memory[key]
+        return found
+
+    return wrapper
+
+
 @dataclass
 class Study:
     """The results of one study.
@@ -100,15 +117,43 @@ class Study:
         return self.metrics.merge(done, on="trial", how="inner")
 
     @cached_property
+    def _parts(self) -> dict[tuple[str, str, str], pd.DataFrame]:
+        """``values`` cut up once: filtering a long table again and again is what takes time in a large study."""
+        groups = self.values.groupby(["dataset", "metric", "split"], dropna=False)
+        return {(str(d), str(m), str(s)): part for (d, m, s), part in groups}
+
+    def part(self, dataset: str, metric: str, split: str) -> pd.DataFrame:
+        """The rows of ``values`` of one data set, metric and split; empty where there are none."""
+        return self._parts.get((dataset, metric, split), self.values.iloc[:0])
+
+    @cached_property
+    def metric_names(self) -> list[str]:
+        """Names of the metrics the study has, sorted."""
+        return sorted(str(name) for name in self.metrics["metric"].unique())
+
+    def metrics_of(self, dataset: str, split: str | None = None) -> set[str]:
+        """Names of the metrics that finished trials have on a data set (on one of its splits)."""
+        return {m for d, m, s in self._parts if d == dataset and split in (None, s)}
+
+    def splits_of(self, dataset: str) -> set[str]:
+        """Splits on which finished trials of a data set have an error."""
+        return {s for d, m, s in self._parts if d == dataset and m in ("force_mae", "energy_mae")}
+
+    def largest(self, dataset: str) -> int:
+        """The largest number of training frames that a finished trial of the data set had."""
+        return max((int(p["n_train"].max()) for (d, _, _), p in self._parts.items() if d == dataset), default=0)
+
+    @cached_property
     def datasets(self) -> list[str]:
         """Names of the data sets, sorted."""
         return sorted(self.trials["dataset"].astype(str).unique())
 
+    @remembered
     def in_distribution(self, dataset: str) -> str | None:
         """The split the headline is about: the one the records name, else the first that is no ``train`` or
         ``valid``.
         """
-        present = set(self.metrics.loc[self.metrics["dataset"] == dataset, "split"])
+        present = self.splits_of(dataset)
         for record in self._of(dataset):
             named = (record.get("split") or {}).get("in_distribution")
             if named in present:
@@ -120,11 +165,8 @@ class Study:
         """The test splits with an error, the one in distribution first, then in natural order (300K before
         1000K).
         """
-        table = self.metrics[
-            (self.metrics["dataset"] == dataset) & self.metrics["metric"].isin(["force_mae", "energy_mae"])
-        ]
         first = self.in_distribution(dataset)
-        rest = sorted(set(table["split"]) - {first, "train", "valid"}, key=natural)
+        rest = sorted(self.splits_of(dataset) - {first, "train", "valid"}, key=natural)
         return [first, *rest] if first is not None else rest
 
     def _of(self, dataset: str) -> list[dict[str, Any]]:
@@ -186,23 +228,6 @@ class Errors:
     def force(self) -> Float | None:
         """(A, 3) eV/Å, prediction minus reference; None where the data or the potential have no forces."""
         return None if self.forces is None or not self.frames.has_forces else self.forces - self.frames.forces
-
-
-def remembered[**P, R](function: Callable[P, R]) -> Callable[P, R]:
-    """Keeps what ``function(study, *hashable arguments)`` returned with the study: sections ask the same
-    questions.
-    """
-
-    @wraps(function)
-    def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
-        study: Any = args[0]
-        key = (function.__module__, function.__name__, args[1:], tuple(sorted(kwargs.items())))
-        if key not in study.memory:
-            study.memory[key] = function(*args, **kwargs)
-        found: R = study.memory[key]
-        return found
-
-    return wrapper
 
 
 def natural(text: str) -> tuple[tuple[int, float, str], ...]:

@@ -18,9 +18,18 @@ LIMIT_SECONDS = 15.0
 def main(trials: int) -> int:
     """Print what a study of about that many trials costs; 1 if it is more than it may be."""
     sizes = (25, 50, 100, 200, 400)
-    repetitions = max(1, round(trials / (4 * len(sizes))))
+    repetitions = max(1, min(10, round(trials / (4 * len(sizes)))))
+    tried = max(1, round(trials / (4 * len(sizes) * repetitions)))
+    settings = [{"training.lr": 0.01 * 1.03**k} for k in range(tried)] if tried > 1 else [{}]
     with tempfile.TemporaryDirectory() as folder:
-        plan = Plan(n_train=sizes, repetitions=repetitions, epochs=500, predictions=trials <= 2000)
+        few = trials <= 2000  # a long curve and a file of predictions for each trial fill the memory and the disk
+        plan = Plan(
+            n_train=sizes,
+            repetitions=repetitions,
+            settings=settings,
+            epochs=500 if few else 50,
+            predictions=few,
+        )
         study = fabricate(Path(folder) / "benchmark", plan)
         start, cpu = time.perf_counter(), time.process_time()
         page = write_report(study, Path(folder) / "out")

@@ -41,7 +41,7 @@ def _figure(study: Study) -> Figure | None:
         return None
     n_train = max(n for _, n in table)
     means = {c: mean for (c, n), mean in table.items() if n == n_train}
-    points = select(study.values, dataset=dataset, metric=name, split=split, n_train=n_train)
+    points = select(study.part(dataset, name, split), n_train=n_train)
     entry, style = metric(name), looks(study)
     with canvas(4.6, 1.0 + 0.42 * len(means)) as (figure, axes):
         for row, (candidate, mean) in enumerate(reversed(means.items())):

@@ -5,45 +5,23 @@ all.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
-import numpy as np
-
+from mlpbench.decision import Constraint, Decision
+from mlpbench.decision import select as decide
+from mlpbench.decision.wording import percent
 from mlpbench.metrics import metric
 from mlpbench.report import facts
+from mlpbench.report.cell import mean_cell
 from mlpbench.report.drawing import INK, canvas, legend, logarithmic, looks, point
-from mlpbench.report.estimates import Estimate, cells, chosen, main_metric
+from mlpbench.report.estimates import chosen, main_metric
 from mlpbench.report.numbers import listing, number, seconds
+from mlpbench.report.options import Option, front, options, speed_metric
 from mlpbench.report.section import Block, Cell, Column, Figure, Panel, Section, Slider, Table
-from mlpbench.report.study import Study, select
+from mlpbench.report.study import Study
 
 ORDER = 20
-SPEED = ("ms_per_md_step", "us_per_atom")  # the first that the study has
+GOALS = {"accurate": "most accurate", "cheapest": "cheapest", "fewest_labels": "fewest labels"}
 COSTS = {"train": ("training time", "s"), "labels": ("labels", "frames")}
-
-
-@dataclass(frozen=True)
-class Option:
-    """One thing that can be taken: a candidate at one number of training frames.
-
-    Attributes:
-        candidate: its label.
-        n_train: training frames.
-        mean: error, in the main metric's unit.
-        costs: ``train`` s, ``labels`` frames, and ``speed`` in the unit of the speed metric; NaN where
-        unknown. rested: all its trials had converged.
-    """
-
-    candidate: str
-    n_train: int
-    mean: Estimate
-    costs: dict[str, float]
-    rested: bool
-
-    @property
-    def label(self) -> str:
-        """Candidate and training frames."""
-        return f"{self.candidate}, {self.n_train} frames"
 
 
 def build(study: Study) -> Section | None:
@@ -55,64 +33,68 @@ def build(study: Study) -> Section | None:
         found = options(study, dataset)
         if len(found) < 2:
             continue
-        kinds = [k for k in ("speed", "train", "labels") if sum(math.isfinite(o.costs[k]) for o in found) > 1]
-        kinds = [k for k in kinds if len({o.costs[k] for o in found}) > 1]
+        kinds = [k for k in ("speed", "train", "labels") if len({o.cost(k) for o in found if o.costs[k]}) > 1]
         if kinds:
             panels = [_panel(study, dataset, found, kind) for kind in kinds]
             blocks += [Figure(_caption(study, dataset), panels), _table(study, dataset, found, kinds)]
-        blocks += _slider(study, dataset, found)
+        blocks += [_decisions(study, dataset, found), *_slider(study, dataset, found)]
     return Section("decide", "Which should I take?", "", blocks) if blocks else None
 
 
-def options(study: Study, dataset: str) -> list[Option]:
-    """Every chosen candidate at every n_train that has an error on the split in distribution."""
-    split, speed = study.in_distribution(dataset), _speed_metric(study)
-    if split is None:
-        return []
-    done = select(study.table, dataset=dataset, status="done")
-    one_machine = len(facts.machines(done)) == 1
-    found = []
-    for (candidate, n_train), mean in cells(study, dataset, main_metric(study, dataset), split).items():
-        if candidate not in chosen(study, dataset):
-            continue
-        part = select(done, candidate=candidate, n_train=n_train)
-        time = float(part["train_seconds"].astype(float).mean()) if one_machine else math.nan
-        costs = {
-            "train": time,
-            "labels": float(n_train + part["n_valid"].iloc[0]),
-            "speed": _speed(study, part["trial"].tolist(), speed),
-        }
-        found.append(Option(candidate, n_train, mean, costs, len(facts.unconverged(part)) == 0))
-    return found
+def _decisions(study: Study, dataset: str, found: list[Option]) -> Table:
+    """The answers of ``mlpbench select`` to a few questions whose limits are made from the study itself."""
+    name = main_metric(study, dataset)
+    strict = min(o.mean.value for o in found) * 1.25
+    limits = [float(f"{strict:.2g}"), float(f"{3 * strict:.2g}")]
+    questions: list[tuple[list[Constraint], str]] = [([], "accurate")]
+    questions += [
+        ([Constraint(name, limit, "max")], goal) for limit in limits for goal in ("cheapest", "fewest_labels")
+    ]
+    trials = study.table[study.table["candidate"].isin(chosen(study, dataset))]
+    wanted = [m for m in study.metric_names if m == name or metric(m).group in ("cost", "speed")]
+    metrics = study.metrics[study.metrics["trial"].isin(trials["trial"]) & study.metrics["metric"].isin(wanted)]
+    rows = []
+    for constraints, goal in questions:
+        answer = decide(
+            trials.drop(columns="candidate"),
+            metrics,
+            constraints,
+            goal,
+            study=study.name,
+            dataset=dataset,
+            in_distribution=study.in_distribution(dataset),
+        )
+        asked = ", ".join(str(c) for c in constraints) or "no constraint"
+        rows.append([Cell(f"{asked}; {GOALS[goal]}"), *_answer(answer)])
+    columns = [
+        Column("Constraints and aim", numeric=False),
+        Column("Take", numeric=False),
+        Column("Chance to pass", "", "that its true mean keeps the constraints"),
+        Column("Doubts", numeric=False),
+        Column("What would settle it", numeric=False),
+    ]
+    caption = (
+        f"Constraints first, then the best that passes, {dataset}; errors in {metric(name).unit} on "
+        f"{study.in_distribution(dataset)}. Ask your own: mlpbench select {study.name} --max {name}={limits[0]:g} ..."
+    )
+    return Table(f"decisions-{dataset}", caption, columns, rows)
 
 
-def front(points: list[tuple[float, float]]) -> list[int]:
-    """Indices of the points that no other is at most equal to in both numbers (lower is better), by the
-    first number.
-    """
-    order = sorted(range(len(points)), key=lambda i: points[i])
-    kept: list[int] = []
-    for index in order:
-        if not kept or points[index][1] < points[kept[-1]][1]:
-            kept.append(index)
-    return kept
-
-
-def _speed_metric(study: Study) -> str | None:
-    present = set(study.metrics["metric"])
-    return next((name for name in SPEED if name in present), None)
-
-
-def _speed(study: Study, trials: list[str], name: str | None) -> float:
-    if name is None:
-        return math.nan
-    rows = study.metrics[study.metrics["trial"].isin(trials) & (study.metrics["metric"] == name)]
-    return float(np.exp(np.log(rows.groupby("trial")["value"].first()).mean())) if len(rows) else math.nan
+def _answer(answer: Decision) -> list[Cell]:
+    one = answer.chosen
+    chance = one.probability if one is not None and answer.constraints else math.nan
+    advice = answer.advice[0].command if answer.advice else "–"
+    return [
+        Cell("none passes" if one is None else one.label, mark="warn" if answer.thin or one is None else ""),
+        Cell(percent(chance), chance) if math.isfinite(chance) else Cell("–"),
+        Cell(" ".join(answer.doubts) or "–"),
+        Cell(advice),
+    ]
 
 
 def _axis(study: Study, kind: str) -> tuple[str, str]:
     if kind == "speed":
-        entry = metric(str(_speed_metric(study)))
+        entry = metric(str(speed_metric(study)))
         return entry.symbol, entry.unit
     return COSTS[kind]
 
@@ -131,18 +113,19 @@ def _caption(study: Study, dataset: str) -> str:
 
 def _panel(study: Study, dataset: str, found: list[Option], kind: str) -> Panel:
     entry, style = metric(main_metric(study, dataset)), looks(study)
-    shown = [o for o in found if math.isfinite(o.costs[kind])]
-    best = [shown[i] for i in front([(o.costs[kind], o.mean.value) for o in shown])]
+    shown = [o for o in found if o.costs[kind]]
+    on = front(found, kind)
+    best = [next(o for o in shown if o.label == label) for label in on]
     words, unit = _axis(study, kind)
     with canvas() as (figure, axes):
-        steps = [(o.costs[kind], o.mean.value) for o in best]
+        steps = [(o.cost(kind), o.mean.value) for o in best]
         axes.step([s[0] for s in steps], [s[1] for s in steps], where="post", color=INK, alpha=0.35, linewidth=3)
         for candidate in [c for c in chosen(study, dataset) if any(o.candidate == c for o in shown)]:
             mine = [o for o in shown if o.candidate == candidate]
             for o in mine:
                 label = candidate if o is mine[0] else ""
                 text = str(o.n_train) if kind != "labels" else ""
-                point(axes, o.costs[kind], o.mean, style[candidate], text, filled=o.rested, label=label)
+                point(axes, o.cost(kind), o.mean, style[candidate], text, filled=o.rested, label=label)
         logarithmic(axes, "xy")
         axes.set_xlabel(f"{words} ({unit})")
         axes.set_ylabel(f"{entry.symbol} ({entry.unit})")
@@ -153,30 +136,20 @@ def _panel(study: Study, dataset: str, found: list[Option], kind: str) -> Panel:
 
 def _table(study: Study, dataset: str, found: list[Option], kinds: list[str]) -> Table:
     entry = metric(main_metric(study, dataset))
-    fronts = {}
-    for kind in kinds:
-        shown = [o for o in found if math.isfinite(o.costs[kind])]
-        fronts[kind] = {shown[i].label for i in front([(o.costs[kind], o.mean.value) for o in shown])}
+    fronts = {kind: front(found, kind) for kind in kinds}
     rows = []
     for o in sorted(found, key=lambda o: o.mean.value):
-        on = [k for k in kinds if o.label in fronts[k]]
-        if on:
-            costs = [Cell(number(o.costs[k]), o.costs[k]) for k in kinds]
-            rows.append(
-                [
-                    Cell(o.candidate),
-                    Cell(str(o.n_train), o.n_train),
-                    Cell(number(o.mean.value, o.mean.low, o.mean.high), o.mean.value),
-                    *costs,
-                    Cell(listing([_axis(study, k)[0] for k in on])),
-                ]
-            )
+        chances = [fronts[k].get(o.label) for k in kinds]
+        if any(chance is not None for chance in chances):
+            shares = [Cell("–") if p is None else Cell(percent(p), p) for p in chances]
+            costs = [Cell(number(o.cost(k)), o.cost(k)) for k in kinds]
+            pairs = [cell for both in zip(costs, shares, strict=True) for cell in both]
+            rows.append([Cell(o.candidate), Cell(str(o.n_train), o.n_train), mean_cell(o.mean), *pairs])
     columns = [
         Column("Candidate", numeric=False),
         Column("n_train", "frames"),
         Column(entry.symbol, entry.unit),
-        *(Column(_axis(study, k)[0].capitalize(), _axis(study, k)[1]) for k in kinds),
-        Column("On the front against", numeric=False),
+        *(column for k in kinds for column in _columns(*_axis(study, k))),
     ]
     return Table(
         f"pareto-{dataset}",
@@ -186,23 +159,28 @@ def _table(study: Study, dataset: str, found: list[Option], kinds: list[str]) ->
     )
 
 
+def _columns(words: str, unit: str) -> list[Column]:
+    note = "chance that it is on this front, over what the true means may be; a dash: its mean is not on it"
+    return [Column(words.capitalize(), unit), Column("on that front", "chance", note)]
+
+
 def _slider(study: Study, dataset: str, found: list[Option]) -> list[Block]:
     """The total of labels, training and k MD steps; only where a step was timed on the same hardware as the
     training.
     """
-    if _speed_metric(study) != "ms_per_md_step":
+    if speed_metric(study) != "ms_per_md_step":
         return []
     label = next((c["dataset"].get("label_seconds") for c in study.config(dataset) if c.get("dataset")), None)
     entry = metric(main_metric(study, dataset))
     rows = [
         {
             "label": o.label,
-            "fixed": o.costs["train"] + (label or 0) * o.costs["labels"],
-            "step": o.costs["speed"] / 1e3,
+            "fixed": o.cost("train") + (label or 0) * o.cost("labels"),
+            "step": o.cost("speed") / 1e3,
             "error": f"{entry.symbol} {number(o.mean.value, o.mean.low, o.mean.high)} {entry.unit}",
         }
         for o in found
-        if math.isfinite(o.costs["train"]) and math.isfinite(o.costs["speed"])
+        if o.costs["train"] and o.costs["speed"]
     ]
     price = (
         f"{seconds(float(label))} for each label, as the data set states it"

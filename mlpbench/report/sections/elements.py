@@ -7,7 +7,7 @@ from mlpbench.report.cell import mean_cell
 from mlpbench.report.drawing import canvas, legend, looks, series
 from mlpbench.report.estimates import cells, chosen
 from mlpbench.report.section import Block, Cell, Column, Figure, Panel, Section, Table
-from mlpbench.report.study import Study, select
+from mlpbench.report.study import Study
 
 ORDER = 50
 PREFIX = "force_mae_"
@@ -18,10 +18,10 @@ def build(study: Study) -> Section | None:
     blocks: list[Block] = []
     for dataset in study.datasets:
         split = study.in_distribution(dataset)
-        rows = select(study.values, dataset=dataset, split=split)
-        elements = sorted({m.removeprefix(PREFIX) for m in rows["metric"] if m.startswith(PREFIX)})
+        present = study.metrics_of(dataset, split) if split is not None else set()
+        elements = sorted(m.removeprefix(PREFIX) for m in present if m.startswith(PREFIX))
         if split is not None and elements:
-            blocks += _blocks(study, dataset, split, elements, int(rows["n_train"].max()))
+            blocks += _blocks(study, dataset, split, elements, study.largest(dataset))
     return Section("elements", "Force error by element", "", blocks) if blocks else None
 
 

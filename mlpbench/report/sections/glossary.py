@@ -6,7 +6,7 @@ from markupsafe import Markup
 
 from mlpbench.metrics import metric
 from mlpbench.report.section import Block, Section, Text
-from mlpbench.report.study import Study, unique
+from mlpbench.report.study import Study
 
 ORDER = 99
 
@@ -39,7 +39,7 @@ WORDS = {
 def build(study: Study) -> Section | None:
     """Words first, then the metrics the study has."""
     metrics = {}
-    for name in sorted(unique(list(study.metrics["metric"]))):
+    for name in study.metric_names:
         entry = metric(name)
         better = {"lower": "Lower is better.", "higher": "Higher is better.", "none": ""}[entry.direction]
         unit = f" ({entry.unit})" if entry.unit else ""

@@ -24,7 +24,7 @@ def build(study: Study) -> Section | None:
         split = study.in_distribution(dataset)
         if split is None or len(facts.train_sizes(study, dataset)) < 2:
             continue
-        present = set(select(study.metrics, dataset=dataset, split=split)["metric"])
+        present = study.metrics_of(dataset, split)
         panels = [_panel(study, dataset, name, split) for name in ("force_mae", "energy_mae") if name in present]
         caption = (
             f"Error on {facts.split_words(study, dataset, split)} against the number of training frames, "
@@ -45,7 +45,7 @@ def build(study: Study) -> Section | None:
 def _panel(study: Study, dataset: str, name: str, split: str) -> Panel:
     entry, style = metric(name), looks(study)
     table = cells(study, dataset, name, split)
-    points = select(study.values, dataset=dataset, metric=name, split=split)
+    points = study.part(dataset, name, split)
     names = [c for c in chosen(study, dataset) if any(c == key[0] for key in table)]
     with canvas() as (figure, axes):
         for index, candidate in enumerate(names):

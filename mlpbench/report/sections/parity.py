@@ -25,7 +25,7 @@ def build(study: Study) -> Section | None:
         split = study.in_distribution(dataset)
         if split is None:
             continue
-        n_train = _largest(study, dataset)
+        n_train = study.largest(dataset)
         found = {c: _errors(study, dataset, c, n_train, split) for c in chosen(study, dataset)}
         missing += [c for c, parts in found.items() if not parts]
         found = {c: parts for c, parts in found.items() if parts}
@@ -36,10 +36,6 @@ def build(study: Study) -> Section | None:
     if missing:
         blocks.append(Text(f"Without predictions, and so not drawn: {', '.join(sorted(set(missing)))}.", role="note"))
     return Section("parity", "Parity and error distributions", "", blocks)
-
-
-def _largest(study: Study, dataset: str) -> int:
-    return int(select(study.values, dataset=dataset)["n_train"].max())
 
 
 def _errors(study: Study, dataset: str, candidate: str, n_train: int, split: str) -> list[dict[str, Float]]:

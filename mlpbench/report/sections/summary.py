@@ -39,7 +39,7 @@ def build(study: Study) -> Section | None:
 
 def _table(study: Study, dataset: str) -> Table:
     split = study.in_distribution(dataset)
-    present = set(select(study.metrics, dataset=dataset, split=split)["metric"])
+    present = study.metrics_of(dataset, split)
     names = [name for name in ACCURACY if name in present]
     estimates = {name: cells(study, dataset, name, str(split)) for name in names}
     marks = {name: _marks(study, dataset, name, str(split)) for name in names}

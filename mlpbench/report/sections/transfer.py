@@ -30,7 +30,7 @@ def build(study: Study) -> Section | None:
 
 def _figure(study: Study, dataset: str) -> Figure:
     splits, name = sorted(study.test_splits(dataset), key=natural), main_metric(study, dataset)
-    n_train = _largest(study, dataset)
+    n_train = study.largest(dataset)
     entry, style = metric(name), looks(study)
     tables = {split: cells(study, dataset, name, split) for split in splits}
     names = [c for c in chosen(study, dataset) if any((c, n_train) in t for t in tables.values())]
@@ -55,14 +55,10 @@ def _figure(study: Study, dataset: str) -> Figure:
     return Figure(caption, [Panel(f"transfer-{dataset}", figure, alt)])
 
 
-def _largest(study: Study, dataset: str) -> int:
-    return int(select(study.values, dataset=dataset)["n_train"].max())
-
-
 def _table(study: Study, dataset: str) -> Table:
     splits = study.test_splits(dataset)
-    present = set(select(study.metrics, dataset=dataset)["metric"])
-    n_train = _largest(study, dataset)
+    present = study.metrics_of(dataset)
+    n_train = study.largest(dataset)
     rows = [
         [
             Cell(candidate),
@@ -102,9 +98,8 @@ def _ratios(study: Study, dataset: str, name: str, split: str, n_train: int) -> 
 
     What differs between repetitions mostly cancels; the variance of the rest is pooled over candidates.
     """
-    rows = select(study.values, dataset=dataset, metric=name, n_train=n_train)
-    base = select(rows, split=study.in_distribution(dataset)).set_index("trial")["value"]
-    part = select(rows, split=split)
+    base = study.part(dataset, name, str(study.in_distribution(dataset))).set_index("trial")["value"]
+    part = select(study.part(dataset, name, split), n_train=n_train)
     part = part.assign(ratio=part["value"] / part["trial"].map(base)).dropna(subset=["ratio"])
     wide = part.pivot_table(index="repetition", columns="candidate", values="ratio", sort=False)
     means = intervals([wide[c].to_numpy() for c in wide]) if len(wide) else []
@@ -119,7 +114,7 @@ def _ratio_cell(mean: MeanInterval | None) -> Cell:
 
 def _finding(study: Study, dataset: str) -> str:
     """The split on which errors grow most, and by how much."""
-    name, n_train = main_metric(study, dataset), _largest(study, dataset)
+    name, n_train = main_metric(study, dataset), study.largest(dataset)
     means: dict[str, list[float]] = {}
     for split in study.test_splits(dataset)[1:]:
         found = _ratios(study, dataset, name, split, n_train)

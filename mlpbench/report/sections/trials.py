@@ -54,9 +54,8 @@ def _errors(study: Study) -> dict[tuple[str, str], float]:
     """(trial, metric) -> value on its data set's split in distribution."""
     found: dict[tuple[str, str], float] = {}
     for dataset in study.datasets:
-        rows = study.values
-        rows = rows[(rows["dataset"] == dataset) & (rows["split"] == study.in_distribution(dataset))]
-        rows = rows[rows["metric"] == main_metric(study, dataset)]
+        name, split = main_metric(study, dataset), study.in_distribution(dataset)
+        rows = study.part(dataset, name, str(split))
         found |= dict(zip(zip(rows["trial"], rows["metric"], strict=True), rows["value"], strict=True))
     return found
 
