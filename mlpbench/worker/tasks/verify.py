@@ -27,9 +27,12 @@ def run(adapter: Adapter, options: dict[str, Any], events: EventLog) -> dict[str
         "force_mae": float(np.mean(np.abs(prediction.forces - frames.forces))),
     }
     one_batch = frames.select(slice(options["batch_size"]))
+    # The package's loss has a stress term under these conditions, so ours needs the stress too.
+    request = adapter.request
+    stress = "stress" in request.labels and bool(request.training.get("stress_weight")) and one_batch.has_stress
     losses = []
     for energy_weight, force_weight in ((1.0, 1.0), (10.0, 1.0), (1.0, 100.0)):
         training = {**adapter.request.training, "energy_weight": energy_weight, "force_weight": force_weight}
-        ours_loss = common_loss(potential.predict(one_batch, len(one_batch)), one_batch, training)
+        ours_loss = common_loss(potential.predict(one_batch, len(one_batch), stress), one_batch, training)
         losses.append([ours_loss, potential.package_loss(one_batch, training)])
     return {"ours": ours, "package": potential.package_metrics(frames, options["batch_size"]), "losses": losses}
