@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import lzma
 import os
 import shutil
 import stat
 import tarfile
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import IO
@@ -38,6 +40,9 @@ def extract(archive: Path, max_bytes: int = MAX_BYTES) -> Path:
             left -= _write(archive, part / _safe(archive, name), stream, left)
         part.chmod(0o755)
         os.replace(part, target)
+    except (zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, NotImplementedError) as error:
+        shutil.rmtree(part, ignore_errors=True)
+        raise UserError(f"{archive}: damaged archive ({error})", "Remove it, and it is fetched again.") from error
     except BaseException:
         shutil.rmtree(part, ignore_errors=True)
         raise
@@ -46,15 +51,12 @@ def extract(archive: Path, max_bytes: int = MAX_BYTES) -> Path:
 
 def _members(archive: Path) -> Iterator[tuple[str, IO[bytes]]]:
     """Name and content of each file in the archive."""
-    try:
-        if zipfile.is_zipfile(archive):
-            yield from _zip_members(archive)
-        elif tarfile.is_tarfile(archive):
-            yield from _tar_members(archive)
-        else:
-            raise UserError(f"{archive}: neither zip nor tar", "The address may lead to a page instead of the file.")
-    except (zipfile.BadZipFile, tarfile.TarError, EOFError, NotImplementedError) as error:
-        raise UserError(f"{archive}: damaged archive ({error})", "Remove it, and it is fetched again.") from error
+    if zipfile.is_zipfile(archive):
+        yield from _zip_members(archive)
+    elif tarfile.is_tarfile(archive):
+        yield from _tar_members(archive)
+    else:
+        raise UserError(f"{archive}: neither zip nor tar", "The address may lead to a page instead of the file.")
 
 
 def _zip_members(archive: Path) -> Iterator[tuple[str, IO[bytes]]]:

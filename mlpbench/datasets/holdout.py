@@ -16,6 +16,7 @@ from mlpbench.datasets.schema import SplitConfig
 from mlpbench.errors import UserError, close_match
 from mlpbench.frames import Bool, Frames, Int
 
+BUILT_IN_KEYS = ("n_atoms", "composition", "group")  # for strategy key, beside the entries of the header
 _FRAMES_LOOKED_AT = 2000  # to tell whether the order of the file is an order in time
 
 
@@ -142,7 +143,7 @@ def key_values(pool: Frames, headers: list[dict[str, Any]], key: str) -> Any:
         return np.array([_formula(numbers) for numbers in np.split(pool.numbers, pool.offsets[1:-1])])
     missing = [i for i, header in enumerate(headers) if key not in header]
     if missing:
-        known = {"n_atoms", "composition", "group", *headers[missing[0]]}
+        known = {*BUILT_IN_KEYS, *headers[missing[0]]}
         raise UserError(f"{len(missing)} frames have no '{key}', the first is {missing[0]}", close_match(key, known))
     return np.array([str(header[key]) for header in headers])
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from mlpbench.datasets import sources
 from mlpbench.datasets.dataset import Dataset
-from mlpbench.datasets.holdout import hold_out
+from mlpbench.datasets.holdout import BUILT_IN_KEYS, hold_out
 from mlpbench.datasets.labels import require
 from mlpbench.datasets.readers import read
 from mlpbench.datasets.readers.base import Labels, Notes
@@ -89,10 +89,17 @@ def _read_files(files: list[Path], config: DatasetConfig, labels: Labels, notes:
             parts.append(frames)
             if keys:
                 headers.extend({k: v for k, v in header.items() if k in keys} for header in chunk.headers)
-                if missing := [k for k in keys if k == config.group_key and k not in chunk.headers[0]]:
-                    raise UserError(f"{file}: frames have no '{missing[0]}'", close_match(missing[0], chunk.headers[0]))
+                _require_keys(file, config, chunk.headers[0])
     frames = Frames.concatenate(parts)
     return _group(frames, headers, config.group_key), headers
+
+
+def _require_keys(file: Path, config: DatasetConfig, header: dict[str, Any]) -> None:
+    """Hold the first header to the keys that the configuration names; some split keys need no header."""
+    built_in = set(BUILT_IN_KEYS)
+    for key, others in ((config.group_key, set()), (config.split.key, built_in)):
+        if key is not None and key not in header and key not in others:
+            raise UserError(f"{file}: frames have no '{key}'", close_match(key, {*header, *others}))
 
 
 def _group(frames: Frames, headers: Headers, key: str | None) -> Frames:

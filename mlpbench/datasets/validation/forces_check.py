@@ -16,12 +16,12 @@ from mlpbench.units import ENERGY, LENGTH
 
 _MIN_PAIRS = 12
 _PAIRS = 3000  # looked at; spread over the file
-_MOST_SIMILAR = 300  # of them, those with the smallest displacement
+_MOST_SIMILAR = 300  # of them, at most so many and at most a quarter: those with the smallest displacement
 _FRAMES_PER_BLOCK = 150  # among which similar frames are looked for
 _MARGIN = 1.3  # for the trapezoidal rule; the closest units, eV/Å and eV/bohr, lie a factor of 1.9 apart
 _PULLS_BACK = 0.3  # correlation of bond length and opening force; −0.5 to −1 in real data
 _GRADIENT = "these are gradients: declare dataset.forces_sign=gradient (--forces-sign gradient)"
-_TRUSTED = 0.3  # of the variance of the energy differences, which the forces must explain to be judged
+_TRUSTED = 0.5  # of the variance of the energy differences, which the forces must explain to be judged
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ def check_forces(subject: Subject) -> list[Finding]:
     )
     hints = [_GRADIENT] if sign else []
     if wrong_unit:
-        hints.append(f"declare dataset.forces_unit{_unit_hint(factor)}")
+        hints.append(f"declare dataset.forces_unit{_unit_hint(factor, low, high)}")
     hint = "; ".join(hints)
     return [Finding("forces", "error", text, [], f"{hint[0].upper()}{hint[1:]}.")]
 
@@ -107,11 +107,13 @@ def bond_response(frames: Frames, limit: int = 200) -> tuple[float, str]:
     return best, pair
 
 
-def _unit_hint(slope: float) -> str:
-    """``=NAME`` of the unit whose size in eV/Å is ``slope``, if one is near."""
-    options = {f"{e}/{x}": ENERGY[e] / LENGTH[x] for e in ENERGY for x in ("Å", "bohr", "nm")}
-    best = min(options, key=lambda name: abs(np.log(slope / options[name])))
-    return f"={best}" if abs(np.log(slope / options[best])) < 0.25 else " (no common unit fits)"
+def _unit_hint(size: float, low: float, high: float) -> str:
+    """``=NAME`` of the unit nearest to ``size`` (eV/Å), and of others between ``low`` and ``high``."""
+    options = {f"{e}/{x}": ENERGY[e] / LENGTH[x] for e in ENERGY for x in ("Å", "bohr")}
+    fits = sorted((n for n in options if low < options[n] < high), key=lambda n: abs(np.log(size / options[n])))
+    if not fits:
+        return " (no common unit fits)"
+    return f"={fits[0]}" + (f" (or {', '.join(fits[1:])})" if len(fits) > 1 else "")
 
 
 def agreement(frames: Frames) -> Agreement | None:
@@ -135,7 +137,8 @@ def agreement(frames: Frames) -> Agreement | None:
             break
     if len(works) < _MIN_PAIRS:
         return None
-    nearest = np.argsort(displacements)[:_MOST_SIMILAR]
+    count = min(_MOST_SIMILAR, max(_MIN_PAIRS, len(works) // 4))
+    nearest = np.argsort(displacements)[:count]
     work, difference = np.array(works)[nearest], np.array(differences)[nearest]
     if not work.any() or not difference.any():
         return None

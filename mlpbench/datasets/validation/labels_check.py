@@ -70,7 +70,7 @@ def check_plausible(subject: Subject) -> list[Finding]:
     finite = frames.forces[np.isfinite(frames.forces).all(axis=1)]
     if len(finite):
         rms = float(np.sqrt((finite**2).mean()))
-        if not _USUAL_RMS[0] < rms < _USUAL_RMS[1] and (finite != 0).any():
+        if not _USUAL_RMS[0] < rms < _USUAL_RMS[1] and np.abs(finite).max() > 1e-6:
             text = f"force components have an rms of {rms:.3g} eV/Å, usual are 0.1 to 3"
             findings.append(Finding("units", "warning", text, [], "Check forces_unit."))
     return findings

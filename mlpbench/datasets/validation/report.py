@@ -69,7 +69,7 @@ def _figure() -> tuple[object, object]:
 
 def _svg(figure: object) -> str:
     stream = io.StringIO()
-    figure.savefig(stream, format="svg", metadata={"Date": None})  # type: ignore[attr-defined]
+    figure.savefig(stream, format="svg", metadata={"Date": None, "Creator": None})  # type: ignore[attr-defined]
     text = stream.getvalue()
     return text[text.index("<svg") :]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ CONF = Path(__file__).parents[3] / "conf" / "dataset"
 
 def ethanol(**overrides: Any) -> DatasetConfig:
     values = yaml.safe_load((CONF / "ethanol.yaml").read_text(encoding="utf-8"))
+    values.pop("defaults")
     return DatasetConfig.model_validate({**values, **overrides})
 
 
@@ -52,7 +54,7 @@ def test_split_files_hold_total_energies_and_a_baseline(dataset, tmp_path):
 
 def test_subsets_are_nested_and_validation_does_not_move(dataset, tmp_path):
     splits = [prepare_split(dataset, ethanol(n_train=n), 7, tmp_path).manifest["splits"] for n in (20, 50, 200)]
-    for small, large in zip(splits, splits[1:], strict=False):
+    for small, large in pairwise(splits):
         assert set(small["train"]["sha256"]) < set(large["train"]["sha256"])
         assert small["valid"]["sha256"] == large["valid"]["sha256"]
     assert not set(splits[-1]["train"]["indices"]) & set(splits[-1]["valid"]["indices"])
