@@ -52,7 +52,7 @@ def load(config: DatasetConfig) -> Dataset:
     strategy = "official"
     if not tests or config.split.strategy in ("random", "blocked", "key"):
         held_out = hold_out(pool, headers, config.split, notes)
-        pool, strategy = held_out.pool, held_out.strategy
+        frames, pool, strategy = held_out.pool, held_out.pool, held_out.strategy  # lets go of the whole
         tests = {**held_out.tests, **tests}
     digests = sources.digests(used)
     if config.kind == "embedded":
