@@ -21,6 +21,7 @@ from mlpbench.protocol import (
     CHECKPOINT,
     EVENTS,
     HELLO,
+    TASKS,
     ProtocolError,
     Request,
     Result,
@@ -30,6 +31,8 @@ from mlpbench.protocol import (
     read_json,
 )
 from mlpbench.records import RECORD, Record, load_record
+from mlpbench.references.own import label_trial
+from mlpbench.references.timing import time_for_trial
 
 OnEvent = Callable[[dict[str, Any]], None]
 
@@ -69,8 +72,29 @@ def run_trial(trial: Trial, on_event: OnEvent | None = None) -> dict[str, Any]:
             _write(trial, environment, _results(trial, {}), *_interrupted(), started)
             raise
         merged = _results(trial, results)
+        try:
+            _beside_the_reference(trial, results)
+        except KeyboardInterrupt:
+            _write(trial, environment, merged, *_interrupted(), started)
+            raise
         status, reason = _overall(trial, merged)
         return _write(trial, environment, merged, status, reason, started)
+
+
+def _beside_the_reference(trial: Trial, fresh: dict[str, Result]) -> None:
+    """What only the reference method can say: labels on the trial's own trajectory, and its time on the same frames.
+
+    The worker has ended by now, so nothing of ours runs while the reference is timed.
+    """
+    done = {name: result for name, result in fresh.items() if result.status == "done"}
+    backends = trial.config.backend
+    if "md" in done:
+        context = _context(trial, {})
+        label_trial(trial.directory, done["md"].values, context, backends, threads=trial.config.threads)
+    if "speed" in done:
+        options = next(task.options for task in trial.tasks if task.name == "speed")
+        frames = Frames.load(trial.split.files[options["split"]])
+        time_for_trial(trial.directory, options, frames, backends, hardware())
 
 
 def make_request(trial: Trial, environment: Environment, tasks: list[Task]) -> Request:
@@ -110,6 +134,8 @@ def _prepare(trial: Trial, todo: list[Task]) -> None:
     (trial.directory / "config.yaml").write_text(text, encoding="utf-8")
     checkpoints = trial.directory / CHECKPOINT
     fresh = not checkpoints.is_dir() or not any(checkpoints.iterdir())
+    if todo and todo[0].name == "train":
+        shutil.rmtree(trial.directory / TASKS, ignore_errors=True)  # what an earlier checkpoint said holds no longer
     if fresh and todo and todo[0].name == "train":
         (trial.directory / EVENTS).unlink(missing_ok=True)
         shutil.rmtree(trial.directory / "native", ignore_errors=True)
@@ -122,6 +148,8 @@ def _results(trial: Trial, fresh: dict[str, Result]) -> dict[str, Result]:
         found = fresh.get(task.name) or store.finished(trial.directory, task)
         if found is not None:
             merged[task.name] = found
+    for name in store.others(trial):  # measured by another command, on the same potential
+        merged[name] = Result.read(trial.directory, name)
     return merged
 
 
@@ -201,17 +229,21 @@ def _score(trial: Trial, results: dict[str, Result], training: dict[str, Any]) -
     done = {name: r for name, r in results.items() if r.status == "done"}
     if not done:
         return []
-    context = Context(
+    context = _context(trial, training)
+    rows = _cost_rows(trial, training) if "train" in done else []
+    for name, result in done.items():
+        rows += evaluators.score(name, trial.directory, result.values, context)
+    return rows
+
+
+def _context(trial: Trial, training: dict[str, Any]) -> Context:
+    return Context(
         frames={name: Frames.load(path) for name, path in trial.split.files.items() if name != "train"},
         in_distribution=trial.config.dataset.in_distribution,
         references=dict(trial.dataset.references),
         info=dict(trial.dataset.info),
         training={**training, "n_labels": trial.config.dataset.n_train + trial.config.dataset.n_valid},
     )
-    rows = _cost_rows(trial, training) if "train" in done else []
-    for name, result in done.items():
-        rows += evaluators.score(name, trial.directory, result.values, context)
-    return rows
 
 
 def _cost_rows(trial: Trial, training: dict[str, Any]) -> list[Row]:

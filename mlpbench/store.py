@@ -11,7 +11,7 @@ from filelock import FileLock, Timeout
 
 from mlpbench.errors import UserError
 from mlpbench.plan import Trial
-from mlpbench.protocol import CHECKPOINT, ProtocolError, Result, Task
+from mlpbench.protocol import CHECKPOINT, HELLO, TASKS, ProtocolError, Result, Task
 from mlpbench.records import RECORD
 
 State = Literal["cached", "partly done", "to resume", "new"]
@@ -24,6 +24,24 @@ def finished(directory: Path, task: Task) -> Result | None:
     except (FileNotFoundError, ProtocolError):
         return None  # never run, or written by another version: it is done again
     return result if result.key == task.key and result.status in ("done", "skipped") else None
+
+
+def others(trial: Trial) -> list[str]:
+    """Finished evaluations in the trial's folder that this command did not ask for; they are kept in its record.
+
+    The folder belongs to one trained potential (its name holds the trial's key), so they are of the same potential.
+    """
+    asked = {task.name for task in trial.tasks}
+    found = []
+    for path in sorted((trial.directory / TASKS).glob("*.json")):
+        if path.stem in asked or path.name == Path(HELLO).name:
+            continue
+        try:
+            if Result.read(trial.directory, path.stem).status == "done":
+                found.append(path.stem)
+        except ProtocolError:
+            continue  # of another version: it would have to be measured again
+    return found
 
 
 def outstanding(trial: Trial) -> list[Task]:

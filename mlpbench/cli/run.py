@@ -54,6 +54,8 @@ def main(arguments: Sequence[str]) -> int:
         options.remove(override)
     arguments = [*options, *parsed.overrides]
     config.prepare_hydra()
+    if parsed.multirun and (parsed.cfg or parsed.info):
+        raise UserError("--cfg and --info show one configuration, -m runs many", "Leave one of them out.")
     if parsed.cfg or parsed.info or parsed.help:
         config.expand(parsed.overrides, parsed.multirun)  # a mistake is reported in our words, not as a traceback
     if parsed.help or parsed.hydra_help or parsed.cfg or parsed.info or parsed.shell_completion:

@@ -10,7 +10,9 @@ from scipy import stats
 
 from mlpbench.evaluators import Context, Row
 from mlpbench.metrics import metric
+from mlpbench.protocol import read_json
 
+REFERENCE = "speed_reference.json"  # what the reference method took on the same frames, measured by the core
 SECONDS_PER_DAY = 86400.0
 
 
@@ -18,9 +20,9 @@ def score(directory: Path, values: dict[str, Any], context: Context) -> list[Row
     """Rows of the speed metrics; those against the reference only where its time per frame is known.
 
     Args:
-        directory: the trial's folder (not read).
+        directory: the trial's folder; ``speed_reference.json`` there says what the reference took.
         values: what the ``speed`` task returned: lists of seconds, one a block.
-        context: ``info["label_seconds"]`` (s per frame of the reference) and ``training`` (seconds, labels).
+        context: ``training`` (seconds, labels).
     """
     n_atoms = values["n_atoms"]
     latency = np.array(values["latency"] + values["latency_again"])
@@ -38,18 +40,38 @@ def score(directory: Path, values: dict[str, Any], context: Context) -> list[Row
     reached = [item["n_atoms"] for item in values["scaling"] if "stopped" not in item]
     if reached:
         rows.append(_row("max_atoms", float(max(reached))))
-    return rows + reference_rows(latency, step, context)
+    return rows + reference_rows(latency, step, reference_seconds(directory), context)
 
 
-def reference_rows(latency: Any, step: Any, context: Context) -> list[Row]:
+def reference_seconds(directory: Path) -> list[float]:
+    """Seconds per frame of the reference method beside this trial; empty where it was not timed."""
+    if not (directory / REFERENCE).is_file():
+        return []
+    found = read_json(directory / REFERENCE)
+    return [float(value) for value in found["seconds"]] if found["status"] == "done" else []
+
+
+def reference_rows(latency: Any, step: Any, frames: list[float], context: Context) -> list[Row]:
     """Speed-up over the reference and break-even, where the reference's seconds per frame are known.
 
+    Args:
+        latency: (n,) s per call of the potential, one value a block.
+        step: (n,) s per MD step.
+        frames: s per frame of the reference, one value a frame.
+        context: ``training`` with ``wall_seconds`` and ``n_labels``.
+
+    The interval of the speed-up spans the slowest potential over the fastest reference frame and the reverse.
     Break-even in MD steps: (labels × reference + training) / (reference − MD step), all in seconds.
     """
-    seconds = context.info.get("label_seconds")
-    if not seconds:
+    if not frames:
         return []
-    rows = [_row("reference_seconds_per_frame", float(seconds)), _row("speedup_vs_reference", seconds / latency)]
+    seconds, low, high = median_interval(frames)
+    call, call_low, call_high = median_interval(latency)
+    speedup = _row("speedup_vs_reference", seconds / call)
+    rows = [
+        _row("reference_seconds_per_frame", np.array(frames)),
+        {**speedup, "lower": low / call_high, "upper": high / call_low, "n": len(frames)},
+    ]
     saved = seconds - float(np.median(step))
     spent = context.training.get("n_labels", 0) * seconds + context.training.get("wall_seconds", 0.0)
     if saved > 0 and spent > 0:

@@ -134,25 +134,54 @@ def _run(
     threads: int,
     folder: Path,
 ) -> None:
-    """Compute ``frames`` in the environment of the code and file what came of them, even if it broke down midway."""
-    environment = resolve(backend)
+    """Compute ``frames`` and file what came of them, even if it broke down midway."""
+    by_id = {frame["id"]: frame for frame in frames}
     with tempfile.TemporaryDirectory(prefix="mlpbench-label-") as scratch:
         place = Path(scratch)
-        write_json(place / "request.json", {"method": method, "frames": frames, "seconds": seconds})
-        script = SCRIPTS[method["code"]]
-        done = subprocess.run(
-            [str(environment.python), "-P", "-s", str(script), str(place / "request.json")],
-            env=worker_environment(environment, threads), cwd=place, stdin=subprocess.DEVNULL,
-            capture_output=True, text=True, check=False,
-        )  # fmt: skip
-        for frame in frames:
-            path = place / f"{frame['id']}.json"
-            if path.exists():
-                answer = {**read_json(path), "method": method, "numbers": frame["numbers"]}
-                write_json(folder / frame["id"][:2] / path.name, answer)
-        if done.returncode != 0:
-            last = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
-            raise UserError(
-                f"{method['code']} ended with code {done.returncode} while labelling frames: {last}",
-                f"Check its environment: mlpbench env check {backend.name}",
-            )
+        try:
+            run_frames(frames, method, backend, seconds, threads, place)
+        finally:
+            for key, frame in by_id.items():
+                path = place / f"{key}.json"
+                if path.exists():
+                    answer = {**read_json(path), "method": method, "numbers": frame["numbers"]}
+                    write_json(folder / key[:2] / path.name, answer)
+
+
+def run_frames(
+    frames: list[dict[str, Any]],
+    method: dict[str, Any],
+    backend: BackendConfig,
+    seconds: float | None,
+    threads: int,
+    place: Path,
+) -> list[dict[str, Any]]:
+    """Compute ``frames`` in the environment of the code; answers as its script writes them, in order.
+
+    Args:
+        frames: ``id, numbers, positions`` (Å) each.
+        method: as :func:`complete_method` gives it.
+        backend: whose environment has the code.
+        seconds: no new calculation is begun after this; None: no limit.
+        threads: of the code.
+        place: folder for the request and the answers (``<id>.json``).
+
+    Raises:
+        UserError: the environment is not built, or the code could not be run; what was finished lies in ``place``.
+    """
+    environment = resolve(backend)
+    write_json(place / "request.json", {"method": method, "frames": frames, "seconds": seconds})
+    script = SCRIPTS[method["code"]]
+    done = subprocess.run(
+        [str(environment.python), "-P", "-s", str(script), str(place / "request.json")],
+        env=worker_environment(environment, threads), cwd=place, stdin=subprocess.DEVNULL,
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    if done.returncode != 0:
+        last = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
+        raise UserError(
+            f"{method['code']} ended with code {done.returncode} while labelling frames: {last}",
+            f"Check its environment: mlpbench env check {backend.name}",
+        )
+    paths = [place / f"{frame['id']}.json" for frame in frames]
+    return [read_json(path) for path in paths if path.exists()]

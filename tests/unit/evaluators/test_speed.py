@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from mlpbench.evaluators import Context
-from mlpbench.evaluators.speed import median_interval, noise_floor, score
+from mlpbench.evaluators.speed import REFERENCE, median_interval, noise_floor, score
+from mlpbench.protocol import write_json
 
 
 def timings(**changes: object) -> dict:
@@ -20,13 +21,18 @@ def timings(**changes: object) -> dict:
     }  # fmt: skip
 
 
-def rows(context: Context | None = None, **changes: object) -> dict[str, dict]:
-    found = score(Path(), timings(**changes), context or Context(frames={}))
+def rows(directory: Path, context: Context | None = None, **changes: object) -> dict[str, dict]:
+    found = score(directory, timings(**changes), context or Context(frames={}))
     return {row["metric"]: row for row in found}
 
 
-def test_units() -> None:
-    found = rows()
+def reference(directory: Path, *seconds: float) -> Context:
+    write_json(directory / REFERENCE, {"status": "done", "seconds": seconds})
+    return Context(frames={}, training={"n_labels": 250, "wall_seconds": 100.0})
+
+
+def test_units(tmp_path: Path) -> None:
+    found = rows(tmp_path)
     assert found["ms_per_call"]["value"] == pytest.approx(2.0)
     assert found["us_per_atom"]["value"] == pytest.approx(2000 / 9)
     assert found["throughput"]["value"] == pytest.approx(2000)  # the faster batch size
@@ -35,14 +41,16 @@ def test_units() -> None:
     assert "speedup_vs_reference" not in found
 
 
-def test_against_the_reference() -> None:
-    found = rows(Context(frames={}, info={"label_seconds": 6.0}, training={"n_labels": 250, "wall_seconds": 100.0}))
+def test_against_the_reference(tmp_path: Path) -> None:
+    found = rows(tmp_path, reference(tmp_path, 5.0, 6.0, 8.0))
     assert found["speedup_vs_reference"]["value"] == pytest.approx(3000)
+    assert found["speedup_vs_reference"]["lower"] == pytest.approx(2500)
+    assert found["speedup_vs_reference"]["upper"] == pytest.approx(4000)
     assert found["breakeven_steps"]["value"] == pytest.approx((250 * 6.0 + 100) / (6.0 - 4e-3))
 
 
-def test_a_potential_slower_than_its_reference_never_breaks_even() -> None:
-    found = rows(Context(frames={}, info={"label_seconds": 1e-3}, training={"n_labels": 250, "wall_seconds": 100.0}))
+def test_a_potential_slower_than_its_reference_never_breaks_even(tmp_path: Path) -> None:
+    found = rows(tmp_path, reference(tmp_path, 1e-3))
     assert found["speedup_vs_reference"]["value"] == pytest.approx(0.5)
     assert "breakeven_steps" not in found
 

@@ -1,0 +1,113 @@
+"""What one frame costs with the reference method, measured on this machine, on the frames the potentials are timed on."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mlpbench.backends.locks import home
+from mlpbench.backends.schema import BackendConfig
+from mlpbench.errors import UserError
+from mlpbench.evaluators.speed import REFERENCE
+from mlpbench.frames import Frames
+from mlpbench.protocol import ProtocolError, read_json, write_json
+from mlpbench.references.labels import complete_method, label_key, run_frames
+from mlpbench.seeds import digest
+
+
+def time_reference(
+    frames: Frames,
+    method: dict[str, Any],
+    backend: BackendConfig,
+    *,
+    threads: int,
+    machine: dict[str, Any],
+    count: int = 3,
+    cache: Path | None = None,
+) -> dict[str, Any]:
+    """Seconds per frame (energy and forces) of ``method``; measured once per machine, method, frames and threads.
+
+    The first frame is computed twice: its first run pays for imports and tables (``cold_seconds``), the second counts.
+
+    Args:
+        frames: frames of a test split; the first ``count`` are used.
+        method: of the reference code (see :func:`mlpbench.references.labels.complete_method`).
+        backend: whose environment has the code.
+        threads: of the code.
+        machine: what :func:`mlpbench.devices.hardware` says.
+        count: frames to time.
+        cache: folder of the measurements; None: ``timings`` in mlpbench's home.
+
+    Returns:
+        ``seconds`` (one a frame), ``cold_seconds``, ``threads``, ``method``, ``cpu``, ``source``.
+
+    Raises:
+        UserError: the environment is not built, the code fails, or a frame does not converge.
+    """
+    method = complete_method(method)
+    few = frames.select(slice(min(count, len(frames))))
+    offsets = few.offsets
+    parts = [(few.numbers[a:b], few.positions[a:b]) for a, b in zip(offsets[:-1], offsets[1:], strict=True)]
+    keys = [label_key(numbers, positions, method) for numbers, positions in parts]
+    folder = home() / "timings" if cache is None else cache
+    path = folder / f"{digest([keys, method, threads, machine.get('cpu')])[:32]}.json"
+    try:
+        return read_json(path)
+    except (FileNotFoundError, ProtocolError):
+        pass  # never measured here, or cut short: it is measured now
+    order = [0, *range(len(parts))]
+    request = [
+        {"id": f"{i:04d}", "numbers": parts[k][0].tolist(), "positions": parts[k][1].tolist()}
+        for i, k in enumerate(order)
+    ]
+    with tempfile.TemporaryDirectory(prefix="mlpbench-timing-") as scratch:
+        answers = run_frames(request, method, backend, None, threads, Path(scratch))
+    if len(answers) < len(order) or not all(answer["converged"] for answer in answers):
+        raise UserError("the reference method did not converge on every frame it was timed on")
+    seconds = [float(answer["seconds"]) for answer in answers]
+    found = {
+        "seconds": seconds[1:], "cold_seconds": seconds[0], "threads": threads, "method": method,
+        "cpu": machine.get("cpu"), "source": "measured on this machine",
+    }  # fmt: skip
+    write_json(path, found)
+    return found
+
+
+def time_for_trial(
+    directory: Path,
+    options: dict[str, Any],
+    frames: Frames,
+    backends: dict[str, BackendConfig],
+    machine: dict[str, Any],
+) -> dict[str, Any]:
+    """Time the reference beside a trial's ``speed`` task, and leave what came of it in its folder.
+
+    What hinders it becomes ``status: skipped`` and a reason: the potential's own speed does not depend on it.
+
+    Args:
+        directory: the trial's folder; ``speed_reference.json`` is written there.
+        options: ``evaluation.speed``; its ``reference`` has ``frames``, ``threads`` and ``method``, or is null.
+        frames: the split whose frames the potential was timed on.
+        backends: all backends.
+        machine: what :func:`mlpbench.devices.hardware` says.
+    """
+    wanted = options.get("reference")
+    if not wanted:
+        return {}
+    code = wanted["method"].get("code", "")
+    try:
+        if code not in backends:
+            raise UserError(f"there is no backend '{code}'", f"Add conf/backend/{code}.yaml.")
+        if frames.pbc.any():
+            raise UserError(f"{code} computes molecules here, and this system is periodic")
+        found = time_reference(
+            frames, wanted["method"], backends[code], threads=wanted["threads"], machine=machine, count=wanted["frames"]
+        )
+        status = {"status": "done", "reason": "", **found, "median_seconds": float(np.median(found["seconds"]))}
+    except UserError as error:
+        status = {"status": "skipped", "reason": str(error).replace("\n ", ";")}
+    write_json(directory / REFERENCE, status)
+    return status
