@@ -162,7 +162,7 @@ def nvidia() -> list[dict[str, Any]]:
 
 
 def _ask_torch(environment: Environment) -> dict[str, Any]:
-    done = run_python(environment.python, _ASK_TORCH, environment.pythonpath)
+    done = run_python(environment.python, _ASK_TORCH, environment.pythonpath, timeout=600)
     for line in done.stdout.splitlines():
         if line.startswith("mlpbench-devices:"):
             return dict(json.loads(line.removeprefix("mlpbench-devices:")))

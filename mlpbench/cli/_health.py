@@ -98,14 +98,18 @@ def _configuration() -> Iterator[Finding]:
 
 
 def _backends() -> tuple[dict[str, BackendConfig], list[str]]:
-    """All backends, and the names of those the quickstart needs; empty where the configuration is broken."""
+    """All backends, and the names of those the quickstart needs; what is broken was said under conf."""
     from mlpbench.config import expand, load_backends, load_trial
 
     try:
-        trials = [load_trial(overrides) for overrides in expand([QUICKSTART], True).trials]
-        return load_backends(), sorted({trial.architecture.backend for trial in trials})
+        backends = load_backends()
     except UserError:
-        return {}, []  # said already, under conf
+        return {}, []
+    try:
+        trials = [load_trial(overrides) for overrides in expand([QUICKSTART], True).trials]
+    except UserError:
+        return backends, []
+    return backends, sorted({trial.architecture.backend for trial in trials})
 
 
 def _environment(row: State, backend: BackendConfig | None, wanted: bool, imports: bool) -> Iterator[Finding]:

@@ -192,13 +192,14 @@ def _wheels(arguments: argparse.Namespace) -> int:
 def _then(name: str, partial: bool) -> str:
     """What to type on the target, where the folder stands as WHEELS."""
     if name == "core":
-        install = ".venv/bin/pip install --no-index --find-links WHEELS mlpbench"
-        return f"On the target: python3.12 -m venv .venv && {install}"
+        install = "pip install --no-index --find-links WHEELS -r WHEELS/core.requirements.txt mlpbench"
+        return f"On the target: python3.12 -m venv .venv && .venv/bin/{install}"
     if not partial:
         return f"On the target: mlpbench env build {name} --wheels WHEELS --offline"
-    install = "PYTHON -m pip install --no-index --no-deps --find-links WHEELS --target PACKAGES"
+    install = "uv pip install --offline --no-index --no-deps --python PYTHON --find-links WHEELS --target PACKAGES"
     return (
-        "On the target, for an interpreter that has the rest (PYTHON), into a folder PACKAGES:\n"
+        "On the target, for an interpreter that has the rest (PYTHON), into a folder PACKAGES, with the uv that\n"
+        "came with mlpbench (.venv/bin/uv):\n"
         f"  {install} -r WHEELS/{name}.requirements.txt\n"
         f"  mlpbench env check {name} backend.{name}.python=PYTHON 'backend.{name}.pythonpath=[PACKAGES]'"
     )

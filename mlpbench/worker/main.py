@@ -41,6 +41,7 @@ def main(arguments: list[str]) -> int:
             break  # without a checkpoint nothing after it can be done
         if result.status == "interrupted":
             break  # the user wants it to end, not to go on with the next task
+    write_json(directory / HELLO, hello(adapter_class, request))  # packages set TF32 and threads as they run
     return 0
 
 
@@ -108,16 +109,36 @@ def hello(adapter: type[Adapter], request: Request) -> dict[str, Any]:
     }
     torch = sys.modules.get("torch")
     if torch is not None:
-        found["torch"] = {
-            "threads": torch.get_num_threads(),
-            "cuda": torch.version.cuda,
-            "tf32": bool(torch.backends.cuda.matmul.allow_tf32),
-        }
-        if request.device.startswith("cuda") and torch.cuda.is_available():
-            properties = torch.cuda.get_device_properties(request.device)
-            found["torch"]["device_name"] = properties.name
-            found["torch"]["device_memory_mb"] = properties.total_memory / 1e6
+        found["torch"] = _torch_facts(torch, request.device)
     return found
+
+
+def _torch_facts(torch: Any, device: str) -> dict[str, Any]:
+    """What of torch's state and device decides speed and rounding."""
+    facts: dict[str, Any] = {
+        "version": torch.__version__,
+        "threads": torch.get_num_threads(),
+        "cuda": torch.version.cuda,
+        "hip": torch.version.hip,
+        "tf32": _tf32(torch.backends.cuda.matmul),
+        "tf32_convolution": _tf32(torch.backends.cudnn),
+    }
+    if device.startswith("cuda") and torch.cuda.is_available():
+        properties = torch.cuda.get_device_properties(device)
+        facts["device_name"] = properties.name
+        facts["device_memory_mb"] = properties.total_memory / 1e6
+        facts["compute_capability"] = f"{properties.major}.{properties.minor}"
+        facts["cudnn"] = torch.backends.cudnn.version()
+    return facts
+
+
+def _tf32(backend: Any) -> bool:
+    """Whether float32 is rounded to TF32; torch raises if the old setting is read after the new one was written."""
+    try:
+        return bool(backend.allow_tf32)
+    except RuntimeError:
+        backend = getattr(backend, "conv", backend)
+        return str(backend.fp32_precision) == "tf32"
 
 
 def peak_memory_mb() -> float:
