@@ -53,7 +53,16 @@ def written(tmp_path_factory):
 def test_headline_names_data_level_of_theory_budget_hardware_and_the_best(written):
     _, text, _ = written
     headline = re.search(r'<p class="finding">(.*?)</p>', text, re.S).group(1)
-    for part in ("ethanol", "PBE/def2-SVP", "400 frames", "100 epochs", "Example CPU 3000", "NequIP has", "meV/Å", "95 %"):
+    for part in (
+        "ethanol",
+        "PBE/def2-SVP",
+        "400 frames",
+        "100 epochs",
+        "Example CPU 3000",
+        "NequIP has",
+        "meV/Å",
+        "95 %",
+    ):
         assert part in headline
 
 
@@ -127,6 +136,15 @@ def test_versions_of_the_backends_stand_side_by_side(written):
     text = written[1]
     row = text[text.index(">e3nn<") :]
     assert row.index("0.4.4") < row.index("0.6.0") < row.index("</tr>")
+
+
+def test_it_answers_which_to_take_under_constraints(written):
+    text = written[1]
+    section = text[text.index('<section id="decide"') : text.index('<section id="learning"')]
+    assert "cheapest" in section
+    assert "fewest labels" in section
+    assert "mlpbench select made-up" in section
+    assert 'id="table-committee-ethanol"' in text
 
 
 def test_figures_and_tables_are_files_too(written):

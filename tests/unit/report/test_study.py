@@ -5,11 +5,10 @@ import math
 import numpy as np
 import pytest
 
-from mlpbench.report import facts
+from mlpbench.report import facts, options
 from mlpbench.report.drawing import PAIRS, looks
 from mlpbench.report.estimates import against_best, cells, chosen
 from mlpbench.report.fits import curves
-from mlpbench.report.sections import decide
 from mlpbench.report.study import natural
 from tests.unit.report.fabricate import LAW, Plan, fabricate
 
@@ -75,16 +74,21 @@ def test_one_repetition_has_the_interval_of_the_frames_and_no_verdict(tmp_path):
     assert verdicts == ["best", "unknown", "unknown", "unknown"]
 
 
-def test_the_front_holds_what_nothing_beats():
-    points = [(1.0, 10.0), (2.0, 5.0), (3.0, 6.0), (4.0, 1.0), (4.0, 2.0)]
-    assert decide.front(points) == [0, 1, 3]
+def test_the_front_holds_what_nothing_beats(study):
+    found = options.options(study, "ethanol")
+    on = options.front(found, "train")
+    for one in found:
+        beaten = any(o.cost("train") < one.cost("train") and o.mean.value < one.mean.value for o in found)
+        assert (one.label in on) != beaten
+    assert all(0 < chance <= 1 for chance in on.values())
+    assert next(iter(on)) == "SchNet, 50 frames"  # the cheapest is always on it
 
 
 def test_times_from_different_hardware_are_not_averaged(tmp_path):
     found = fabricate(tmp_path / "mixed", Plan(n_train=(50,), troubles={}))
     found.trials.loc[found.trials["repetition"] == 1, "cpu"] = "Another CPU"
     assert len(facts.machines(found.trials)) == 2
-    assert all(math.isnan(option.costs["train"]) for option in decide.options(found, "ethanol"))
+    assert all(math.isnan(option.cost("train")) for option in options.options(found, "ethanol"))
 
 
 def test_splits_sort_by_number_and_start_in_distribution(study):
