@@ -58,7 +58,8 @@ class Training(Strict):
 
     batch_size: int = Field(gt=0, description="frames per optimiser step")
     lr: float = Field(gt=0, description="first learning rate of Adam")
-    schedule: Literal["plateau", "constant"] = Field(description="whether lr falls when the validation loss stalls")
+    schedule: Literal["plateau", "exponential", "constant"] = Field(description="how lr falls")
+    lr_gamma: float = Field(gt=0, le=1, description="exponential: lr is multiplied by it after every epoch")
     lr_factor: float = Field(gt=0, lt=1, description="factor at each plateau")
     lr_patience: int = Field(gt=0, description="epochs without improvement before lr falls")
     lr_min: float = Field(ge=0, description="lr never falls below")

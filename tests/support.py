@@ -21,6 +21,7 @@ TRAINING: dict[str, Any] = {
     "batch_size": 10,
     "lr": 0.01,
     "schedule": "plateau",
+    "lr_gamma": 0.98,
     "lr_factor": 0.5,
     "lr_patience": 25,
     "lr_min": 1e-6,

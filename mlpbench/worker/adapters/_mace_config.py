@@ -209,9 +209,10 @@ def _optimiser(training: dict[str, Any]) -> dict[str, Any]:
             "lr_factor": float(training["lr_factor"]),
             "scheduler_patience": int(training["lr_patience"]),
         }
-    if training["schedule"] == "constant":
-        return options | {"scheduler": "ExponentialLR", "lr_scheduler_gamma": 1.0}
-    raise ValueError(f"training.schedule={training['schedule']} is not known to the MACE adapter: plateau or constant")
+    if training["schedule"] in ("exponential", "constant"):
+        gamma = float(training["lr_gamma"]) if training["schedule"] == "exponential" else 1.0
+        return options | {"scheduler": "ExponentialLR", "lr_scheduler_gamma": gamma}
+    raise ValueError(f"training.schedule={training['schedule']} is not known: plateau, exponential or constant")
 
 
 def _batches(request: Request, train: Frames, valid: Frames) -> dict[str, Any]:

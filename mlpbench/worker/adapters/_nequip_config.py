@@ -167,6 +167,12 @@ def _training_module(request: Request, labels: tuple[str, ...], types: list[str]
             "interval": "epoch",
             "frequency": 1,
         }
+    if training["schedule"] == "exponential":
+        module["lr_scheduler"] = {
+            "scheduler": {"_target_": "torch.optim.lr_scheduler.ExponentialLR", "gamma": float(training["lr_gamma"])},
+            "interval": "epoch",
+            "frequency": 1,
+        }
     return module
 
 

@@ -159,6 +159,11 @@ def _task(training: dict[str, Any], labels: tuple[str, ...]) -> dict[str, Any]:
                 "min_lr": training["lr_min"],
             },
         }
+    if training["schedule"] == "exponential":
+        task |= {
+            "scheduler_cls": "torch.optim.lr_scheduler.ExponentialLR",
+            "scheduler_args": {"gamma": training["lr_gamma"]},
+        }
     return task
 
 

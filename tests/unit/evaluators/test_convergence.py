@@ -23,6 +23,13 @@ def test_a_plateau_is_converged() -> None:
     assert converged(curve(loss)) == (True, "")
 
 
+def test_gains_of_no_account_do_not_count() -> None:
+    """Averaged weights creep on for ever: the best epoch is the last one, and nothing depends on it."""
+    loss = np.exp(-np.arange(100) / 8) + 1.0 - 1e-4 * np.arange(100)
+    assert int(np.argmin(loss)) == 99
+    assert converged(curve(loss)) == (True, "")
+
+
 def test_a_late_drop_with_an_early_best_epoch_is_not_converged() -> None:
     loss = np.ones(100)
     loss[85:] = 0.5
