@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from mlpbench.metrics import metric
 from mlpbench.report import facts
 from mlpbench.report.estimates import cells, chosen, main_metric
@@ -9,7 +11,13 @@ from mlpbench.report.numbers import interval, listing, number
 from mlpbench.report.section import Cell, Column, Table
 from mlpbench.report.study import Study, remembered, select
 from mlpbench.statistics.curves import LearningCurve, fit_learning_curve
-from mlpbench.statistics.extrapolation import DataMultiplier, Needed, data_multiplier, frames_needed, label_hours
+from mlpbench.statistics.extrapolation import EXTRAPOLATION, DataMultiplier, Needed, data_multiplier, frames_needed, label_hours
+    DataMultiplier,
+    Needed,
+    data_multiplier,
+    frames_needed,
+    label_hours,
+)
 
 
 @remembered
@@ -60,7 +68,7 @@ def fit_table(study: Study, dataset: str, split: str) -> Table | None:
     columns = [
         Column("Candidate", numeric=False),
         Column("Exponent b", "", "error = a·N^(−b), one shift for each repetition, 95 % interval"),
-        Column(f"Frames to {number(target)} {entry.unit}", "", "training frames at which the fitted curve reaches it"),
+        Column(f"Frames to {target:g} {entry.unit}", "", "training frames at which the fitted curve reaches it"),
         *(
             [Column("Price of labels", "h", "training and validation frames times the data set's time for a label")]
             if price
@@ -69,11 +77,9 @@ def fit_table(study: Study, dataset: str, split: str) -> Table | None:
         Column("Data multiplier", "", f"frames it needs over those that {order[0]} needs for the same error"),
     ]
     caption = (
-        f"Power laws fitted to {entry.symbol} on {facts.split_words(study, dataset, split)}: exponent, and "
-        f"the training "
-        f"frames needed for {number(target)} {entry.unit}, with 95 % intervals. Extrapolation is refused "
-        f"beyond four times "
-        "the largest training size."
+        f"Power laws fitted to {entry.symbol} on {facts.split_words(study, dataset, split)}: exponent, and the "
+        f"training frames needed for {target:g} {entry.unit}, with 95 % intervals. Extrapolation is refused beyond "
+        f"{EXTRAPOLATION:g} times the largest training size."
     )
     return Table(f"learning-{dataset}", caption, columns, rows)
 
@@ -97,7 +103,7 @@ def _label_seconds(study: Study, dataset: str) -> float | None:
 
 def _needed(need: Needed) -> Cell:
     if not need.reachable:
-        return Cell("not reachable", None, need.reason, "warn")
+        return Cell("not reachable", math.inf, "", "warn", need.reason)
     return Cell(number(round(need.n)), need.n, interval(need.lower, need.upper))
 
 

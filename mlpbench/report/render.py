@@ -20,7 +20,7 @@ from mlpbench.report.sections import build_all
 from mlpbench.report.study import Study
 
 PAGE = "index.html"
-MOST_EMBEDDED = 2_500_000  # bytes of one data URI; the page must stay one that can be mailed
+MOST_ROWS = 50_000  # of an embedded table; the page must stay one that can be mailed
 PLAIN_CSV = 200_000  # bytes; a larger table is embedded compressed
 
 
@@ -31,11 +31,6 @@ class Download:
     name: str
     uri: str
     size: str
-
-    @property
-    def fits(self) -> bool:
-        """Small enough to be carried in the page."""
-        return len(self.uri) < MOST_EMBEDDED
 
 
 def write_report(study: Study, out: Path, *, pdf: bool = False) -> Path:
@@ -72,10 +67,11 @@ def render(study: Study, sections: list[Section]) -> str:
     light = {f"c{i}": paper for i, (paper, _) in enumerate(drawing.PAIRS)}
     dark = {f"c{i}": night for i, (_, night) in enumerate(drawing.PAIRS)}
     counter = iter(range(10_000))
+    tables = {"trials": study.trials, "metrics": study.metrics}
     return template.render(
         study=study.name,
         sections=sections,
-        downloads=[f for f in (_download("trials", study.trials), _download("metrics", study.metrics)) if f.fits],
+        downloads=[_download(n, t) for n, t in tables.items() if len(t) <= MOST_ROWS],
         results=f"results/{study.name}",
         download=lambda table: _download(table.name, table.frame()),
         drawn=lambda panel: Markup(drawing.inline_svg(panel.svg, f"f{next(counter)}", panel.alt)),

@@ -77,7 +77,9 @@ class Cell:
     def sort(self) -> str:
         """The key by which the column sorts; what is missing sorts last."""
         value = self.text if self.value is None else self.value
-        return repr(float(value)) if isinstance(value, int | float) else str(value)
+        if isinstance(value, int | float):
+            return repr(float(value)).replace("inf", "Infinity")  # as JavaScript reads it
+        return str(value)
 
 
 @dataclass(frozen=True)

@@ -45,7 +45,7 @@ def _decisions(study: Study, dataset: str, found: list[Option]) -> Table:
     """The answers of ``mlpbench select`` to a few questions whose limits are made from the study itself."""
     name = main_metric(study, dataset)
     strict = min(o.mean.value for o in found) * 1.25
-    limits = [float(f"{strict:.2g}"), float(f"{3 * strict:.2g}")]
+    limits = [_round_up(strict), _round_up(3 * strict)]
     questions: list[tuple[list[Constraint], str]] = [([], "accurate")]
     questions += [
         ([Constraint(name, limit, "max")], goal) for limit in limits for goal in ("cheapest", "fewest_labels")
@@ -80,6 +80,12 @@ def _decisions(study: Study, dataset: str, found: list[Option]) -> Table:
     return Table(f"decisions-{dataset}", caption, columns, rows)
 
 
+def _round_up(value: float) -> float:
+    """The next larger number of one digit, as a person would set a limit."""
+    unit = 10 ** math.floor(math.log10(value))
+    return float(f"{math.ceil(value / unit) * unit:.1g}")
+
+
 def _answer(answer: Decision) -> list[Cell]:
     one = answer.chosen
     chance = one.probability if one is not None and answer.constraints else math.nan
@@ -102,12 +108,9 @@ def _axis(study: Study, kind: str) -> tuple[str, str]:
 def _caption(study: Study, dataset: str) -> str:
     split = str(study.in_distribution(dataset))
     return (
-        f"Pareto fronts on {facts.split_words(study, dataset, split)}: what lies on the grey line is beaten "
-        f"by no other in both "
-        "error and cost. Labels are training and validation frames together. The number beside a point is "
-        "its training frames; bars are 95 % intervals over "
-        "repetitions; an open "
-        "symbol had unconverged trials."
+        f"Pareto fronts on {facts.split_words(study, dataset, split)}: what lies on the grey line is beaten by "
+        "no other in both error and cost. Labels are training and validation frames together. The number beside a point is its "
+        "training frames; bars are 95 % intervals over repetitions; an open symbol had unconverged trials."
     )
 
 

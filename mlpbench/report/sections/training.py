@@ -53,7 +53,7 @@ def _figure(
     caption = (
         f"Validation error during training, {dataset}, {n_train} training frames, one line for each "
         f"repetition "
-        "(smoothed by nothing; long curves are thinned out). A cross marks the end of a trial that had not "
+        "(not smoothed; long curves are thinned out). A cross marks the end of a trial that had not "
         "converged or did "
         f"not finish.{where}"
     )
