@@ -103,8 +103,9 @@ def main() -> int:
     parser.add_argument("--torch-sim-integrator", action="store_true")
     chosen = parser.parse_args()
     mount()
-    import torch
     from dataclasses import replace
+
+    import torch
 
     from mlpbench.protocol import REQUEST, Request
     from mlpbench.worker.adapter import Potential

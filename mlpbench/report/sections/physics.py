@@ -1,0 +1,179 @@
+"""The potential itself, before any dynamics: symmetries, its minimum and frequencies, energy along scans."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from ase.io import iread
+
+from mlpbench.errors import UserError
+from mlpbench.evaluators import Context
+from mlpbench.evaluators.physics import ARRAYS, mode_pairs
+from mlpbench.frames import Float
+from mlpbench.metrics import metric
+from mlpbench.report.cell import mean_cell
+from mlpbench.report.drawing import canvas, legend, looks
+from mlpbench.report.estimates import cells, chosen
+from mlpbench.report.numbers import number
+from mlpbench.report.section import Block, Column, Details, Figure, Panel, Section, Table
+from mlpbench.report.section import Cell as TableCell
+from mlpbench.report.study import Study, select
+
+ORDER = 62
+
+AGAINST_DFT = ("frequency_mae", "frequency_max", "minimum_rmsd")
+CHECKS = (
+    "force_consistency", "rotation_error", "translation_error", "permutation_error", "extensivity_error", "cutoff_jump",
+)  # fmt: skip
+
+
+def build(study: Study) -> Section | None:
+    """Tables and figures for each data set whose trials were probed."""
+    blocks: list[Block] = []
+    finding = ""
+    for dataset in study.datasets:
+        names = {m for m in study.metrics_of(dataset, "") if _group(m) == "physics"}
+        if not names:
+            continue
+        scans = sorted(m for m in names if m.startswith(("scan_rmse_", "barrier_error_")))
+        shown = [m for m in AGAINST_DFT if m in names] + scans
+        if shown:
+            blocks.append(_table(study, dataset, "physics", shown, "against the reference"))
+        blocks += _frequency_figure(study, dataset)
+        blocks += _scan_figure(study, dataset)
+        checks = [m for m in CHECKS if m in names]
+        table = _table(study, dataset, "symmetries", checks, "in float64")
+        blocks.append(Details("Symmetries and smoothness", [table]))
+        finding = finding or _finding(study, dataset)
+    return Section("physics", "Physics of the potential", finding, blocks) if blocks else None
+
+
+def _group(name: str) -> str:
+    try:
+        return metric(name).group
+    except UserError:
+        return ""  # a metric of an outside package, or of a later version
+
+
+def _table(study: Study, dataset: str, name: str, metrics: list[str], words: str) -> Table:
+    n_train = study.largest(dataset)
+    columns = [Column("Candidate", numeric=False)]
+    columns += [Column(metric(m).symbol, metric(m).unit, metric(m).description) for m in metrics]
+    rows = [
+        [TableCell(candidate), *(_mean(study, dataset, m, candidate, n_train) for m in metrics)]
+        for candidate in chosen(study, dataset)
+    ]
+    caption = f"{dataset}, {n_train} training frames, {words}; mean over repetitions."
+    return Table(f"{name}-{dataset}", caption, columns, rows)
+
+
+def _mean(study: Study, dataset: str, name: str, candidate: str, n_train: int) -> TableCell:
+    if not name.startswith("barrier_error_"):
+        return mean_cell(cells(study, dataset, name, "").get((candidate, n_train)))
+    values = select(study.part(dataset, name, ""), candidate=candidate, n_train=n_train)["value"]
+    if values.empty:
+        return TableCell("–")
+    return TableCell(f"{values.mean():+.3g}", float(values.mean()))  # it has a sign: no geometric mean
+
+
+def _first_trials(study: Study, dataset: str) -> dict[str, str]:
+    """Candidate -> its first finished trial at the largest training set, where its arrays still lie."""
+    part = select(study.values, dataset=dataset, n_train=study.largest(dataset)).sort_values("repetition")
+    found: dict[str, str] = {}
+    for candidate in chosen(study, dataset):
+        for trial in part.loc[part["candidate"] == candidate, "trial"].unique():
+            if (study.root / str(trial) / ARRAYS).is_file():
+                found[candidate] = str(trial)
+                break
+    return found
+
+
+def _references(study: Study, trial: str) -> dict[str, Path]:
+    """The data set's reference files, as far as this machine has them."""
+    config = ((study.record[trial].get("config") or {}).get("dataset")) or {}
+    embedded = Path(__file__).parents[2] / "datasets" / "embedded"
+    named = {name: Path(str(path)) for name, path in (config.get("references") or {}).items()}
+    found = {name: path if path.is_absolute() else embedded / path for name, path in named.items()}
+    return {name: path for name, path in found.items() if path.is_file()}
+
+
+def _arrays(study: Study, trial: str) -> dict[str, Float]:
+    with np.load(study.root / trial / ARRAYS, allow_pickle=False) as stored:
+        return {name: stored[name] for name in stored.files}
+
+
+def _frequency_figure(study: Study, dataset: str) -> list[Block]:
+    """Error of each mode against its DFT frequency."""
+    pairs: dict[str, tuple[Float, Float]] = {}
+    for candidate, trial in _first_trials(study, dataset).items():
+        references, arrays = _references(study, trial), _arrays(study, trial)
+        if "hessian" in arrays and {"minimum", "hessian"} <= set(references):
+            context = Context({}, references=references)
+            pairs[candidate] = mode_pairs(arrays["hessian"], arrays["minimum"], context)
+    if not pairs:
+        return []
+    style = looks(study)
+    with canvas(5.6, 3.0) as (figure, axes):
+        for candidate, (ours, theirs) in pairs.items():
+            look = style[candidate]
+            axes.plot(theirs, ours - theirs, look.marker, color=look.color, markersize=4, label=candidate)
+        axes.axhline(0, color="0.5", linewidth=0.8)
+        axes.set_xlabel("harmonic frequency of the reference (cm⁻¹)")
+        axes.set_ylabel("error (cm⁻¹)")
+        legend(axes)
+    caption = (
+        f"Error of each harmonic frequency of {dataset}, each potential at its own minimum; first repetition, "
+        f"{study.largest(dataset)} training frames. Modes are paired in order of frequency."
+    )
+    alt = f"Frequency errors of {', '.join(pairs)}; means and maxima in the table above."
+    return [Figure(caption, [Panel(f"frequencies-{dataset}", figure, alt)])]
+
+
+def _scan_figure(study: Study, dataset: str) -> list[Block]:
+    """The energy along each scan, reference and potentials."""
+    trials = _first_trials(study, dataset)
+    arrays = {candidate: _arrays(study, trial) for candidate, trial in trials.items()}
+    names = sorted({key for found in arrays.values() for key in found if key.startswith("scan.")})
+    panels: list[Panel] = []
+    for name in (key.removeprefix("scan.") for key in names):
+        references = _references(study, next(iter(trials.values())))
+        if name in references:
+            panels.append(_scan_panel(study, dataset, name, references[name], arrays))
+    if not panels:
+        return []
+    caption = f"Energy along the reference's scans of {dataset}, relative to its lowest frame; first repetition."
+    return [Figure(caption, panels, small=True)]
+
+
+def _scan_panel(study: Study, dataset: str, name: str, path: Path, arrays: dict[str, dict[str, Float]]) -> Panel:
+    frames = list(iread(path, index=":"))
+    reference = np.array([atoms.get_potential_energy() for atoms in frames])
+    lowest = int(np.argmin(reference))
+    key = next((k for k in ("angle_deg", "distance_A", "r_A") if k in frames[0].info), None)
+    x = [atoms.info[key] for atoms in frames] if key else list(range(len(frames)))
+    style = looks(study)
+    with canvas(3.0, 2.4) as (figure, axes):
+        axes.plot(x, 1000 * (reference - reference[lowest]), color="0.35", linewidth=2.4, label="reference")
+        for candidate, found in arrays.items():
+            energy = found.get(f"scan.{name}")
+            if energy is not None and len(energy) == len(reference):
+                look = style[candidate]
+                axes.plot(x, 1000 * (energy - energy[lowest]), color=look.color, linestyle=look.dash, linewidth=1.2,
+                          label=candidate)  # fmt: skip
+        axes.set_xlabel({"angle_deg": "angle (°)", None: "frame"}.get(key, "distance (Å)"))
+        axes.set_ylabel("energy (meV)")
+        axes.legend(fontsize=6.5)
+    alt = f"Energy along {name} for the reference and {', '.join(arrays)}; errors in the table above."
+    return Panel(f"scan-{dataset}-{name}", figure, alt, name.replace("_", " "))
+
+
+def _finding(study: Study, dataset: str) -> str:
+    n_train = study.largest(dataset)
+    found = {c: e.value for (c, n), e in cells(study, dataset, "frequency_mae", "").items() if n == n_train}
+    if not found:
+        return ""
+    best = min(found, key=lambda c: found[c])
+    worst = max(found, key=lambda c: found[c])
+    rest = f", {worst}'s by {number(found[worst])}" if len(found) > 1 else ""
+    return f"{best}'s frequencies are off by {number(found[best])} cm⁻¹ on average{rest} ({n_train} training frames)."
