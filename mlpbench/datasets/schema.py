@@ -199,7 +199,8 @@ class DatasetConfig(_Strict):
     def _fill_in(cls, values: Any) -> Any:
         if not isinstance(values, dict):
             return values
-        values = dict(values)
+        # An empty mapping in a YAML could not be overridden on Hydra's command line; null can.
+        values = {k: {} if v is None and k in ("test_paths", "references") else v for k, v in values.items()}
         variant, variants = values.get("variant"), values.get("variants") or []
         if variant is not None and variant not in variants:
             raise ValueError(f"variant '{variant}' is none of {', '.join(variants) or '(there are no variants)'}")

@@ -60,7 +60,8 @@ def main(frames: int) -> None:
 
 def _say(what: str, start: float) -> None:
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024**2
-    print(f"{what:<36}{time.perf_counter() - start:8.1f} s   peak {memory:.2f} GiB", flush=True)
+    wall, processor = time.perf_counter() - start, time.process_time()
+    print(f"{what:<36}{wall:8.1f} s   processor {processor:7.1f} s   peak {memory:.2f} GiB", flush=True)
 
 
 if __name__ == "__main__":

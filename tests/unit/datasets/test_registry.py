@@ -61,7 +61,7 @@ def test_overrides_have_a_base():
     for key, value in base.items():
         if key == "split":
             continue
-        assert value == fields[key].get_default(call_default_factory=True), f"_base.yaml: {key}"
+        assert (value or None) == (fields[key].get_default(call_default_factory=True) or None), f"_base.yaml: {key}"
 
 
 def test_acac_loads_from_the_cache_without_a_network(tmp_path, monkeypatch):
