@@ -15,6 +15,7 @@ from mlpbench.backends.locks import (
     COMPLETE,
     Environment,
     base_python,
+    build_lock,
     built_folder,
     built_lock,
     home,
@@ -68,7 +69,7 @@ def build(
     folder = built_folder(backend, home_folder)
     environment = Environment(backend.name, interpreter(folder), (), built_lock(backend), False)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with _build_lock(folder, progress):
+    with _locked(folder, progress):
         if is_complete(folder) and interpreter(folder).exists() and not rebuild:
             progress(f"{backend.name}: built already, {folder}")
             return environment
@@ -175,8 +176,8 @@ def _check_wheels(backend: BackendConfig, wheels: Path, offline: bool) -> None:
         )
 
 
-def _build_lock(folder: Path, progress: Progress) -> FileLock:
-    lock = FileLock(folder.parent / f".{folder.name}.lock")
+def _locked(folder: Path, progress: Progress) -> FileLock:
+    lock = build_lock(folder)
     try:
         lock.acquire(timeout=0.1)
     except Timeout:

@@ -8,10 +8,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from filelock import Timeout
+
 from mlpbench.backends.build import build
 from mlpbench.backends.locks import (
     COMPLETE,
     Environment,
+    build_lock,
     built_folder,
     built_lock,
     home,
@@ -153,7 +156,7 @@ def environments(backends: Iterable[BackendConfig], home_folder: Path | None = N
     rows, used = [], set()
     for backend in backends:
         adopted, _ = adopted_python(backend)
-        if adopted is None and backend.requirements is not None:
+        if backend.requirements is not None:  # that of an adopted backend is wanted again once it is adopted no more
             used.add(built_folder(backend, home_folder))
         rows.append(_state(backend, adopted, home_folder))
     folder = home(home_folder) / "envs"
@@ -164,9 +167,17 @@ def environments(backends: Iterable[BackendConfig], home_folder: Path | None = N
 
 
 def remove(path: Path) -> None:
-    """Remove a built environment; its mark goes first, so that a removal cut short looks like one."""
-    (path / COMPLETE).unlink(missing_ok=True)
-    shutil.rmtree(path)
+    """Remove a built environment; its mark goes first, so that a removal cut short looks like one.
+
+    Raises:
+        UserError: another process is building it.
+    """
+    try:
+        with build_lock(path).acquire(timeout=0.1):
+            (path / COMPLETE).unlink(missing_ok=True)
+            shutil.rmtree(path)
+    except Timeout as error:
+        raise UserError(f"{path} is being built by another process", "Wait until it has ended.") from error
 
 
 def _state(backend: BackendConfig, adopted: Path | None, home_folder: Path | None) -> State:

@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from filelock import FileLock
+
 from mlpbench.backends.schema import BackendConfig
 from mlpbench.errors import UserError
 
@@ -114,6 +116,11 @@ def built_folder(backend: BackendConfig, home_folder: Path | None = None) -> Pat
 def interpreter(folder: Path) -> Path:
     """The interpreter of the virtual environment in ``folder``."""
     return folder / "bin" / "python"
+
+
+def build_lock(folder: Path) -> FileLock:
+    """The lock that whoever builds or removes ``folder`` holds."""
+    return FileLock(folder.parent / f".{folder.name}.lock")
 
 
 def is_complete(folder: Path) -> bool:

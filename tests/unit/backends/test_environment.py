@@ -9,7 +9,7 @@ import pytest
 
 from mlpbench.backends import probe as probing
 from mlpbench.backends.environment import check, environments, needs, remove, resolve
-from mlpbench.backends.locks import COMPLETE, Environment, built_folder, built_lock, home, interpreter
+from mlpbench.backends.locks import COMPLETE, Environment, build_lock, built_folder, built_lock, home, interpreter
 from mlpbench.backends.probe import Installed, clashes, probe
 from mlpbench.backends.schema import BackendConfig
 from mlpbench.errors import UserError
@@ -198,5 +198,15 @@ def test_the_list_and_removing(tmp_path, own_home):
         ("toy", "built"), ("adopted", "adopted"), ("other", "missing"), ("toy-000000000000", "unused"),
     ]  # fmt: skip
     assert "mlpbench env build other" in rows[2].detail
+    with build_lock(folder), pytest.raises(UserError, match="another process"):
+        remove(folder)
     remove(folder)
     assert not folder.exists()
+
+
+def test_a_built_environment_is_kept_while_another_is_adopted():
+    folder = pretend_built(toy())
+    assert [(row.state, row.path) for row in environments([toy(python=sys.executable)])] == [
+        ("adopted", Path(sys.executable))
+    ]
+    assert folder.exists()

@@ -114,15 +114,19 @@ def test_out_of_memory_is_a_status_with_advice(tmp_path, environment):
 
 def test_timeout_ends_the_worker_and_its_children(tmp_path, environment, monkeypatch):
     monkeypatch.setattr("mlpbench.backends.launcher.PATIENCE_TERM", 0.5)
-    events: list[dict] = []
-    start = time.monotonic()
-    results = launch(rogue(tmp_path, "stubborn"), environment, timeout=3, on_event=events.append)
-    assert time.monotonic() - start < 30
-    assert results["train"].status == "timeout"
-    assert "limit of 3 s" in results["train"].reason
-    assert results["predict"].status == "skipped"
-    child = next(event["pid"] for event in events if event["event"] == "child")
-    assert gone(child)
+    for limit in (3, 10, 40):  # a busy machine takes its time until the worker is in its task
+        events: list[dict] = []
+        start = time.monotonic()
+        results = launch(rogue(tmp_path, "stubborn"), environment, timeout=limit, on_event=events.append)
+        assert time.monotonic() - start < limit + 30
+        assert results["train"].status == "timeout"
+        assert f"limit of {limit} s" in results["train"].reason
+        assert results["predict"].status == "skipped"
+        children = [event["pid"] for event in events if event["event"] == "child"]
+        if children:
+            break
+    assert all(gone(child) for child in children)
+    assert children
 
 
 def test_results_and_events_of_an_earlier_run_do_not_count(tmp_path, environment):
