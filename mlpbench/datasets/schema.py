@@ -186,9 +186,10 @@ class DatasetConfig(_Strict):
     citation: str = Field(default="", description="what to cite")
     homepage: str = Field(default="", description="where the set is described")
     reference_method: dict[str, Any] | None = Field(
-        default=None, description="a reference code and its settings that repeat these labels, e.g. {code: pyscf, xc: pbe, "
-        "basis: def2-svp}; used to label further frames and to time the reference; null: none can be run"
-    )  # fmt: skip
+        default=None,
+        description="a reference code and its settings that repeat these labels, e.g. {code: pyscf, xc: pbe, "
+        "basis: def2-svp}; used to label further frames and to time the reference; null: none can be run",
+    )
     label_seconds: float | None = Field(
         default=None, gt=0, description="cost of one label, seconds per frame, if known"
     )
