@@ -11,7 +11,8 @@ from mlpbench.report.numbers import interval, listing, number
 from mlpbench.report.section import Cell, Column, Table
 from mlpbench.report.study import Study, remembered, select
 from mlpbench.statistics.curves import LearningCurve, fit_learning_curve
-from mlpbench.statistics.extrapolation import EXTRAPOLATION, DataMultiplier, Needed, data_multiplier, frames_needed, label_hours
+from mlpbench.statistics.extrapolation import (
+    EXTRAPOLATION,
     DataMultiplier,
     Needed,
     data_multiplier,

@@ -108,9 +108,9 @@ def _axis(study: Study, kind: str) -> tuple[str, str]:
 def _caption(study: Study, dataset: str) -> str:
     split = str(study.in_distribution(dataset))
     return (
-        f"Pareto fronts on {facts.split_words(study, dataset, split)}: what lies on the grey line is beaten by "
-        "no other in both error and cost. Labels are training and validation frames together. The number beside a point is its "
-        "training frames; bars are 95 % intervals over repetitions; an open symbol had unconverged trials."
+        f"Pareto fronts on {facts.split_words(study, dataset, split)}: what lies on the grey line is beaten by no "
+        "other in both error and cost. Labels are training and validation frames together. The number beside a point "
+        "is its training frames; bars are 95 % intervals over repetitions; an open symbol had unconverged trials."
     )
 
 

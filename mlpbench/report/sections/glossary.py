@@ -22,7 +22,8 @@ WORDS = {
     "1. Tie: the "
     "interval lies inside ±5 %. Undecided: neither; more repetitions would tell.",
     "Converged": "A validation loss within 2 % of the best was reached before the last 10 % of epochs, and it fell by "
-    "at most 5 % over the last 20 %. An unconverged trial says how fast an architecture is optimised, not what it can reach.",
+    "at most 5 % over the last 20 %. An unconverged trial says how fast an architecture is optimised, not "
+    "what it can reach.",
     "Budget": "The limit on training, the same for every architecture: epochs, optimiser steps or seconds.",
     "In and out of distribution": "A split in distribution comes from the same conditions as the training "
     "frames but from "
