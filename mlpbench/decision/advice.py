@@ -22,15 +22,18 @@ def run_command(study: str, values: dict[str, object], repetitions: Sequence[int
     Args:
         study: its name.
         values: dataset, architecture, size, n_train and swept settings.
-        repetitions: their numbers.
+        repetitions: their numbers, consecutive.
         swept: names of ``values`` that are given as they stand (constant ones too: they made the trials).
     """
     names = {"n_train": "dataset.n_train"}
     parts = [f"{names.get(name, name)}={values[name]}" for name in BASE]
     parts += [f"{name}={_plain(values[name])}" for name in swept if _given(values.get(name)) and name not in names]
     numbers = ",".join(str(r) for r in repetitions)
+    if len(repetitions) > 6:
+        numbers = f"range({repetitions[0]},{repetitions[-1] + 1})"  # Hydra's; always consecutive here
     multi = " -m" if len(repetitions) > 1 else ""
-    return f"mlpbench run{multi} study={study} {' '.join(parts)} repetition={numbers}"
+    quoted = f"'repetition={numbers}'" if "(" in numbers else f"repetition={numbers}"  # a shell's brackets
+    return f"mlpbench run{multi} study={study} {' '.join(parts)} {quoted}"
 
 
 def _given(value: object) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -63,7 +64,7 @@ def select(
     trials, metrics = trials[trials["dataset"] == data], metrics[metrics["dataset"] == data]
     trials = trials.assign(setting=setting_labels(trials))
     for constraint in constraints:
-        _known(constraint.metric)
+        _known(constraint.metric, metrics)
     goal = _objective(objective, metrics)
     used, notes = _split(metrics, split, in_distribution)
     for constraint in constraints:
@@ -94,19 +95,22 @@ def _one_dataset(trials: pd.DataFrame, dataset: str | None) -> str:
     return dataset or names[0]
 
 
-def _known(name: str) -> None:
+def _known(name: str, metrics: pd.DataFrame) -> None:
+    """Refuse a metric that is not registered; what the study has is the likelier meaning."""
     if name != LABELS:
         try:
             find_metric(name)
         except UserError as error:
-            raise UserError(error.message, close_match(name, [*METRICS, LABELS])) from error
+            here = sorted(set(metrics["metric"]))
+            likely = difflib.get_close_matches(name, here, n=1, cutoff=0.6)
+            raise UserError(error.message, close_match(name, likely or [*METRICS, LABELS])) from error
 
 
 def _objective(name: str, metrics: pd.DataFrame) -> str:
     if name not in ALIASES:
         if name != LABELS and name not in METRICS and name.partition("_")[0] not in {m.split("_")[0] for m in METRICS}:
             raise UserError(f"there is no metric '{name}'", close_match(name, [*METRICS, LABELS, *ALIASES]))
-        _known(name)
+        _known(name, metrics)
         if direction(name) == "none":
             raise UserError(f"{name} has no better or worse", "Choose another objective, e.g. us_per_atom")
         return name

@@ -51,7 +51,7 @@ def find_doubts(
             ]
     else:
         unknown = any(c.verdict == "unknown" for c in candidates)
-        doubts.append("no candidate is known to keep all constraints" if unknown else "no candidate keeps all constraints")
+        doubts.append(f"no candidate {'is known to keep' if unknown else 'keeps'} all constraints")
         for constraint in constraints:
             if constraint.kind == "max" and find_metric(constraint.metric).group == "accuracy":
                 rows = table.rows(constraint.metric, constraint.split, constraint.kind)

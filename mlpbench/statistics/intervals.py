@@ -134,6 +134,22 @@ def same_variance(values: npt.ArrayLike, level: float = 0.01) -> bool:
     return len(groups) < 2 or bool(stats.levene(*groups, center="median").pvalue >= level)
 
 
+ENOUGH = 5  # repetitions that need no loan
+
+
+def worth_pooling(values: npt.ArrayLike) -> bool:
+    """Whether settings should share a variance: they may (:func:`same_variance`), and some have too few repetitions.
+
+    With five or more, a setting's own variance costs at most 30 % of width (10 % at ten). Pooling unlike ones, which a
+    test on few repetitions cannot see, called equal architectures different in 6 to 7 % of studies.
+
+    Args:
+        values: (R, K) on the scale of the analysis.
+    """
+    counts = np.isfinite(np.atleast_2d(np.asarray(values, dtype=np.float64))).sum(axis=0)
+    return bool((counts < ENOUGH).any()) and same_variance(values)
+
+
 def intervals(
     columns: Sequence[npt.ArrayLike],
     *,
@@ -148,7 +164,7 @@ def intervals(
 
     Args:
         columns: K arrays of values, repetition r of each at place r (NaN: missing).
-        pool: share one variance; None: where :func:`same_variance` allows it.
+        pool: share one variance; None: where :func:`worth_pooling` says so.
         scale: ``log`` or ``linear``; None: ``log`` if all values are positive.
         confidence: of the intervals.
 
@@ -162,7 +178,7 @@ def intervals(
     if scale == "log" and bool((raw[np.isfinite(raw)] <= 0).any()):
         raise ValueError("the log scale needs positive values")
     values = np.log(raw) if scale == "log" else raw
-    shared = pooled_variance(values) if (same_variance(values) if pool is None else pool) else None
+    shared = pooled_variance(values) if (worth_pooling(values) if pool is None else pool) else None
     return [_one(values[:, k], shared, scale, confidence) for k in range(values.shape[1])]
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import combinations
 
 import numpy as np
@@ -17,7 +18,7 @@ import numpy.typing as npt
 from scipy import stats
 from scipy.special import gammaincinv, ndtr, stdtrit
 
-from mlpbench.statistics.intervals import Variance, matrix, pooled_variance, same_variance
+from mlpbench.statistics.intervals import Variance, matrix, pooled_variance, worth_pooling
 
 Float = npt.NDArray[np.float64]
 
@@ -128,10 +129,14 @@ def power(effect: float, sd: float, repetitions: int, *, df: float | None = None
 
 def _power(shift: Float, df: float, level: float) -> Float:
     """(n,) powers for (n,) noncentralities."""
-    # The functions of scipy.special are the same as those of scipy.stats, and fifty times faster.
-    quantiles = 2 * gammaincinv(df / 2, (np.arange(100) + 0.5) / 100)  # of χ²
-    critical = -stdtrit(df, level / 2) * np.sqrt(quantiles / df)
+    critical = -stdtrit(df, level / 2) * _chi(df)
     return np.asarray((ndtr(shift[:, None] - critical) + ndtr(-shift[:, None] - critical)).mean(axis=1))
+
+
+@lru_cache(maxsize=1000)
+def _chi(df: float) -> Float:
+    """(100,) quantiles of √(χ²/df), evenly spaced; scipy.special has them fifty times faster than scipy.stats."""
+    return np.asarray(np.sqrt(2 * gammaincinv(df / 2, (np.arange(100) + 0.5) / 100) / df))
 
 
 def cautious_power(
@@ -257,7 +262,7 @@ def _variances(pairs: Sequence[Pair]) -> list[Variance]:
     for family in {one.family for one in pairs}:
         members = [i for i, one in enumerate(pairs) if one.family == family]
         columns = matrix([pairs[i].log_ratio for i in members])
-        if family and len(members) > 1 and same_variance(columns):
+        if family and len(members) > 1 and worth_pooling(columns):
             shared = pooled_variance(columns)
             found.update(dict.fromkeys(members, shared))
         else:

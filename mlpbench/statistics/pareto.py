@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import stats
 
-from mlpbench.statistics.intervals import matrix, pooled_variance, same_variance
+from mlpbench.statistics.intervals import matrix, pooled_variance, worth_pooling
 
 Float = npt.NDArray[np.float64]
 Bool = npt.NDArray[np.bool_]
@@ -90,7 +90,7 @@ def front_probability(
 
 def _noise(logs: Float, counts: npt.NDArray[np.int64], n_draws: int, rng: np.random.Generator) -> Float:
     """(n_draws, S) deviations of the true log-means; none where no variance is known."""
-    shared = pooled_variance(logs) if same_variance(logs) else None
+    shared = pooled_variance(logs) if worth_pooling(logs) else None
     noise = np.zeros((n_draws, logs.shape[1]))
     for s, count in enumerate(counts):
         variance = shared or pooled_variance(logs[:, [s]])

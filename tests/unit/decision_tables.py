@@ -47,7 +47,8 @@ def make(
                         ("", "train_seconds", float(n), "s"),
                     ]
                     if speed:
-                        rows.append(("", "us_per_atom", speed[architecture] * np.exp(0.01 * rng.standard_normal()), "µs"))
+                        time = speed[architecture] * np.exp(0.01 * rng.standard_normal())
+                        rows.append(("", "us_per_atom", time, "µs"))
                     if survival:
                         rows.append(("500K", "md_survival", survival[architecture], ""))
                     for split, name, v, unit in rows:

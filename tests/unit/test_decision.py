@@ -52,7 +52,7 @@ def test_too_close_to_the_limit_is_thin_and_says_what_would_settle_it():
     near = next(c for c in decision.candidates if c.label == "painn tiny, N = 200")
     assert 0.05 < near.probability < 0.95
     assert decision.thin
-    wanted = r"mlpbench run( -m)? study=demo dataset=ethanol architecture=painn .*training.lr=0.01 repetition=3"
+    wanted = r"mlpbench run( -m)? study=demo .*architecture=painn .*training.lr=0.01 '?repetition=(3|range\(3)"
     assert any(re.match(wanted, a.command) for a in decision.advice)
     hours = [a.hours for a in decision.advice]
     assert hours == sorted(hours)
@@ -133,3 +133,14 @@ def test_command_registers_and_shows_an_example():
     arguments = parser.parse_args(text.split())
     assert arguments.max == ["force_mae=30", "us_per_atom=200"]
     assert "mlpbench select" in parser.format_help()
+
+
+def test_many_repetitions_are_a_range_that_hydra_reads():
+    from mlpbench.decision.advice import run_command
+
+    values = {"dataset": "ethanol", "architecture": "toy", "size": "tiny", "n_train": 50, "training.lr": 0.01}
+    command = run_command("demo", values, range(3, 20), ["training.lr"])
+    assert command == (
+        "mlpbench run -m study=demo dataset=ethanol architecture=toy size=tiny dataset.n_train=50 training.lr=0.01 "
+        "'repetition=range(3,20)'"
+    )

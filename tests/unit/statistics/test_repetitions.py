@@ -30,6 +30,8 @@ from mlpbench.statistics.paired import (
 )
 from mlpbench.statistics.variance import variance_shares
 
+SLOW = pytest.mark.slow
+
 
 def test_one_setting_is_the_textbook_t_interval():
     values = np.array([10.0, 12.0, 11.0])
@@ -93,7 +95,7 @@ def test_power_agrees_with_scipys_noncentral_t():
     assert power(0.0, 0.1, 5) == pytest.approx(0.05, abs=1e-3)
 
 
-@pytest.mark.parametrize("repetitions", [3, 5, 10])
+@pytest.mark.parametrize("repetitions", [3, pytest.param(5, marks=SLOW), pytest.param(10, marks=SLOW)])
 def test_a_true_difference_is_found_at_the_power_printed(repetitions):
     rng = np.random.default_rng(repetitions)
     sd, found, printed = 0.08, [], []
@@ -108,15 +110,15 @@ def test_a_true_difference_is_found_at_the_power_printed(repetitions):
     assert np.mean(printed) > np.mean(found) - 0.2
 
 
-@pytest.mark.parametrize("repetitions", [3, 5, 10])
+@pytest.mark.parametrize("repetitions", [3, pytest.param(5, marks=SLOW), pytest.param(10, marks=SLOW)])
 def test_equal_architectures_are_seldom_called_different(repetitions):
     rng = np.random.default_rng(100 + repetitions)
     wrong = 0
-    for _ in range(200):
+    for _ in range(100):
         errors = np.exp(0.06 * rng.standard_normal((repetitions, 1)) + 0.06 * rng.standard_normal((repetitions, 4)))
         named = {name: dict(enumerate(column)) for name, column in zip("abcd", errors.T, strict=True)}
         wrong += any(c.verdict == "better" for c in compare(all_pairs(named), at=()))
-    assert wrong / 200 < 0.05 + 3 * np.sqrt(0.05 * 0.95 / 200)
+    assert wrong / 100 < 0.05 + 3 * np.sqrt(0.05 * 0.95 / 100)
 
 
 def test_verdicts():
