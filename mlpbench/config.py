@@ -390,7 +390,7 @@ def _options(group: str) -> list[str]:
     found = {path.stem for folder in conf_dirs() for path in (folder / group).glob("*.yaml")}
     if not found:  # a group with folders in it, such as preset/<architecture>
         found = {path.name for folder in conf_dirs() for path in (folder / group).glob("*") if path.is_dir()}
-    return sorted(found)
+    return sorted(name for name in found if not name.startswith("_"))
 
 
 def _offending_key(text: str, overrides: Sequence[str]) -> str | None:

@@ -151,7 +151,7 @@ def _identity(
     """What determines the trained potential. Not paths, not hardware, unless the budget is a wall time."""
     backend = config.backend_config
     identity: dict[str, Any] = {
-        "split": split.digest,
+        "split": split.manifest["train_digest"],  # train, valid and baseline: another test file retrains nothing
         "architecture": config.architecture.model_dump(),
         "size": config.size,
         "training": config.training.model_dump(),
@@ -178,7 +178,7 @@ def _tasks(config: TrialConfig, key: str, split: Split, dataset: Dataset) -> lis
         # The batch size is left out of the key: batched and single predictions are the same.
         Task(
             "predict",
-            key=digest([key, "predict", predict]),
+            key=digest([key, split.digest, "predict", predict]),
             options={**predict, "batch_size": config.evaluation.batch_size},
         ),
     ]
@@ -187,7 +187,8 @@ def _tasks(config: TrialConfig, key: str, split: Split, dataset: Dataset) -> lis
         options = getattr(config.evaluation, name)
         if options is not None:
             filled = _filled_in(name, options, config, splits)
-            tasks.append(Task(name, key=digest([key, name, filled]), options={**filled, "references": references}))
+            options = {**filled, "references": references}
+            tasks.append(Task(name, key=digest([key, split.digest, name, filled]), options=options))
     return tasks
 
 

@@ -22,6 +22,8 @@ def announce(trials: Sequence[Trial]) -> None:
     """Say how many trials there are, how many are done already, and where results will lie."""
     states = Counter(store.state(trial) for trial in trials)
     parts = [f"{count} {name}" for name, count in states.items()]
+    for warning in sorted({warning for trial in trials for warning in trial.split.warnings}):
+        print(f"warning: {warning}", file=sys.stderr, flush=True)
     roots = sorted({str(_short(trial.study_root)) for trial in trials})
     print(
         f"{len(trials)} trial{'s' * (len(trials) != 1)}: {', '.join(parts)}; results in {', '.join(roots)}", flush=True

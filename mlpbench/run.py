@@ -296,7 +296,8 @@ def _split(trial: Trial) -> dict[str, Any]:
         "in_distribution": trial.config.dataset.in_distribution,
         "counts": manifest.get("counts", {}),
         "baseline": manifest.get("baseline", {}),
-        "leak": manifest.get("leak", {}),
+        "leak": manifest.get("leak_check", {}),
+        "warnings": list(trial.split.warnings),
         "info": trial.dataset.info,
     }
 
