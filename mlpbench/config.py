@@ -230,7 +230,7 @@ def load_backends(overrides: Sequence[str] = ()) -> dict[str, BackendConfig]:
     Raises:
         UserError: a backend's YAML or an override does not fit :class:`BackendConfig`.
     """
-    node = OmegaConf.create({"backend": backend_nodes(conf_dirs())})
+    node: Any = OmegaConf.create({"backend": backend_nodes(conf_dirs())})
     try:
         node = OmegaConf.merge(node, OmegaConf.from_dotlist(list(overrides)))
     except OmegaConfBaseException as error:

@@ -1,8 +1,9 @@
-"""What one frame costs with the reference method, measured on this machine, on the frames the potentials are timed on."""
+"""What one frame costs with the reference method: measured here, on the frames that the potentials are timed on."""
 
 from __future__ import annotations
 
 import tempfile
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +51,7 @@ def time_reference(
     method = complete_method(method)
     few = frames.select(slice(min(count, len(frames))))
     offsets = few.offsets
-    parts = [(few.numbers[a:b], few.positions[a:b]) for a, b in zip(offsets[:-1], offsets[1:], strict=True)]
+    parts = [(few.numbers[a:b], few.positions[a:b]) for a, b in pairwise(offsets)]
     keys = [label_key(numbers, positions, method) for numbers, positions in parts]
     folder = home() / "timings" if cache is None else cache
     path = folder / f"{digest([keys, method, threads, machine.get('cpu')])[:32]}.json"

@@ -17,6 +17,7 @@ from typing import Any
 
 import matplotlib
 import numpy as np
+import seaborn
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
@@ -110,7 +111,7 @@ def looks(study: Study) -> dict[str, Look]:
 @contextmanager
 def canvas(width: float = 4.5, height: float = 3.3) -> Iterator[tuple[Canvas, Axes]]:
     """A figure of ``width`` × ``height`` inches with one pair of axes, in the report's style."""
-    with matplotlib.rc_context(RC):
+    with matplotlib.rc_context({**seaborn.axes_style("ticks"), **RC}):
         figure = Canvas(figsize=(width, height), layout="constrained")
         yield figure, figure.subplots()
 

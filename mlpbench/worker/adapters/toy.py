@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 from ase import Atoms
@@ -110,10 +110,10 @@ class ToyPotential(Potential):
 class ToyCalculator(Calculator):
     """ASE's view of a :class:`ToyPotential`."""
 
-    implemented_properties: ClassVar[list[str]] = ["energy", "forces"]
+    implemented_properties = ["energy", "forces"]  # noqa: RUF012  # as ASE declares it
 
     def __init__(self, potential: ToyPotential) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]  # ASE has no annotations
         self.potential = potential
 
     def calculate(
@@ -123,8 +123,9 @@ class ToyCalculator(Calculator):
         system_changes: list[str] = all_changes,
     ) -> None:
         """Energy and forces of ``atoms``."""
-        super().calculate(atoms, properties, system_changes)
-        energy, forces = self.potential.one(self.atoms.numbers, self.atoms.positions)
+        super().calculate(atoms, properties, system_changes)  # type: ignore[no-untyped-call]
+        structure: Any = self.atoms
+        energy, forces = self.potential.one(structure.numbers, structure.positions)
         self.results = {"energy": energy, "forces": forces}
 
 

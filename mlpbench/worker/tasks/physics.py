@@ -160,7 +160,8 @@ def _outside(atoms: Atoms, cutoff: float) -> Any:
 
     def at(distance: float) -> Atoms:
         probe = Atoms([int(atoms.numbers[0])], positions=[atoms.positions[outermost] + distance * direction])
-        return Atoms(atoms.numbers, positions=atoms.positions) + probe
+        both: Atoms = Atoms(atoms.numbers, positions=atoms.positions) + probe
+        return both
 
     return at
 

@@ -148,7 +148,7 @@ def _md(clock: Clock, calculator: Calculator, atoms: Atoms, options: dict[str, A
 def _scaling(
     clock: Clock, calculator: Calculator, structures: list[Atoms], options: dict[str, Any]
 ) -> Iterator[dict[str, Any]]:
-    """Growing systems, copies side by side (molecules 4 Å apart, crystals as supercells), until a call takes too long."""
+    """Growing systems, copies side by side (molecules 4 Å apart, crystals as supercells), until calls take long."""
     for copies in options["copies"]:
         systems = [_grown(atoms, copies) for atoms in structures[:4]]
         call = _call(calculator, systems)
@@ -165,7 +165,8 @@ def _grown(atoms: Atoms, copies: int) -> Atoms:
         axis = int(np.argmax(atoms.pbc))
         repeat = [1, 1, 1]
         repeat[axis] = copies
-        return atoms.repeat(repeat)
+        supercell: Atoms = atoms.repeat(repeat)
+        return supercell
     extent = np.ptp(atoms.positions, axis=0) + 4.0
     side = int(np.ceil(copies ** (1 / 3)))
     grid = np.array([(i, j, k) for i in range(side) for j in range(side) for k in range(side)])[:copies]
