@@ -14,7 +14,7 @@ METRICS = [
     Metric("scan_rmse_<name>", "scan <name>", "meV", "lower", "physics",
            "RMSE of the energy along the DFT scan <name>, each curve relative to the frame where DFT is lowest."),
     Metric("barrier_error_<name>", "barrier <name>", "meV", "none", "physics",
-           "Highest minus lowest energy along the scan <name>, less the same of DFT; negative: too low a barrier."),
+           "Highest energy along the scan <name> above the frame where DFT is lowest, less the same of DFT."),
     Metric("force_consistency", "F = −∇E", "", "lower", "physics",
            "|F + ∇E| over |F|, ∇E by central differences of the energy, norms over all components, float64."),
     Metric("rotation_error", "rotation", "meV/Å", "lower", "physics",

@@ -1,4 +1,4 @@
-"""Runs inside a backend's environment: ``python -P md_probe.py FOLDER`` writes what it finds to ``FOLDER/md_found.json``.
+"""Runs inside a backend's environment: ``python -P md_probe.py FOLDER`` writes ``FOLDER/md_found.json``.
 
 FOLDER holds a finished training. Batched NVE in float64 over 50 steps, through torch-sim, is held against replica after
 replica through the package's own ASE calculator.

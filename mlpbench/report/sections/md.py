@@ -185,7 +185,8 @@ def _own_table(study: Study, dataset: str, split: str) -> list[Block]:
     frames = sorted({int(n) for n in study.part(dataset, "own_trajectory_force_mae", split)["n"]})
     caption = (
         f"The error that a simulation of {dataset} suffers: frames of each potential's own trajectory at "
-        f"{split.removeprefix('md_').removesuffix('K')} K, labelled by the reference method (frames a trial: {'–'.join(map(str, frames))}; "
+        f"{split.removeprefix('md_').removesuffix('K')} K, labelled by the reference method "
+        f"(frames a trial: {'–'.join(map(str, frames))}; "
         f"{n_train} training frames)."
     )
     return [Table(f"own-{dataset}-{split}", caption, columns, rows)]

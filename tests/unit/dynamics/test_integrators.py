@@ -109,8 +109,10 @@ def test_pressure_of_an_ideal_gas(tmp_path) -> None:
     expected = (n_atoms + 1) * BOLTZMANN * kelvin / (pressure * GPA)
     side = expected ** (1 / 3)
     system = free(32, n_atoms, 20.0, kelvin, cell=side, spread=side)
-    arrays, _ = go(tmp_path, system, Nothing(), ensemble="npt", length_ps=40.0, time_step_fs=10.0, frame_interval_fs=100.0,
-                   friction_per_ps=5.0, pressure_GPa=pressure, barostat_time_fs=500.0, compressibility_per_GPa=20.0)  # fmt: skip
+    arrays, _ = go(
+        tmp_path, system, Nothing(), ensemble="npt", length_ps=40.0, time_step_fs=10.0, frame_interval_fs=100.0,
+        friction_per_ps=5.0, pressure_GPa=pressure, barostat_time_fs=500.0, compressibility_per_GPa=20.0,
+    )  # fmt: skip
     volume = np.linalg.det(arrays["cell"].astype(float))[:, 50:]
     assert volume.mean() == pytest.approx(expected, rel=0.03)
     assert volume.std() / volume.mean() == pytest.approx(1 / np.sqrt(n_atoms + 1), rel=0.15)

@@ -96,6 +96,8 @@ def test_barriers() -> None:
     reference = np.array([0.0, 0.06, 0.1, 0.05, 0.0])
     rows = {r["metric"]: r["value"] for r in scan_rows("s", 0.8 * reference, scan(reference))}
     assert rows["barrier_error_s"] == pytest.approx(-20.0)
+    upside_down = {r["metric"]: r["value"] for r in scan_rows("s", -reference, scan(reference))}
+    assert upside_down["barrier_error_s"] == pytest.approx(-100.0)  # no barrier at all, not one of 100 meV
     angles = {r["metric"] for r in scan_rows("s", reference[2:], scan(reference[2:], angle_deg=0.0))}
     assert "barrier_error_s" in angles  # eclipsed at 0°, the end of the scan
     with pytest.raises(ValueError, match="4 predicted energies for 5"):
