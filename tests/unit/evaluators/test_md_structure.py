@@ -93,7 +93,7 @@ def test_angles_of_a_bent_molecule() -> None:
 
 def test_angles_across_the_boundary() -> None:
     water = np.array([[0.0, 0, 0], [0.96, 0, 0], [0, 0.96, 0]])
-    wrapped = ([*water, 9.8, 9.8, 0.0]) % 10.0
+    wrapped = (water + np.array([9.8, 9.8, 0.0])) % 10.0
     cells = np.eye(3)[None] * 10.0
     found = angle_histogram(wrapped[None], np.array([8, 1, 1]), cells)
     assert np.flatnonzero(found.density).tolist() in ([89], [90])
