@@ -13,6 +13,7 @@ import sys
 from collections.abc import Sequence
 
 import mlpbench
+from mlpbench.cli._completion import OPTIONS, complete
 from mlpbench.errors import EXIT_USAGE, UserError, close_match
 
 EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells report it
@@ -54,10 +55,10 @@ def _dispatch(arguments: list[str]) -> int:
         parser = _subparser(name)
         parsed = parser.parse_args(arguments[1:])
         return int(importlib.import_module(f"{__name__}.{name}").execute(parsed))
-    if arguments and arguments[0] in ("-sc", "--shell_completion", "--shell-completion"):
+    if arguments and arguments[0] in OPTIONS:
         from mlpbench.cli import run
 
-        return run.main(arguments)
+        return int(complete(arguments, commands(), run.application))
     parser = _top()
     parser.parse_args(arguments)
     parser.print_help()

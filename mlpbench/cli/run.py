@@ -69,22 +69,27 @@ def main(arguments: Sequence[str]) -> int:
     return EXIT_FAILED if session.failed(roots) else EXIT_DONE
 
 
-def _hydra(arguments: Sequence[str]) -> int:
-    """Hand over to Hydra, which reads ``sys.argv``."""
+def application() -> int:
+    """Hand over to Hydra, which reads ``sys.argv``; ends as Hydra ends, with SystemExit where it reports an error."""
     import hydra
 
-    from mlpbench.config import CONFIG_NAME, packaged_conf
+    from mlpbench.config import CONFIG_NAME, packaged_conf, prepare_hydra
 
-    application = hydra.main(config_path=str(packaged_conf()), config_name=CONFIG_NAME, version_base="1.3")(run_job)
+    prepare_hydra()
+    hydra.main(config_path=str(packaged_conf()), config_name=CONFIG_NAME, version_base="1.3")(run_job)()
+    return EXIT_DONE
+
+
+def _hydra(arguments: Sequence[str]) -> int:
+    """:func:`application` with ``arguments``."""
     before = sys.argv
     sys.argv = ["mlpbench run", *arguments]
     try:
-        application()
+        return application()
     except SystemExit as stop:
         return int(stop.code or 0) if not isinstance(stop.code, str) else EXIT_FAILED
     finally:
         sys.argv = before
-    return EXIT_DONE
 
 
 class Session:

@@ -6,7 +6,7 @@ from mlpbench.metrics.metric import Metric
 
 METRICS = [
     Metric("us_per_atom", "time per atom", "µs", "lower", "speed",
-           "Wall time of one energy-and-forces call of the package's own calculator, over the atoms; "
+           "Wall time of one energy-and-forces call of the package's own calculator, over atoms; "
            "neighbour list included, inputs changed at every call, median over blocks."),
     Metric("ms_per_call", "time per call", "ms", "lower", "speed",
            "The same call, not divided by atoms."),

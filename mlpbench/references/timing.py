@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from itertools import pairwise
 from pathlib import Path
@@ -43,7 +44,8 @@ def time_reference(
         cache: folder of the measurements; None: ``timings`` in mlpbench's home.
 
     Returns:
-        ``seconds`` (one a frame), ``cold_seconds``, ``threads``, ``method``, ``cpu``, ``source``.
+        ``seconds`` (one a frame), ``cold_seconds``, ``threads``, ``method``, ``cpu``, ``source``, and ``busy``: others
+        were computing when it began (``load_before``, of one minute); such a measurement is not kept.
 
     Raises:
         UserError: the environment is not built, the code fails, or a frame does not converge.
@@ -64,16 +66,19 @@ def time_reference(
         {"id": f"{i:04d}", "numbers": parts[k][0].tolist(), "positions": parts[k][1].tolist()}
         for i, k in enumerate(order)
     ]
+    load = os.getloadavg()[0]
     with tempfile.TemporaryDirectory(prefix="mlpbench-timing-") as scratch:
         answers = run_frames(request, method, backend, None, threads, Path(scratch))
     if len(answers) < len(order) or not all(answer["converged"] for answer in answers):
         raise UserError("the reference method did not converge on every frame it was timed on")
     seconds = [float(answer["seconds"]) for answer in answers]
+    busy = load > machine.get("threads_usable", 1) - threads + 0.5
     found = {
         "seconds": seconds[1:], "cold_seconds": seconds[0], "threads": threads, "method": method,
-        "cpu": machine.get("cpu"), "source": "measured on this machine",
+        "cpu": machine.get("cpu"), "source": "measured on this machine", "load_before": load, "busy": busy,
     }  # fmt: skip
-    write_json(path, found)
+    if not busy:  # a time taken while others were computing is told, but not kept for later studies
+        write_json(path, found)
     return found
 
 

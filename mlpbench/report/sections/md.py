@@ -108,7 +108,7 @@ def _survival_figure(study: Study, dataset: str, found: dict[str, Replicas]) -> 
     with canvas(5.6, 3.0) as (figure, axes):
         for candidate, replicas in found.items():
             curve = kaplan_meier(replicas.times, replicas.died)
-            x = np.concatenate([[0.0], curve.times, [max(curve.horizon, *curve.times)]])
+            x = np.concatenate([[0.0], curve.times, [max([curve.horizon, *curve.times])]])
             y = np.concatenate([[1.0], curve.survival, [curve.at(np.inf)]])
             look = style[candidate]
             axes.step(x, y, where="post", color=look.color, linestyle=look.dash, label=candidate)
