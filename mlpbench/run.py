@@ -232,7 +232,8 @@ def _score(trial: Trial, results: dict[str, Result], training: dict[str, Any]) -
     context = _context(trial, training)
     rows = _cost_rows(trial, training) if "train" in done else []
     for name, result in done.items():
-        rows += evaluators.score(name, trial.directory, result.values, context)
+        values = {**result.values, "peak_memory_mb": result.peak_device_memory_mb or result.peak_memory_mb}
+        rows += evaluators.score(name, trial.directory, values, context)
     return rows
 
 

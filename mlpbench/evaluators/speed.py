@@ -31,6 +31,8 @@ def score(directory: Path, values: dict[str, Any], context: Context) -> list[Row
         _row("us_per_atom", latency * 1e6 / n_atoms),
         _row("timing_noise", noise_floor(values["latency"], values["latency_again"])),
     ]
+    if "peak_memory_mb" in values:
+        rows.append(_row("peak_memory", float(values["peak_memory_mb"])))
     if values["batched"]:
         best = min(values["batched"], key=lambda item: float(np.median(item["seconds_per_frame"])))
         rows.append(_row("throughput", 1 / np.array(best["seconds_per_frame"])))

@@ -19,7 +19,7 @@ METRICS = [
     Metric("timing_noise", "timing noise", "%", "lower", "speed",
            "95 % half-width of the log-ratio between two interleaved timings of the same thing (A/A), in the same run."),
     Metric("peak_memory", "memory", "MB", "lower", "speed",
-           "Largest resident memory of the worker while predicting and timing (10⁶ bytes)."),
+           "Largest resident memory of the worker up to the end of the timing, on a GPU its device memory (10⁶ bytes)."),
     Metric("max_atoms", "largest system", "atoms", "higher", "speed",
            "Largest system computed within the memory and time limits of the scaling series."),
     Metric("reference_seconds_per_frame", "reference", "s", "lower", "speed",

@@ -78,7 +78,9 @@ def _sentences(study: Study, dataset: str) -> list[str]:
     what = "force error" if name == "force_mae" else "energy error"
     unit = metric(name).unit
     ends = interval(first.low, first.high)
-    spread = f" (95 % interval {ends}, {plural(first.n, 'repetition')})" if ends else " (one repetition)"
+    # One repetition has no spread of its own: the interval then is that of the test frames, and says so.
+    over = plural(first.n, "repetition") if first.n > 1 else "over test frames alone, 1 repetition"
+    spread = f" (95 % interval {ends}, {over})" if ends else " (one repetition)"
     headline = (
         f"On {dataset} ({facts.level_of_theory(study, dataset).partition(',')[0]}), trained on {n_train} "
         f"frames "

@@ -39,6 +39,7 @@ def test_units(tmp_path: Path) -> None:
     assert found["ns_per_day"]["value"] == pytest.approx(86400 / 4e-3 * 0.5e-6)
     assert found["max_atoms"]["value"] == 9  # the one that took too long does not count
     assert "speedup_vs_reference" not in found
+    assert rows(tmp_path, peak_memory_mb=912.5)["peak_memory"]["value"] == 912.5
 
 
 def test_against_the_reference(tmp_path: Path) -> None:
