@@ -117,13 +117,15 @@ def canvas(width: float = 4.5, height: float = 3.3) -> Iterator[tuple[Canvas, Ax
 
 
 def logarithmic(axes: Axes, which: str) -> None:
-    """Log axes ('x', 'y' or 'xy') with plain numbers at 1, 2 and 5, as far as there is room."""
+    """Log axes ('x', 'y' or 'xy') with plain numbers at 1, 2 and 5 or closer, as far as there is room."""
     for name in which:
         axis = axes.xaxis if name == "x" else axes.yaxis
         (axes.set_xscale if name == "x" else axes.set_yscale)("log")
         low, high = (axes.get_xlim if name == "x" else axes.get_ylim)()
         decades = np.log10(high / low) if low > 0 else 1.0
         steps: Sequence[float] = (1, 2, 5) if decades < 2.2 else (1, 3) if decades < 3.2 else (1,)
+        if decades < 1:  # 1, 2 and 5 could leave one label or none
+            steps = (1, 1.5, 2, 3, 4, 5, 6, 7, 8, 9) if decades < 0.6 else (1, 2, 3, 5, 7)
         axis.set_major_locator(LogLocator(subs=steps, numticks=12))
         axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}" if value < 1e6 else number(value)))
         axis.set_minor_formatter(NullFormatter())
