@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 from mlpbench.errors import EXIT_DONE
 
@@ -13,11 +14,19 @@ def register(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of this command."""
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="as for mlpbench run")
     parser.add_argument("-m", "--multirun", action="store_true", help="every combination of comma-separated values")
-    parser.epilog = "example:\n  mlpbench plan -m study=compare architecture=schnet,mace repetition=0,1,2"
+    parser.add_argument("--pilot", metavar="STUDY", help="from this study's repetitions: how many would decide")
+    parser.add_argument("--metric", default="force_mae", help="what the pilot is to decide on (default: force_mae)")
+    parser.add_argument("--results", type=Path, default=Path("results"), help="default: results")
+    parser.epilog = (
+        "examples:\n  mlpbench plan -m study=compare architecture=schnet,mace repetition=0,1,2\n"
+        "  mlpbench plan --pilot compare"
+    )
 
 
 def execute(arguments: argparse.Namespace) -> int:
     """Print one line a trial and the totals."""
+    if arguments.pilot is not None:
+        return _pilot(arguments)
     from mlpbench import config, store
     from mlpbench.backends.environment import Environment, resolve
     from mlpbench.backends.schema import BackendConfig
@@ -58,4 +67,18 @@ def execute(arguments: argparse.Namespace) -> int:
     print(f"{len(sweep.trials)} trials; {known_time}, {unknown} without an estimate")
     for name, error in missing.items():
         print(f"backend {name} is not ready: {error}")
+    return EXIT_DONE
+
+
+def _pilot(arguments: argparse.Namespace) -> int:
+    """Print how many repetitions a study needs before it decides, and the hours they cost."""
+    from mlpbench import records, tables
+    from mlpbench.metrics import metric
+    from mlpbench.pilot import plan_pilot
+
+    root = tables.find_study(arguments.pilot, arguments.results)
+    trials, metrics = tables.load(root)
+    metric(arguments.metric)
+    names = [record["split"].get("in_distribution") for record in records.load_all(root)]
+    print(plan_pilot(trials, metrics, arguments.metric, split=next((name for name in names if name), "test")).text)
     return EXIT_DONE
