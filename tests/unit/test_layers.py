@@ -36,6 +36,7 @@ LAYERS = [
     {"store", "decision", "pilot", "summary"},
     {"run", "progress", "report", "speed"},
     {"cli"},
+    {"__main__"},
 ]
 
 

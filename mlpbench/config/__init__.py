@@ -1,0 +1,30 @@
+"""Configuration: where it is found, how Hydra composes it, and what it may say.
+
+Hydra composes ``conf/``; pydantic then holds the result to types and ranges, so that a mistake ends the command before
+anything is trained.
+"""
+
+from mlpbench.config.checks import validate
+from mlpbench.config.composing import SweepPlan, compose_raw, expand, load_backends, load_trial
+from mlpbench.config.places import conf_dirs, packaged_conf
+from mlpbench.config.schema import Architecture, Budget, Evaluation, Strict, Training, TrialConfig
+from mlpbench.config.setup import CONFIG_NAME, prepare_hydra
+
+__all__ = [
+    "CONFIG_NAME",
+    "Architecture",
+    "Budget",
+    "Evaluation",
+    "Strict",
+    "SweepPlan",
+    "Training",
+    "TrialConfig",
+    "compose_raw",
+    "conf_dirs",
+    "expand",
+    "load_backends",
+    "load_trial",
+    "packaged_conf",
+    "prepare_hydra",
+    "validate",
+]

@@ -1,0 +1,116 @@
+"""From overrides to configurations: one trial, the backends alone, or the grid of a sweep."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from hydra import compose
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from mlpbench.backends.registry import backend_nodes
+from mlpbench.backends.schema import BackendConfig
+from mlpbench.config.checks import check_backends, validate
+from mlpbench.config.explain import explain
+from mlpbench.config.places import conf_dirs
+from mlpbench.config.schema import TrialConfig
+from mlpbench.config.setup import CONFIG_NAME, hydra_state
+from mlpbench.errors import UserError
+
+
+@dataclass(frozen=True)
+class SweepPlan:
+    """One list of overrides for each trial of a command.
+
+    Attributes:
+        trials: the overrides of each trial.
+        multirun: whether Hydra runs it as a sweep.
+        enumerable: False for a sweeper that chooses trials as it goes (Optuna ...); ``trials`` then holds an example.
+    """
+
+    trials: list[list[str]]
+    multirun: bool
+    enumerable: bool
+
+
+def compose_raw(overrides: Sequence[str], *, with_hydra: bool = False) -> DictConfig:
+    """What Hydra makes of ``overrides``, unresolved.
+
+    Raises:
+        UserError: an override that Hydra cannot parse, or a key or option that is not there; has the close match.
+    """
+    try:
+        with hydra_state():
+            return compose(CONFIG_NAME, overrides=list(overrides), return_hydra_config=with_hydra)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise explain(error, overrides) from error
+
+
+def load_trial(overrides: Sequence[str]) -> TrialConfig:
+    """Compose and validate one trial.
+
+    Raises:
+        UserError: see :func:`compose_raw` and :func:`validate`.
+    """
+    return validate(compose_raw(overrides))
+
+
+def load_backends(overrides: Sequence[str] = ()) -> dict[str, BackendConfig]:
+    """Every backend with its settings, from the YAMLs alone: nothing else in ``conf`` need be in order for this.
+
+    Args:
+        overrides: ``backend.<name>.<field>=value``.
+
+    Raises:
+        UserError: a backend's YAML or an override does not fit :class:`BackendConfig`.
+    """
+    node: Any = OmegaConf.create({"backend": backend_nodes(conf_dirs())})
+    try:
+        node = OmegaConf.merge(node, OmegaConf.from_dotlist(list(overrides)))
+    except OmegaConfBaseException as error:
+        raise UserError(str(error).splitlines()[0], "Overrides here look like backend.mace.python=/path") from error
+    nodes: Any = OmegaConf.to_container(node, resolve=True)
+    return check_backends(nodes["backend"])
+
+
+def expand(overrides: Sequence[str], multirun: bool = False) -> SweepPlan:
+    """The grid that ``overrides`` describe, as Hydra's basic sweeper makes it.
+
+    Args:
+        overrides: as typed, sweeps included.
+        multirun: whether ``-m`` was given; an experiment may also ask for it through ``hydra.mode``.
+
+    Raises:
+        UserError: see :func:`compose_raw`.
+    """
+    from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+
+    try:
+        with hydra_state():
+            # Sweep values cannot be composed all at once: take the first of each, to read hydra.sweeper with.
+            parser = OverridesParser.create(GlobalHydra.instance().config_loader())
+            parsed = parser.parse_overrides(list(overrides))
+            first = [_first_value(override) for override in parsed]
+            config = compose(CONFIG_NAME, overrides=first, return_hydra_config=True)
+            if not multirun and "MULTIRUN" not in str(config.hydra.mode):
+                compose(CONFIG_NAME, overrides=list(overrides))  # complains of several values without -m
+                return SweepPlan([list(overrides)], multirun=False, enumerable=True)
+            sweeper = config.hydra.sweeper
+            if not str(sweeper.get("_target_", "")).endswith("BasicSweeper"):
+                return SweepPlan([first], multirun=True, enumerable=False)
+            parameters = [f"{key}={value}" for key, value in (sweeper.get("params") or {}).items()]
+            trials = BasicSweeper.split_arguments([*parser.parse_overrides(parameters), *parsed], None)[0]
+            return SweepPlan([list(trial) for trial in trials], multirun=True, enumerable=True)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise explain(error, overrides) from error
+
+
+def _first_value(override: Any) -> str:
+    if override.is_sweep_override() and override.is_discrete_sweep():
+        return f"{override.get_key_element()}={next(iter(override.sweep_string_iterator()))}"
+    return str(override.input_line)

@@ -1,0 +1,80 @@
+"""Hydra's complaints in words a user can act on."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Sequence
+
+from hydra import compose
+from omegaconf import DictConfig
+
+from mlpbench.config.places import conf_dirs
+from mlpbench.config.setup import CONFIG_NAME, hydra_state
+from mlpbench.errors import UserError, close_match
+
+
+def explain(error: Exception, overrides: Sequence[str]) -> UserError:
+    """Hydra's message, shortened to what a user can act on, with the close match for what was typed."""
+    text = str(error)
+    if error.__cause__ is not None and "Could not override" in text:
+        text = text.splitlines()[0]
+    missing = re.search(r"Could not find '([^']+)'", text)
+    if missing:
+        group, _, option = missing.group(1).rpartition("/")
+        if group.startswith("preset/") and not missing.group(1).startswith("preset/null"):
+            architecture = group.removeprefix("preset/")
+            return UserError(
+                f"architecture '{architecture}' has no size '{option}'",
+                f"{close_match(option, _options(group))} (a new one is conf/preset/{architecture}/{option}.yaml)",
+            )
+        return UserError(f"{group}={option}: there is no such {group}", close_match(option, _options(group)))
+    typed = _offending_key(text, overrides)
+    if typed is not None:
+        known = [key for key in _known_keys(overrides) if key != typed]
+        same_leaf = [key for key in known if key.rpartition(".")[2] == typed.rpartition(".")[2]]
+        match = same_leaf[:1] or difflib.get_close_matches(typed, known, n=1, cutoff=0.6)
+        hint = f"Did you mean '{match[0]}'? " if match else ""
+        return UserError(f"the configuration has no key '{typed}'", f"{hint}See all keys: mlpbench run --cfg job")
+    if text.startswith("Ambiguous value"):
+        argument = text.splitlines()[0].removeprefix("Ambiguous value for argument ")
+        return UserError(f"{argument} gives several values", "For a sweep over them add -m: mlpbench run -m ...")
+    return UserError(text.splitlines()[0], "See: mlpbench run --help")
+
+
+def _options(group: str) -> list[str]:
+    found = {path.stem for folder in conf_dirs() for path in (folder / group).glob("*.yaml")}
+    if not found:  # a group with folders in it, such as preset/<architecture>
+        found = {path.name for folder in conf_dirs() for path in (folder / group).glob("*") if path.is_dir()}
+    return sorted(name for name in found if not name.startswith("_"))
+
+
+def _offending_key(text: str, overrides: Sequence[str]) -> str | None:
+    found = re.search(r"Could not override '([^']+)'", text) or re.search(r"full_key: (\S+)", text)
+    if found:
+        return found.group(1)
+    for override in overrides:
+        key = override.split("=", 1)[0].lstrip("+~")
+        if key and f"'{key}'" in text:
+            return key
+    return None
+
+
+def _known_keys(overrides: Sequence[str]) -> list[str]:
+    """Keys of the configuration, with the options that were chosen (architecture=schnet has keys of its own)."""
+    groups = {path.name for folder in conf_dirs() for path in folder.iterdir() if path.is_dir()}
+    chosen = [o.split(",")[0] for o in overrides if o.split("=")[0] in groups]
+    with hydra_state():
+        config = compose(CONFIG_NAME, overrides=chosen)
+    keys: list[str] = []
+
+    def walk(node: DictConfig, prefix: str) -> None:
+        for key in map(str, node):
+            path = f"{prefix}{key}"
+            keys.append(path)
+            child = node._get_node(key)
+            if isinstance(child, DictConfig) and not child._is_none():
+                walk(child, f"{path}.")
+
+    walk(config, "")
+    return keys
