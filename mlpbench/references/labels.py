@@ -4,30 +4,22 @@ from __future__ import annotations
 
 import hashlib
 import json
-import subprocess
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from mlpbench.backends.environment import resolve
-from mlpbench.backends.launcher import worker_environment
 from mlpbench.backends.locks import home
 from mlpbench.backends.schema import BackendConfig
-from mlpbench.errors import UserError, close_match
-from mlpbench.frames import Float, Int
+from mlpbench.errors import UserError
+from mlpbench.frames import Float, Frames, Int
 from mlpbench.protocol import ProtocolError, read_json, write_json
-
-SCRIPTS = {"pyscf": Path(__file__).parent / "pyscf_script.py"}
-
-# What a method is made of, with the values a configuration may leave out.
-DEFAULTS: dict[str, dict[str, Any]] = {
-    "pyscf": {"density_fit": False, "grid_level": 3, "conv_tol": 1e-9, "charge": 0, "spin": 0},
-}
-REQUIRED = {"pyscf": ("xc", "basis")}
+from mlpbench.references.methods import level_of, require_open
+from mlpbench.references.running import request_frames, run_frames
 
 
 @dataclass(frozen=True)
@@ -37,86 +29,131 @@ class Label:
     Attributes:
         energy: eV, total.
         forces: (N, 3) eV/Å.
+        stress: (6,) eV/Å³, Voigt, ASE's sign; None where there is none.
         seconds: it took; what it cost when it was computed, also where it came from the cache.
         cached: True if it was there already.
+        version: name and version of the code.
     """
 
     energy: float
     forces: Float
+    stress: Float | None
     seconds: float
     cached: bool
+    version: str
 
 
-def complete_method(method: dict[str, Any]) -> dict[str, Any]:
-    """``method`` with ``code`` and all its settings.
+@dataclass(frozen=True)
+class Unlabelled:
+    """Why a frame has no label.
 
-    Raises:
-        UserError: an unknown code or setting, or one that is missing.
+    Attributes:
+        reason: as the code says it; ``out of time`` where it was never begun.
+        final: True if another try would end the same way.
     """
-    code = method.get("code", "")
-    if code not in SCRIPTS:
-        raise UserError(f"reference code '{code}' is not known", close_match(str(code), SCRIPTS))
-    known = {"code", *REQUIRED[code], *DEFAULTS[code]}
-    for name in method:
-        if name not in known:
-            raise UserError(f"the reference method {code} has no setting '{name}'", close_match(name, known))
-    for name in REQUIRED[code]:
-        if not method.get(name):
-            raise UserError(f"the reference method {code} needs '{name}'", f"Set ...own_trajectory.reference.{name}.")
-    return {**DEFAULTS[code], **method}
+
+    reason: str
+    final: bool
 
 
-def label_key(numbers: Int, positions: Float, method: dict[str, Any]) -> str:
-    """sha256 of an open structure and a complete method; positions in Å, to the last bit."""
-    text = json.dumps(method, sort_keys=True)
-    parts = (text.encode(), np.asarray(numbers, "<i8").tobytes(), np.ascontiguousarray(positions, "<f8").tobytes())
+OnLabel = Callable[[int, int], None]
+
+
+def label_key(
+    numbers: Int, positions: Float, method: dict[str, Any], cell: Float | None = None, pbc: Any = False
+) -> str:
+    """sha256 of a structure and the level of a complete method; positions and cell in Å, to the last bit."""
+    text = json.dumps(level_of(method), sort_keys=True)
+    parts = [text.encode(), np.asarray(numbers, "<i8").tobytes(), np.ascontiguousarray(positions, "<f8").tobytes()]
+    if np.any(pbc):
+        parts += [np.ascontiguousarray(cell, "<f8").tobytes(), np.broadcast_to(np.asarray(pbc, bool), 3).tobytes()]
     return hashlib.sha256(b"".join(parts)).hexdigest()
 
 
+def label_keys(frames: Frames, method: dict[str, Any]) -> list[str]:
+    """:func:`label_key` of each frame."""
+    offsets = frames.offsets
+    return [
+        label_key(frames.numbers[a:b], frames.positions[a:b], method, frames.cell[i], frames.pbc[i])
+        for i, (a, b) in enumerate(pairwise(offsets))
+    ]
+
+
 def label(
-    numbers: Int,
-    geometries: Sequence[Float],
+    frames: Frames,
     method: dict[str, Any],
     backend: BackendConfig,
     *,
     seconds: float | None = None,
     threads: int = 1,
+    jobs: int = 1,
     cache: Path | None = None,
-) -> list[Label | None]:
-    """Labels of ``geometries``; None where the method did not converge or the time ran out.
+    on_label: OnLabel | None = None,
+) -> list[Label | Unlabelled]:
+    """Labels of ``frames``; a reason where the method did not converge, broke down, or the time ran out.
+
+    Every label is kept as soon as it is there: a call that is interrupted goes on where it was.
 
     Args:
-        numbers: (N,) atomic numbers, the same for all.
-        geometries: (N, 3) Å each.
-        method: as :func:`complete_method` gives it.
+        frames: their own labels are not looked at.
+        method: as :func:`mlpbench.references.methods.complete_method` gives it.
         backend: whose environment has the code.
         seconds: no new calculation is begun after this; None: no limit.
-        threads: of the code.
+        threads: of the code, in each process.
+        jobs: processes at once.
         cache: folder of the labels; None: ``labels`` in mlpbench's home, shared by all studies.
+        on_label: called with the frames that need no more work and those computed now, at the start and on each.
 
     Raises:
-        UserError: the environment is not built, or the code could not be run; names the reason.
+        UserError: the environment is not built, the code could not be run or cannot compute such systems.
     """
+    require_open(method, bool(frames.pbc.any()))
     folder = home() / "labels" if cache is None else cache
-    keys = [label_key(numbers, positions, method) for positions in geometries]
+    keys = label_keys(frames, method)
     found = {key: _read(folder, key) for key in keys}
-    missing = [k for k, key in enumerate(keys) if found[key] is None]
+    missing = list(dict.fromkeys(key for key in keys if found[key] is None))
+    broken: dict[str, str] = {}
+    computed = 0
     if missing:
-        frames = [
-            {"id": keys[k], "numbers": np.asarray(numbers).tolist(), "positions": np.asarray(geometries[k]).tolist()}
-            for k in missing
-        ]
-        _run(frames, method, backend, seconds, threads, folder)
-    answers: list[Label | None] = []
-    for k, key in enumerate(keys):
-        data = found[key] or _read(folder, key)
-        usable = data is not None and data["converged"]
-        answers.append(
-            Label(data["energy"], np.array(data["forces"]), data["seconds"], k not in missing)
-            if data is not None and usable
-            else None
+        first = {key: keys.index(key) for key in missing}
+        request = request_frames(frames.select([first[key] for key in missing]), missing)
+        by_id = {frame["id"]: frame for frame in request}
+        settled = sum(key not in first for key in keys)
+
+        def file(key: str, answer: dict[str, Any]) -> None:
+            nonlocal computed
+            computed += 1
+            if answer["error"]:
+                broken[key] = answer["reason"]
+            else:
+                frame = {k: v for k, v in by_id[key].items() if k != "id"}
+                write_json(folder / key[:2] / f"{key}.json", {**answer, "method": level_of(method), **frame})
+            if on_label is not None:
+                on_label(settled + computed, computed)
+
+        if on_label is not None:
+            on_label(settled, 0)
+        with tempfile.TemporaryDirectory(prefix="mlpbench-label-") as scratch:
+            run_frames(request, method, backend, seconds, threads, Path(scratch), jobs=jobs, on_answer=file)
+    any_label = any(answer is not None and answer["converged"] for answer in found.values())
+    if broken and len(broken) == computed and (len(broken) >= 3 or not any_label):
+        raise UserError(
+            f"{method['code']} broke down on every frame it was given: {next(iter(broken.values()))}",
+            f"Mend the reference's settings, or check its environment: mlpbench env check {backend.name}",
         )
-    return answers
+    return [_answer(found[key] or _read(folder, key), key in missing, broken.get(key)) for key in keys]
+
+
+def _answer(data: dict[str, Any] | None, new: bool, error: str | None) -> Label | Unlabelled:
+    if data is None:
+        return Unlabelled(error or "out of time", final=False)
+    if not data["converged"]:
+        return Unlabelled(data.get("reason") or "did not converge", final=True)
+    stress = data.get("stress")
+    return Label(
+        data["energy"], np.array(data["forces"]), None if stress is None else np.array(stress),
+        data["seconds"], not new, data.get("version", ""),
+    )  # fmt: skip
 
 
 def _read(folder: Path, key: str) -> dict[str, Any] | None:
@@ -124,64 +161,3 @@ def _read(folder: Path, key: str) -> dict[str, Any] | None:
         return read_json(folder / key[:2] / f"{key}.json")
     except (FileNotFoundError, ProtocolError):
         return None  # not there, or cut short by a full disk: it is computed (again)
-
-
-def _run(
-    frames: list[dict[str, Any]],
-    method: dict[str, Any],
-    backend: BackendConfig,
-    seconds: float | None,
-    threads: int,
-    folder: Path,
-) -> None:
-    """Compute ``frames`` and file what came of them, even if it broke down midway."""
-    by_id = {frame["id"]: frame for frame in frames}
-    with tempfile.TemporaryDirectory(prefix="mlpbench-label-") as scratch:
-        place = Path(scratch)
-        try:
-            run_frames(frames, method, backend, seconds, threads, place)
-        finally:
-            for key, frame in by_id.items():
-                path = place / f"{key}.json"
-                if path.exists():
-                    answer = {**read_json(path), "method": method, "numbers": frame["numbers"]}
-                    write_json(folder / key[:2] / path.name, answer)
-
-
-def run_frames(
-    frames: list[dict[str, Any]],
-    method: dict[str, Any],
-    backend: BackendConfig,
-    seconds: float | None,
-    threads: int,
-    place: Path,
-) -> list[dict[str, Any]]:
-    """Compute ``frames`` in the environment of the code; answers as its script writes them, in order.
-
-    Args:
-        frames: ``id, numbers, positions`` (Å) each.
-        method: as :func:`complete_method` gives it.
-        backend: whose environment has the code.
-        seconds: no new calculation is begun after this; None: no limit.
-        threads: of the code.
-        place: folder for the request and the answers (``<id>.json``).
-
-    Raises:
-        UserError: the environment is not built, or the code could not be run; what was finished lies in ``place``.
-    """
-    environment = resolve(backend)
-    write_json(place / "request.json", {"method": method, "frames": frames, "seconds": seconds})
-    script = SCRIPTS[method["code"]]
-    done = subprocess.run(
-        [str(environment.python), "-P", "-s", str(script), str(place / "request.json")],
-        env=worker_environment(environment, threads), cwd=place, stdin=subprocess.DEVNULL,
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    if done.returncode != 0:
-        last = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
-        raise UserError(
-            f"{method['code']} ended with code {done.returncode} while labelling frames: {last}",
-            f"Check its environment: mlpbench env check {backend.name}",
-        )
-    paths = [place / f"{frame['id']}.json" for frame in frames]
-    return [read_json(path) for path in paths if path.exists()]

@@ -7,14 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from ase import Atoms
 
 from mlpbench.backends.schema import BackendConfig
 from mlpbench.errors import UserError
 from mlpbench.evaluators import Context
-from mlpbench.evaluators.md_frames import FOLDER, fates, load_run, matching
+from mlpbench.evaluators.md_frames import FOLDER, fates, load_run
 from mlpbench.frames import Float, Frames
 from mlpbench.protocol import write_json
-from mlpbench.references.labels import Label, complete_method, label
+from mlpbench.references.labels import Label, label
+from mlpbench.references.methods import complete_method, environment_of, require_open
 
 OWN = "own_trajectory.npz"  # the worker's: geometries, energies and forces of the potential
 LABELS = "own_labels.npz"
@@ -73,21 +75,17 @@ def _label(
     if not (directory / FOLDER / OWN).is_file():
         raise UserError("the own trajectory has no frame behind its start")
     method = complete_method(own["reference"])
-    if method["code"] not in backends:
-        raise UserError(f"there is no backend '{method['code']}'", f"Add conf/backend/{method['code']}.yaml.")
+    backend = environment_of(method, backends)
     with np.load(directory / FOLDER / OWN, allow_pickle=False) as stored:
         candidates = {name: stored[name] for name in stored.files}
-    if candidates["pbc"].any():
-        raise UserError(f"{method['code']} labels molecules here, and this system is periodic")
-    backend = backends[method["code"]]
+    require_open(method, bool(candidates["pbc"].any()))
     verified = verify(candidates["numbers"], context, method, backend, threads=threads, cache=cache)
     picked = pick(candidates, directory, context, options, int(own["frames"]))
     found = label(
-        candidates["numbers"], list(candidates["positions"][picked]), method, backend,
-        seconds=own.get("seconds"), threads=threads, cache=cache,
-    )  # fmt: skip
-    good = [k for k, answer in enumerate(found) if answer is not None]
-    answers = [answer for answer in found if answer is not None]
+        _as_frames(candidates, picked), method, backend, seconds=own.get("seconds"), threads=threads, cache=cache
+    )
+    good = [k for k, answer in enumerate(found) if isinstance(answer, Label)]
+    answers = [answer for answer in found if isinstance(answer, Label)]
     if not answers:
         raise UserError("no frame of the own trajectory could be labelled", "Raise own_trajectory.seconds.")
     _save(directory / FOLDER / LABELS, picked[good], answers)
@@ -103,9 +101,7 @@ def _label(
     }
 
 
-def pick(
-    candidates: dict[str, Any], directory: Path, context: Context, options: dict[str, Any], count: int
-) -> Any:
+def pick(candidates: dict[str, Any], directory: Path, context: Context, options: dict[str, Any], count: int) -> Any:
     """(≤ count,) indices of candidates before the collapse of their replica, evenly over time and replicas.
 
     Raises:
@@ -139,11 +135,10 @@ def verify(
     if frames is None:
         raise UserError("the data set has no frame to check the reference method on")
     index = _first_with(frames, numbers)
-    geometry = matching(frames.select([index]), numbers)[0][0]
-    answer = label(numbers, [geometry], method, backend, threads=threads, cache=cache)[0]
-    if answer is None:
-        raise UserError(f"the reference method does not converge on frame {index} of {name}")
     part = frames.select([index])
+    answer = label(part, method, backend, threads=threads, cache=cache)[0]
+    if not isinstance(answer, Label):
+        raise UserError(f"the reference method does not label frame {index} of {name}: {answer.reason}")
     energy = abs(answer.energy - float(part.energy[0]))
     force = float(np.abs(answer.forces - part.forces).max())
     if energy > ENERGY_TOLERANCE or force > FORCE_TOLERANCE:
@@ -153,6 +148,15 @@ def verify(
             "Set evaluation.md.own_trajectory.reference to the data set's level of theory, or own_trajectory=null.",
         )
     return {"energy_meV": energy * 1e3, "force_meV_per_A": force * 1e3, "seconds": answer.seconds}
+
+
+def _as_frames(candidates: dict[str, Any], picked: Any) -> Frames:
+    numbers = candidates["numbers"]
+    cells = candidates["cell"][picked] if "cell" in candidates else np.zeros((len(picked), 3, 3))
+    return Frames.from_atoms(
+        Atoms(numbers, positions=positions, cell=cell, pbc=candidates["pbc"])
+        for positions, cell in zip(candidates["positions"][picked], cells, strict=True)
+    )
 
 
 def _first_with(frames: Frames, numbers: Any) -> int:

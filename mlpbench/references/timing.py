@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import tempfile
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,9 @@ from mlpbench.errors import UserError
 from mlpbench.evaluators.speed import REFERENCE
 from mlpbench.frames import Frames
 from mlpbench.protocol import ProtocolError, read_json, write_json
-from mlpbench.references.labels import complete_method, label_key, run_frames
+from mlpbench.references.labels import label_keys
+from mlpbench.references.methods import complete_method, environment_of, require_open
+from mlpbench.references.running import request_frames, run_frames
 from mlpbench.seeds import digest
 
 
@@ -36,7 +37,7 @@ def time_reference(
 
     Args:
         frames: frames of a test split; the first ``count`` are used.
-        method: of the reference code (see :func:`mlpbench.references.labels.complete_method`).
+        method: of the reference code (see :func:`mlpbench.references.methods.complete_method`).
         backend: whose environment has the code.
         threads: of the code.
         machine: what :func:`mlpbench.devices.hardware` says.
@@ -52,25 +53,22 @@ def time_reference(
     """
     method = complete_method(method)
     few = frames.select(slice(min(count, len(frames))))
-    offsets = few.offsets
-    parts = [(few.numbers[a:b], few.positions[a:b]) for a, b in pairwise(offsets)]
-    keys = [label_key(numbers, positions, method) for numbers, positions in parts]
+    require_open(method, bool(few.pbc.any()))
+    keys = label_keys(few, method)
     folder = home() / "timings" if cache is None else cache
     path = folder / f"{digest([keys, method, threads, machine.get('cpu')])[:32]}.json"
     try:
         return read_json(path)
     except (FileNotFoundError, ProtocolError):
         pass  # never measured here, or cut short: it is measured now
-    order = [0, *range(len(parts))]
-    request = [
-        {"id": f"{i:04d}", "numbers": parts[k][0].tolist(), "positions": parts[k][1].tolist()}
-        for i, k in enumerate(order)
-    ]
+    order = [0, *range(len(few))]
+    request = request_frames(few.select(order), [f"{i:04d}" for i in range(len(order))])
     load = os.getloadavg()[0]
     with tempfile.TemporaryDirectory(prefix="mlpbench-timing-") as scratch:
         answers = run_frames(request, method, backend, None, threads, Path(scratch))
-    if len(answers) < len(order) or not all(answer["converged"] for answer in answers):
-        raise UserError("the reference method did not converge on every frame it was timed on")
+    bad = next((answer["reason"] for answer in answers if not answer["converged"]), None)
+    if bad is not None or len(answers) < len(order):
+        raise UserError(f"the reference method did not label every frame it was timed on: {bad or 'it ended early'}")
     seconds = [float(answer["seconds"]) for answer in answers]
     busy = load > machine.get("threads_usable", 1) - threads + 0.5
     found = {
@@ -103,14 +101,11 @@ def time_for_trial(
     wanted = options.get("reference")
     if not wanted:
         return {}
-    code = wanted["method"].get("code", "")
     try:
-        if code not in backends:
-            raise UserError(f"there is no backend '{code}'", f"Add conf/backend/{code}.yaml.")
-        if frames.pbc.any():
-            raise UserError(f"{code} computes molecules here, and this system is periodic")
+        method = complete_method(wanted["method"])
+        backend = environment_of(method, backends)
         found = time_reference(
-            frames, wanted["method"], backends[code], threads=wanted["threads"], machine=machine, count=wanted["frames"]
+            frames, method, backend, threads=wanted["threads"], machine=machine, count=wanted["frames"]
         )
         status = {"status": "done", "reason": "", **found, "median_seconds": float(np.median(found["seconds"]))}
     except UserError as error:

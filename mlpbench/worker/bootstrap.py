@@ -1,10 +1,12 @@
-"""Starts the worker inside a foreign environment: ``python -P bootstrap.py FOLDER``.
+"""Starts the worker inside a foreign environment: ``python -P bootstrap.py FOLDER [MODULE]``.
 
 The backend's interpreter must find ``mlpbench.worker`` without finding the packages installed beside it in the core's
 environment. So no folder is added to the path: a bare ``mlpbench`` package is made by hand whose search path is
-this source folder alone, and the modules load from there.
+this source folder alone, and the modules load from there. ``MODULE`` has the ``main`` to call; without it, that of
+trials.
 """
 
+import importlib
 import importlib.util
 import sys
 from pathlib import Path
@@ -27,6 +29,5 @@ if __name__ == "__main__":
     here = str(Path(__file__).resolve().parent)
     sys.path[:] = [entry for entry in sys.path if entry != here]
     _mount()
-    from mlpbench.worker.main import main
-
-    sys.exit(main(sys.argv[1:]))
+    module = importlib.import_module(sys.argv[2] if len(sys.argv) > 2 else "mlpbench.worker.main")
+    sys.exit(module.main(sys.argv[1:2]))

@@ -1,0 +1,132 @@
+"""Reference codes as processes: several at once over the frames of one request, followed until they end."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+from mlpbench.backends.environment import resolve
+from mlpbench.backends.launcher import BOOTSTRAP, worker_environment
+from mlpbench.backends.schema import BackendConfig
+from mlpbench.errors import UserError
+from mlpbench.frames import Frames
+from mlpbench.protocol import read_json, write_json
+from mlpbench.references.methods import METHODS
+
+WORKER = "mlpbench.worker.reference.main"
+POLL = 0.1  # s
+PATIENCE = 5.0  # s between asking a process to end and killing it
+
+OnAnswer = Callable[[str, dict[str, Any]], None]
+
+
+def request_frames(frames: Frames, names: Sequence[str]) -> list[dict[str, Any]]:
+    """Frames as a request has them; ``names`` become their ``id``."""
+    offsets = frames.offsets
+    found = []
+    for i, name in enumerate(names):
+        part = slice(offsets[i], offsets[i + 1])
+        frame: dict[str, Any] = {
+            "id": name, "numbers": frames.numbers[part].tolist(), "positions": frames.positions[part].tolist(),
+        }  # fmt: skip
+        if frames.pbc[i].any() or np.abs(frames.cell[i]).any():
+            frame |= {"cell": frames.cell[i].tolist(), "pbc": frames.pbc[i].tolist()}
+        found.append(frame)
+    return found
+
+
+def run_frames(
+    frames: list[dict[str, Any]],
+    method: dict[str, Any],
+    backend: BackendConfig,
+    seconds: float | None,
+    threads: int,
+    place: Path,
+    *,
+    jobs: int = 1,
+    on_answer: OnAnswer | None = None,
+) -> list[dict[str, Any]]:
+    """Compute ``frames`` in the environment of the code; answers as its processes write them, in order.
+
+    Args:
+        frames: as :func:`request_frames` gives them.
+        method: as :func:`mlpbench.references.methods.complete_method` gives it.
+        backend: whose environment has the code.
+        seconds: no new calculation is begun after this; None: no limit.
+        threads: of the code, in each process.
+        place: an empty folder for the request and the answers (``<id>.json``).
+        jobs: processes at once.
+        on_answer: called with ``id`` and answer of each frame as it comes.
+
+    Raises:
+        UserError: the environment is not built, or the code could not be started; what was finished lies in ``place``.
+    """
+    environment = resolve(backend)
+    code = METHODS[method["code"]].worker
+    write_json(place / "request.json", {"code": code, "method": method, "frames": frames, "seconds": seconds})
+    command = [str(environment.python), "-P", "-s", str(BOOTSTRAP), str(place), WORKER]
+    variables = worker_environment(environment, threads)
+    seen: set[str] = set()
+
+    def collect() -> None:
+        for frame in frames:
+            path = place / f"{frame['id']}.json"
+            if frame["id"] not in seen and path.exists():
+                seen.add(frame["id"])
+                if on_answer is not None:
+                    on_answer(frame["id"], read_json(path))
+
+    processes: list[subprocess.Popen[bytes]] = []
+    logs: list[Path] = []
+    try:
+        for number in range(max(1, min(jobs, len(frames)))):
+            logs.append(place / f"log-{number}")
+            with open(logs[-1], "wb") as log:
+                processes.append(_start(command, variables, place, log))
+        while any(process.poll() is None for process in processes):
+            time.sleep(POLL)
+            collect()
+    finally:
+        _end(processes)
+        collect()
+    failed = [(p.returncode, log) for p, log in zip(processes, logs, strict=True) if p.returncode != 0]
+    if failed and len(seen) < len(frames):
+        raise UserError(
+            f"{method['code']} ended with code {failed[0][0]} while labelling frames: {_last_line(failed[0][1])}",
+            f"Check its environment: mlpbench env check {backend.name}",
+        )
+    paths = [place / f"{frame['id']}.json" for frame in frames]
+    return [read_json(path) for path in paths if path.exists()]
+
+
+def _start(command: list[str], variables: dict[str, str], place: Path, log: IO[bytes]) -> subprocess.Popen[bytes]:
+    """In a session of its own: Ctrl-C reaches us alone, and we end it with all that it started."""
+    return subprocess.Popen(
+        command, env=variables, cwd=place, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
+        start_new_session=True,
+    )  # fmt: skip
+
+
+def _end(processes: list[subprocess.Popen[bytes]]) -> None:
+    """TERM, then KILL, for those that still run; programs that they started too."""
+    running = [process for process in processes if process.poll() is None]
+    for number, patience in ((signal.SIGTERM, PATIENCE), (signal.SIGKILL, None)):
+        for process in running:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, number)
+        for process in running:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(patience)
+
+
+def _last_line(log: Path) -> str:
+    lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+    return lines[-1] if lines else "it said nothing"

@@ -1,0 +1,1 @@
+"""Reference codes, run in their own environments: label structures, and draw them by molecular dynamics."""
