@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
-from mlpbench.errors import EXIT_DONE, UserError
+from mlpbench.errors import EXIT_DONE, EXIT_FAILED, UserError
 
 HELP = "write a study's report: one HTML file that opens offline, figures and tables"
 
@@ -27,12 +28,13 @@ def register(parser: argparse.ArgumentParser) -> None:
 
 
 def execute(arguments: argparse.Namespace) -> int:
-    """Write each report and print the path of its page.
+    """Write each report and print the path of its page. 1 where a section failed: the page says so in its place.
 
     Raises:
         UserError: there is no such study, or ``--out`` for several at once.
     """
     from mlpbench.report import load_study, write_report
+    from mlpbench.report.render import ERRORS
 
     if arguments.out is not None and len(arguments.study) > 1:
         raise UserError(
@@ -40,6 +42,12 @@ def execute(arguments: argparse.Namespace) -> int:
             "Leave it out: each report then goes to its own folder, reports/STUDY.",
         )
     studies = [load_study(name, arguments.results) for name in arguments.study]
+    code = EXIT_DONE
     for study in studies:
-        print(write_report(study, arguments.out or arguments.reports / study.name, pdf=arguments.pdf))
-    return EXIT_DONE
+        out = arguments.out or arguments.reports / study.name
+        written = write_report(study, out, pdf=arguments.pdf)
+        print(written.page)
+        for one in written.failed:
+            print(f"mlpbench: section '{one.name}' failed: {one.reason} (see {out / ERRORS})", file=sys.stderr)
+            code = EXIT_FAILED
+    return code

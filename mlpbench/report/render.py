@@ -7,7 +7,6 @@ import gzip
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
@@ -15,11 +14,12 @@ from markupsafe import Markup
 
 import mlpbench
 from mlpbench.report import drawing
-from mlpbench.report.section import Block, Details, Figure, Section, Table
-from mlpbench.report.sections import build_all
+from mlpbench.report.section import Figure, Section, Table, walk
+from mlpbench.report.sections import Failed, build_all
 from mlpbench.report.study import Study
 
 PAGE = "index.html"
+ERRORS = "errors.log"
 MOST_ROWS = 50_000  # of an embedded table; the page must stay one that can be mailed
 PLAIN_CSV = 200_000  # bytes; a larger table is embedded compressed
 
@@ -33,25 +33,40 @@ class Download:
     size: str
 
 
-def write_report(study: Study, out: Path, *, pdf: bool = False) -> Path:
+@dataclass(frozen=True)
+class Written:
+    """A report that was written.
+
+    Attributes:
+        page: path of ``index.html``, one file that needs no other and no network.
+        failed: sections that could not be made; each is a notice in the page, its traceback in ``errors.log``.
+    """
+
+    page: Path
+    failed: tuple[Failed, ...]
+
+
+def write_report(study: Study, out: Path, *, pdf: bool = False) -> Written:
     """Write the report of a study: ``index.html``, and beside it ``figures/`` and ``tables/`` for papers.
 
     Args:
         study: tables and records, see :class:`Study`.
         out: folder, made if it is missing; files of an earlier report are overwritten.
         pdf: also write each figure as PDF; embedding the fonts takes most of a second for each.
-
-    Returns:
-        The path of ``index.html``, one file that needs no other and no network.
     """
-    sections = build_all(study)
+    sections, failed = build_all(study)
     out.mkdir(parents=True, exist_ok=True)
     page = out / PAGE
     part = out / f".{PAGE}.part"
     part.write_text(render(study, sections), encoding="utf-8")
     part.replace(page)
     _write_files(sections, out, pdf)
-    return page
+    if failed:
+        text = "\n".join(f"{one.name}\n{one.traceback}" for one in failed)
+        (out / ERRORS).write_text(text, encoding="utf-8")
+    else:
+        (out / ERRORS).unlink(missing_ok=True)
+    return Written(page, tuple(failed))
 
 
 def render(study: Study, sections: list[Section]) -> str:
@@ -94,7 +109,7 @@ def _write_files(sections: list[Section], out: Path, pdf: bool) -> None:
     """Figures as SVG (and PDF), tables as CSV, Markdown and LaTeX."""
     for folder in ("figures", "tables"):
         (out / folder).mkdir(exist_ok=True)
-    for block in _walk([block for section in sections for block in [*section.blocks, section.aside]]):
+    for block in walk([block for section in sections for block in [*section.blocks, section.aside]]):
         if isinstance(block, Figure):
             for panel in block.panels:
                 (out / "figures" / f"{panel.name}.svg").write_text(panel.svg, encoding="utf-8")
@@ -110,13 +125,6 @@ def _write_files(sections: list[Section], out: Path, pdf: bool) -> None:
             heads = [f"{c.label} ({c.unit})" if c.unit else c.label for c in block.columns]
             (out / "tables" / f"{block.name}.md").write_text(_markdown(heads, shown), encoding="utf-8")
             (out / "tables" / f"{block.name}.tex").write_text(_latex(block, heads, shown), encoding="utf-8")
-
-
-def _walk(blocks: list[Block | None]) -> list[Any]:
-    found: list[Any] = []
-    for block in blocks:
-        found += _walk(list(block.blocks)) if isinstance(block, Details) else [block]
-    return found
 
 
 def _markdown(heads: list[str], rows: list[list[str]]) -> str:

@@ -4,7 +4,7 @@ demand.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, ClassVar, Literal
@@ -186,3 +186,12 @@ class Section:
     finding: str = ""
     blocks: Sequence[Block] = field(default_factory=list)
     aside: Figure | None = None
+
+
+def walk(blocks: Iterable[Block | None]) -> Iterator[Block]:
+    """All blocks, those that are folded away included."""
+    for block in blocks:
+        if isinstance(block, Details):
+            yield from walk(block.blocks)
+        elif block is not None:
+            yield block

@@ -32,7 +32,7 @@ def main(trials: int) -> int:
         )
         study = fabricate(Path(folder) / "benchmark", plan)
         start, cpu = time.perf_counter(), time.process_time()
-        page = write_report(study, Path(folder) / "out")
+        page = write_report(study, Path(folder) / "out").page
         wall, used = time.perf_counter() - start, time.process_time() - cpu
         size = page.stat().st_size / 1e6
         memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3

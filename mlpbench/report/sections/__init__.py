@@ -17,11 +17,28 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+import traceback
+from dataclasses import dataclass
 from itertools import pairwise
 from types import ModuleType
 
-from mlpbench.report.section import Section
+from mlpbench.report.section import Figure, Section, Table, Text, walk
 from mlpbench.report.study import Study
+
+
+@dataclass(frozen=True)
+class Failed:
+    """A section that could not be made.
+
+    Attributes:
+        name: of its module.
+        reason: kind and message of the exception.
+        traceback: in full, for whoever mends it.
+    """
+
+    name: str
+    reason: str
+    traceback: str
 
 
 def modules() -> list[ModuleType]:
@@ -38,7 +55,37 @@ def modules() -> list[ModuleType]:
     return ordered
 
 
-def build_all(study: Study) -> list[Section]:
-    """The sections the study has something for, in order."""
-    built = [module.build(study) for module in modules()]
-    return [section for section in built if section is not None]
+def build_all(study: Study) -> tuple[list[Section], list[Failed]]:
+    """The sections the study has something for, in order, and those that failed.
+
+    A section that fails leaves a notice in its place: one wrong record must not cost the reader the page.
+    """
+    sections: list[Section] = []
+    failed: list[Failed] = []
+    for module in modules():
+        name = module.__name__.rpartition(".")[2]
+        try:
+            section = module.build(study)
+            if section is not None:
+                _finish(section)
+        except Exception as error:  # whatever it is, the other sections do not depend on it
+            failed.append(Failed(name, f"{type(error).__name__}: {error}", traceback.format_exc()))
+            section = _notice(failed[-1])
+        if section is not None:
+            sections.append(section)
+    return sections, failed
+
+
+def _finish(section: Section) -> None:
+    """Draw what is drawn on demand, so that a picture that fails is the failure of its section."""
+    for block in walk([*section.blocks, section.aside]):
+        if isinstance(block, Figure):
+            for panel in block.panels:
+                _ = panel.svg
+        elif isinstance(block, Table):
+            block.frame()
+
+
+def _notice(failed: Failed) -> Section:
+    reason = f"This section could not be made: {failed.reason}. The other sections do not depend on it."
+    return Section(failed.name, f"{failed.name.capitalize()} (failed)", "", [Text(reason, role="warning")])

@@ -45,7 +45,7 @@ class Page(HTMLParser):
 @pytest.fixture(scope="module")
 def written(tmp_path_factory):
     root = tmp_path_factory.mktemp("work")
-    path = write_report(fabricate(root / "results" / "made-up"), root / "reports" / "made-up")
+    path = write_report(fabricate(root / "results" / "made-up"), root / "reports" / "made-up").page
     text = path.read_text(encoding="utf-8")
     return path, text, Page(text)
 
@@ -159,14 +159,14 @@ def test_a_study_in_which_all_failed_still_has_its_report(tmp_path):
     plan = Plan(
         architectures=("mace",), n_train=(50,), repetitions=1, troubles={("mace", 50, 0): ("timeout", "too slow")}
     )
-    text = write_report(fabricate(tmp_path / "wrecked", plan), tmp_path / "out").read_text(encoding="utf-8")
+    text = write_report(fabricate(tmp_path / "wrecked", plan), tmp_path / "out").page.read_text(encoding="utf-8")
     assert "no trial has finished" in text
     assert "too slow" in text
 
 
 def test_without_predictions_the_sections_that_need_them_are_left_out(tmp_path):
     study = fabricate(tmp_path / "bare", Plan(n_train=(50,), repetitions=2, predictions=False, troubles={}))
-    text = write_report(study, tmp_path / "out").read_text(encoding="utf-8")
+    text = write_report(study, tmp_path / "out").page.read_text(encoding="utf-8")
     assert 'id="parity"' not in text
     assert 'id="learning"' not in text  # one training size is no curve
     assert 'id="summary"' in text
@@ -175,7 +175,7 @@ def test_without_predictions_the_sections_that_need_them_are_left_out(tmp_path):
 def test_names_are_escaped(tmp_path):
     study = fabricate(tmp_path / "x", Plan(architectures=("mace",), n_train=(50,), repetitions=1, troubles={}))
     evil = Study("<b>x</b>", study.root, study.trials, study.metrics, study.records)
-    text = write_report(evil, tmp_path / "out").read_text(encoding="utf-8")
+    text = write_report(evil, tmp_path / "out").page.read_text(encoding="utf-8")
     assert "<b>x</b>" not in text
 
 
