@@ -14,7 +14,7 @@ from markupsafe import Markup
 
 import mlpbench
 from mlpbench.report import drawing
-from mlpbench.report.section import Figure, Section, Table, walk
+from mlpbench.report.section import Commands, Figure, Section, Table, walk
 from mlpbench.report.sections import Failed, build_all
 from mlpbench.report.study import Study
 
@@ -89,6 +89,7 @@ def render(study: Study, sections: list[Section]) -> str:
         downloads=[_download(n, t) for n, t in tables.items() if len(t) <= MOST_ROWS],
         results=f"results/{study.name}",
         download=lambda table: _download(table.name, table.frame()),
+        embed=lambda block: _embedded(block.file, "\n".join([*block.lines, ""]).encode(), "text/plain;charset=utf-8"),
         drawn=lambda panel: Markup(drawing.inline_svg(panel.svg, f"f{next(counter)}", panel.alt)),
         palette={"light": light, "dark": dark},
         version=mlpbench.__version__,
@@ -101,8 +102,12 @@ def _download(name: str, table: pd.DataFrame) -> Download:
     kind, suffix = "text/csv;charset=utf-8", "csv"
     if len(data) > PLAIN_CSV:
         data, kind, suffix = gzip.compress(data, mtime=0), "application/gzip", "csv.gz"
+    return _embedded(f"{name}.{suffix}", data, kind)
+
+
+def _embedded(name: str, data: bytes, kind: str) -> Download:
     size = f"{len(data) / 1000:.0f} kB" if len(data) >= 1000 else f"{len(data)} bytes"
-    return Download(f"{name}.{suffix}", f"data:{kind};base64,{base64.b64encode(data).decode()}", size)
+    return Download(name, f"data:{kind};base64,{base64.b64encode(data).decode()}", size)
 
 
 def _write_files(sections: list[Section], out: Path, pdf: bool) -> None:
@@ -115,6 +120,8 @@ def _write_files(sections: list[Section], out: Path, pdf: bool) -> None:
                 (out / "figures" / f"{panel.name}.svg").write_text(panel.svg, encoding="utf-8")
                 if pdf:
                     (out / "figures" / f"{panel.name}.pdf").write_bytes(drawing.pdf(panel.canvas))
+        elif isinstance(block, Commands) and block.file:
+            (out / block.file).write_text("\n".join([*block.lines, ""]), encoding="utf-8")
         elif isinstance(block, Table):
             frame = block.frame()
             frame.to_csv(out / "tables" / f"{block.name}.csv", index=False)

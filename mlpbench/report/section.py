@@ -37,11 +37,12 @@ class Bullets:
 
 @dataclass(frozen=True)
 class Commands:
-    """Command lines to copy."""
+    """Lines to copy: commands, or a file that is also a link and lies beside the page."""
 
     kind: ClassVar[str] = "commands"
     lines: Sequence[str]
     label: str = ""
+    file: str = ""
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ WORKER_MUST_NOT = {
 # From the bottom up; a module may import from its own row and from those before it.
 LAYERS = [
     {"errors", "units", "frames", "protocol", "seeds"},
-    {"records", "metrics", "statistics", "provenance"},
+    {"records", "metrics", "statistics", "provenance", "literature"},
     {"datasets", "backends", "devices", "references", "evaluators", "tables"},
     {"config"},
     {"plan"},

@@ -1,0 +1,67 @@
+"""Published values beside ours, and what to cite, in a made-up study on the frames of another one's name."""
+
+import re
+
+import pytest
+
+from mlpbench.report.sections import cite, published
+from mlpbench.report.study import Study
+from tests.unit.report.fabricate import Plan, fabricate
+
+PLAN = Plan(architectures=("schnet", "mace"), n_train=(50, 200), troubles={}, predictions=False)
+SPLITS = {"test_500K": "test_300K", "test_300K": "test_600K"}
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    """As if the frames were those of acac-300K."""
+    made = fabricate(tmp_path_factory.mktemp("results") / "made-up", PLAN)
+    for record in made.records:
+        record["identifiers"]["dataset"] = "acac-300K"
+        record["split"]["in_distribution"] = "test_300K"
+        record["config"]["dataset"] |= {"name": "acac-300K", "collection": "acac", "on_leak": "drop"}
+    return Study(
+        "made-up", made.root, made.trials.assign(dataset="acac-300K"),
+        made.metrics.assign(dataset="acac-300K", split=made.metrics["split"].replace(SPLITS)), made.records,
+    )  # fmt: skip
+
+
+def test_ours_stand_beside_theirs_with_the_ratio_and_the_differences(study):
+    section = published.build(study)
+    table = section.blocks[0].frame()
+    row = table[(table["Split"] == "test_300K") & (table["Architecture"] == "MACE")].iloc[0]
+    assert (row["Published"], row["Their n_train (frames)"], row["Our n_train (frames)"]) == (5.1, 500, 200)
+    mean = row["Ours"]
+    values = study.values.query(
+        "candidate == 'MACE' and n_train == 200 and metric == 'force_rmse' and split == 'test_300K'"
+    )["value"]
+    assert mean == pytest.approx(values.prod() ** (1 / len(values)))
+    assert row["Ours / published"] == pytest.approx(mean / 5.1)
+    assert "trained on 200 frames, not 500" in row["What differs"]
+    caption = section.blocks[0].caption
+    assert "100 epochs" in caption
+    assert "mace small" in caption
+    assert "leaves out frames that repeat training frames" in caption
+    assert "MACE" in section.finding
+    assert "SchNet" not in section.finding  # nothing is published of it for these frames
+
+
+def test_architectures_that_were_not_run_stay_as_rows_without_ours(study):
+    table = published.build(study).blocks[0].frame()
+    assert set(table.loc[table["Architecture"] == "BOTNet", "Ours"]) == {"–"}
+
+
+def test_nothing_published_no_section(tmp_path):
+    assert published.build(fabricate(tmp_path / "x", PLAN)) is None
+
+
+def test_bibtex_of_what_was_used_and_of_nothing_else(study):
+    section = cite.build(study)
+    text = "\n".join(section.blocks[1].blocks[0].lines)
+    keys = set(re.findall(r"^@\w+\{(\w+),", text, re.MULTILINE))
+    assert keys == {
+        "schutt2018schnet", "schutt2023schnetpack", "schutt2019schnetpack", "batatia2022mace", "batatia2022design",
+        "larsen2017ase",
+    }  # fmt: skip
+    table = section.blocks[0].frame().set_index("Key")
+    assert table.loc["batatia2022design", "For"] == "mace-torch (package) and acac-300K (data)"
