@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from mlpbench.backends.schema import BackendConfig
 from mlpbench.datasets.schema import DatasetConfig
 from mlpbench.errors import close_match
+from mlpbench.evaluators.schema import SpeedOptions
 
 
 class Strict(BaseModel):
@@ -70,6 +71,11 @@ class Evaluation(Strict):
     physics: dict[str, Any] | None
     md: dict[str, Any] | None
     speed: dict[str, Any] | None
+
+    @field_validator("speed")
+    @classmethod
+    def _speed_options(cls, speed: dict[str, Any] | None) -> dict[str, Any] | None:
+        return None if speed is None else SpeedOptions.model_validate(speed).model_dump()
 
 
 class TrialConfig(Strict):

@@ -31,6 +31,10 @@ def score(directory: Path, values: dict[str, Any], context: Context) -> list[Row
         _row("us_per_atom", latency * 1e6 / n_atoms),
         _row("timing_noise", noise_floor(values["latency"], values["latency_again"])),
     ]
+    if values.get("neighbours"):
+        rows.append(_row("ms_neighbours", np.array(values["neighbours"]) * 1e3))
+    if values.get("conditions", {}).get("others_cores") is not None:
+        rows.append(_row("other_load", float(values["conditions"]["others_cores"])))
     if "peak_memory_mb" in values:
         rows.append(_row("peak_memory", float(values["peak_memory_mb"])))
     if values["batched"]:

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
+from ase import Atoms
 from ase.calculators.calculator import Calculator
 
 from mlpbench.frames import Float, Frames
 from mlpbench.protocol import CHECKPOINT, NATIVE, EventLog, Request
+
+
+class Unavailable(Exception):
+    """A deployment that cannot run here; its text is the reason that tables and reports show."""
 
 
 @dataclass(frozen=True)
@@ -91,6 +97,13 @@ class Potential(ABC):
         """
         raise NotImplementedError(f"{type(self).__name__} has no torch-sim model")
 
+    def neighbours(self, calculator: Calculator) -> Callable[[Atoms], Any] | None:
+        """What :meth:`calculator` does in a call before its forward pass: the neighbour list, and tensors from it.
+
+        None where the package does not have it apart.
+        """
+        return None
+
 
 class Adapter(ABC):
     """Turns one common request into a package's own configuration, trainer and predictor.
@@ -98,10 +111,12 @@ class Adapter(ABC):
     Attributes:
         architectures: names of the architectures the package provides here.
         packages: distributions whose versions are recorded with every result.
+        deployments: the package's means to run a potential faster, by deployment: ``compiled``, ``accelerated``.
     """
 
     architectures: ClassVar[tuple[str, ...]]
     packages: ClassVar[tuple[str, ...]]
+    deployments: ClassVar[Mapping[str, tuple[str, ...]]] = {}
 
     def __init__(self, request: Request) -> None:
         self.request = request
@@ -124,6 +139,21 @@ class Adapter(ABC):
         Raises:
             FileNotFoundError: there is no finished training.
         """
+
+    def deploy(self, potential: Potential, means: str) -> Calculator:
+        """The package's ASE calculator around ``potential``, run by one of the means in :attr:`deployments`.
+
+        Raises:
+            Unavailable: it cannot run here.
+        """
+        raise Unavailable(f"{type(self).__name__} does not know it")
+
+    def allow_tf32(self) -> None:
+        """Let float32 products be rounded to TF32 from now on, in this process; called on NVIDIA GPUs only."""
+        import torch  # not at the top: an adapter may have none
+
+        torch.backends.cuda.matmul.allow_tf32 = True
+        torch.backends.cudnn.allow_tf32 = True
 
 
 class Deadline:

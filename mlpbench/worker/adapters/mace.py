@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import torch
+from ase import Atoms
 from ase.calculators.calculator import Calculator
 from ase.stress import full_3x3_to_voigt_6_stress
 from mace.calculators import MACECalculator
@@ -23,6 +24,7 @@ from mlpbench.protocol import EventLog, Request
 from mlpbench.worker.adapter import Adapter, Potential, Prediction, TrainOutcome
 from mlpbench.worker.adapters._mace_config import build_config, write_native
 from mlpbench.worker.adapters._mace_corrections import common_loss_function
+from mlpbench.worker.adapters._mace_deploy import DEPLOYMENTS, deploy
 from mlpbench.worker.adapters._mace_training import POTENTIAL, Progress, fit
 
 # e3nn 0.4.4 annotates attributes in a way that newer torch warns about, once for every layer it compiles.
@@ -64,6 +66,11 @@ class MacePotential(Potential):
         """MACE's ASE calculator around a copy of the model."""
         name = next(name for name, dtype in DTYPES.items() if dtype == self.dtype)
         return MACECalculator(models=[copy.deepcopy(self.model)], device=self.device, default_dtype=name)
+
+    def neighbours(self, calculator: Calculator) -> Callable[[Atoms], Any]:
+        """See :meth:`Potential.neighbours`."""
+        found: Callable[[Atoms], Any] = calculator._atoms_to_batch  # type: ignore[attr-defined]  # MACE's
+        return found
 
     def package_loss(self, frames: Frames, training: dict[str, Any]) -> float:
         """MACE's loss as the training uses it; see :meth:`Potential.package_loss`. It equals the common loss."""
@@ -121,6 +128,7 @@ class MaceAdapter(Adapter):
 
     architectures = ("mace",)
     packages = ("mace-torch", "torch", "e3nn", "torch-ema", "matscipy", "torch-sim-atomistic")
+    deployments = DEPLOYMENTS
 
     def __init__(self, request: Request) -> None:
         super().__init__(request)
@@ -158,6 +166,11 @@ class MaceAdapter(Adapter):
         if next(model.parameters()).dtype != wanted:
             model = _in_dtype(model, wanted)
         return MacePotential(model, self.request.device)
+
+    def deploy(self, potential: Any, means: str) -> Calculator:
+        """See :meth:`Adapter.deploy`."""
+        with _default_dtype(potential.dtype):  # MACE builds the model anew
+            return deploy(potential.model, potential.device, means)
 
 
 @contextmanager

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 import yaml
+from ase import Atoms
 from ase.calculators.calculator import Calculator
 from ase.stress import full_3x3_to_voigt_6_stress
 from hydra.utils import get_method, instantiate
@@ -35,6 +37,7 @@ from mlpbench.worker.adapters._nequip_config import (
     used_labels,
 )
 from mlpbench.worker.adapters._nequip_data import target_atoms, upper_triangle, write_frames
+from mlpbench.worker.adapters._nequip_deploy import DEPLOYMENTS, deploy
 from mlpbench.worker.adapters._nequip_training import Progress, fit, quiet
 
 MODEL = "sole_model"  # NequIP's name for the one model of a training module
@@ -78,6 +81,11 @@ class NequIPPotential(Potential):
     def calculator(self) -> Calculator:
         """NequIP's ASE calculator around the model as it is (its own loader from a checkpoint knows one dtype only)."""
         return NequIPCalculator(self.model, self.device, transforms=self._make_transforms(self._fast_neighbours()))
+
+    def neighbours(self, calculator: Calculator) -> Callable[[Atoms], Any]:
+        """See :meth:`Potential.neighbours`."""
+        found: Callable[[Atoms], Any] = calculator.atoms_to_data  # type: ignore[attr-defined]  # NequIP's
+        return found
 
     def package_loss(self, frames: Frames, training: dict[str, Any]) -> float:
         """NequIP's loss; see :meth:`Potential.package_loss`.
@@ -152,6 +160,7 @@ class NequIPAdapter(Adapter):
 
     architectures = ("nequip",)
     packages = ("nequip", "torch", "e3nn", "lightning", "torchmetrics", "matscipy", "torch-sim-atomistic")
+    deployments = DEPLOYMENTS
 
     def __init__(self, request: Request) -> None:
         super().__init__(request)
@@ -190,6 +199,17 @@ class NequIPAdapter(Adapter):
         if model.metadata["model_dtype"] != wanted:
             model = _in_dtype(model, self.best, wanted)
         return NequIPPotential(model, self.request.device, self.request.labels)
+
+    def deploy(self, potential: Any, means: str) -> Calculator:
+        """See :meth:`Adapter.deploy`."""
+        example = Frames.load(Path(self.request.frames["valid"])).select([0]).to_atoms()[0]
+        like, folder = potential.calculator(), self.directory
+        found: Calculator = deploy(potential.model, potential.device, means, like, example, folder)
+        return found
+
+    def allow_tf32(self) -> None:
+        """See :meth:`Adapter.allow_tf32`: NequIP has a switch of its own."""
+        set_global_state(allow_tf32=True)
 
     def _write_native(
         self, config: dict[str, Any], command: str, train: Frames, valid: Frames, labels: tuple[str, ...]

@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 import yaml
+from ase import Atoms
 from ase.calculators.calculator import Calculator
 from ase.stress import full_3x3_to_voigt_6_stress
 from hydra.utils import instantiate
@@ -43,6 +45,7 @@ from mlpbench.worker.adapters._schnetpack_config import (
     used_labels,
     write_data,
 )
+from mlpbench.worker.adapters._schnetpack_deploy import DEPLOYMENTS, deploy
 from mlpbench.worker.adapters._schnetpack_progress import Progress
 
 COMMAND = "python train.py"
@@ -121,6 +124,11 @@ class SchnetpackPotential(Potential):
             calculator.stress_key = calculator.property_map["stress"] = "stress"
         return calculator
 
+    def neighbours(self, calculator: Calculator) -> Callable[[Atoms], Any]:
+        """See :meth:`Potential.neighbours`."""
+        found: Callable[[Atoms], Any] = calculator.converter  # type: ignore[attr-defined]  # SchNetPack's
+        return found
+
     def package_loss(self, frames: Frames, training: dict[str, Any]) -> float:
         """The loss of SchNetPack's task; see :meth:`Potential.package_loss`."""
         labels = used_labels(self.facts["labels"], training, frames)
@@ -197,6 +205,7 @@ class SchnetpackAdapter(Adapter):
 
     architectures = ("schnet", "painn")
     packages = ("schnetpack", "torch", "pytorch-lightning", "torchmetrics", "torch-ema", "vesin", "torch-sim-atomistic")
+    deployments = DEPLOYMENTS
 
     def __init__(self, request: Request) -> None:
         super().__init__(request)
@@ -241,6 +250,10 @@ class SchnetpackAdapter(Adapter):
         weights = {name: value for name, value in state.items() if name.startswith("model.")}
         model.load_state_dict({name.removeprefix("model."): value for name, value in weights.items()})
         return SchnetpackPotential(model, self.request.device, wanted, facts)
+
+    def deploy(self, potential: Potential, means: str) -> Calculator:
+        """See :meth:`Adapter.deploy`."""
+        return deploy(potential.calculator(), means)
 
     def _write_native(self, config: dict[str, Any], train: Frames, valid: Frames) -> None:
         self.native.mkdir(parents=True, exist_ok=True)

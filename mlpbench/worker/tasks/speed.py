@@ -1,129 +1,67 @@
-"""Time a potential: single calls, batches, MD steps, and growing systems.
+"""Time a potential: single calls, batches, MD steps, growing systems, and the other ways to run it.
 
 Warm-up is discarded until the times are stationary; inputs change at every call, so that nothing can be cached; the
-device is synchronised around each block; the same thing is timed twice, interleaved, as a noise floor.
+device is synchronised around each block; the same thing is timed twice, interleaved, as a noise floor. The eager path
+in the trial's own dtype is timed here. Every other path, and systems that grow until memory ends, are timed in a process
+of their own, one after the other.
 """
 
 from __future__ import annotations
 
-import os
-import time
-from collections.abc import Callable, Iterator
-from itertools import cycle
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
-from ase import Atoms, units
-from ase.calculators.calculator import Calculator
-from ase.md.velocitydistribution import MaxwellBoltzmannDistribution, Stationary
-from ase.md.verlet import VelocityVerlet
 
 from mlpbench.frames import Frames
-from mlpbench.protocol import EventLog
+from mlpbench.protocol import EVENTS, EventLog, Result, read_events
 from mlpbench.worker.adapter import Adapter, Potential
+from mlpbench.worker.tasks import scaling
+from mlpbench.worker.timing import paths
+from mlpbench.worker.timing.child import run_child, total_memory_mb
+from mlpbench.worker.timing.clock import Clock
+from mlpbench.worker.timing.machine import Watch
+from mlpbench.worker.timing.systems import each, md_steps, single
 
-STATIONARY = 0.05  # warm-up ends when two successive blocks agree to this fraction ...
-MAX_WARMUP_BLOCKS = 10  # ... or after so many
+FOLDER = "speed"
 
 
 def run(adapter: Adapter, options: dict[str, Any], events: EventLog) -> dict[str, Any]:
-    """Time the potential of this trial in the trial's own dtype.
+    """Options: see ``conf/evaluation/fast.yaml``, node ``speed``.
 
-    Options: ``split`` (whose frames are the inputs), ``n_frames``, ``blocks`` (timed repeats), ``block_seconds``
-    (length of a block, s), ``batch_sizes``, ``md_block_steps`` (MD steps in a block), ``timestep_fs``,
-    ``temperature_K``, ``copies`` (how many copies of the system, side by side, for the scaling series),
-    ``max_seconds_per_call`` (end of the series).
-
-    Returns lists of seconds, one a block: ``latency``, ``latency_again`` (the A/A twin), ``batched``, ``md``,
-    ``scaling``; and ``load`` of the machine before and after.
+    Returns lists of seconds, one a block: ``latency``, ``latency_again`` (the A/A twin), ``neighbours`` (the part of a
+    call before the forward pass; empty where the package does not have it apart), ``batched``, ``md``; ``scaling`` (see
+    :func:`mlpbench.worker.tasks.scaling.series`); ``conditions`` (see :class:`Watch`); and ``paths``: of each further
+    path its settings, ``status``, ``reason``, and what :mod:`mlpbench.worker.tasks.speed_path` returns.
     """
     potential = adapter.load()
     frames = Frames.load(adapter.request.frames[options["split"]])
     frames = frames.select(slice(min(options["n_frames"], len(frames))))
     clock = Clock(adapter.request.device, options["blocks"], options["block_seconds"])
-    found: dict[str, Any] = {"n_atoms": float(np.mean(frames.n_atoms)), "load": [os.getloadavg()[0]]}
+    found: dict[str, Any] = {"n_atoms": float(np.mean(frames.n_atoms)), "timestep_fs": options["timestep_fs"]}
+    watch = Watch(adapter.request.threads, adapter.request.device)
     structures = frames.to_atoms()
     calculator = potential.calculator()
-    call = _call(calculator, structures)
-    found["latency"], found["latency_again"], found["warmup_blocks"] = clock.twice(call)
+    found["latency"], found["latency_again"], found["warmup_blocks"] = clock.twice(single(calculator, structures))
+    prepare = potential.neighbours(calculator)
+    found["neighbours"] = clock.times(each(prepare, structures)) if prepare is not None else []
     events.write("progress", text="timed single calls")
     found["batched"] = [_batched(clock, potential, frames, size) for size in options["batch_sizes"]]
     events.write("progress", text="timed batches")
-    found["md"] = _md(clock, calculator, structures[0], options)
-    found["timestep_fs"] = options["timestep_fs"]
+    found["md"] = md_steps(clock, calculator, structures[0], options)
     events.write("progress", text="timed MD steps")
-    found["scaling"] = list(_scaling(clock, calculator, structures, options))
-    found["load"].append(os.getloadavg()[0])
-    found["cores"] = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    if options["memory_fraction"] is None:
+        found["scaling"] = list(scaling.series(adapter, calculator, options, events))
+    found["conditions"] = watch.report()
+    del potential, calculator
+    _give_back(adapter.request.device)
+    eager = paths.Path("eager", "", adapter.request.dtype, False)
+    if options["memory_fraction"] is not None:
+        found["scaling"] = _until_memory_ends(adapter, eager, options)
+        events.write("progress", text="timed growing systems")
+    planned = paths.plan(options, adapter.request.dtype, adapter.request.device, adapter.deployments)
+    found["paths"] = [_path(adapter, path, options, events) for path in planned]
     return found
-
-
-class Clock:
-    """Times a function in blocks.
-
-    Args:
-        device: synchronised before and after each block if it is a CUDA device.
-        blocks: timed blocks, after the warm-up.
-        seconds: length of a block; the number of calls in it is found from the warm-up.
-    """
-
-    def __init__(self, device: str, blocks: int, seconds: float) -> None:
-        self.device = device
-        self.blocks = blocks
-        self.seconds = seconds
-
-    def block(self, call: Callable[[], Any], calls: int) -> float:
-        """Seconds per call over ``calls`` calls."""
-        self._synchronise()
-        start = time.perf_counter()
-        for _ in range(calls):
-            call()
-        self._synchronise()
-        return (time.perf_counter() - start) / calls
-
-    def warm_up(self, call: Callable[[], Any]) -> tuple[int, int]:
-        """Run until stationary; returns the calls that fill a block and the blocks that were discarded."""
-        last = self.block(call, 1)
-        for done in range(1, MAX_WARMUP_BLOCKS + 1):
-            calls = max(1, round(self.seconds / last))
-            now = self.block(call, calls)
-            if abs(now / last - 1) < STATIONARY:
-                return max(1, round(self.seconds / now)), done
-            last = now
-        return max(1, round(self.seconds / last)), MAX_WARMUP_BLOCKS
-
-    def times(self, call: Callable[[], Any]) -> list[float]:
-        """Seconds per call, one value a block."""
-        calls, _ = self.warm_up(call)
-        return [self.block(call, calls) for _ in range(self.blocks)]
-
-    def twice(self, call: Callable[[], Any]) -> tuple[list[float], list[float], int]:
-        """The same function as A and as B in turn, A B B A ..., and the warm-up blocks discarded."""
-        calls, discarded = self.warm_up(call)
-        first: list[float] = []
-        second: list[float] = []
-        for i in range(self.blocks):
-            for target in (first, second) if i % 2 == 0 else (second, first):
-                target.append(self.block(call, calls))
-        return first, second, discarded
-
-    def _synchronise(self) -> None:
-        if self.device.startswith("cuda"):
-            import torch
-
-            torch.cuda.synchronize(self.device)
-
-
-def _call(calculator: Calculator, structures: list[Atoms]) -> Callable[[], Any]:
-    """One energy-and-forces call, on the next structure each time."""
-    turn: Iterator[Atoms] = cycle(structures)
-
-    def call() -> Any:
-        atoms = next(turn)
-        calculator.calculate(atoms, ["energy", "forces"], ["positions", "numbers"])
-        return calculator.results["forces"]
-
-    return call
 
 
 def _batched(clock: Clock, potential: Potential, frames: Frames, size: int) -> dict[str, Any]:
@@ -133,42 +71,48 @@ def _batched(clock: Clock, potential: Potential, frames: Frames, size: int) -> d
     return {"batch_size": size, "seconds_per_frame": [value / size for value in times]}
 
 
-def _md(clock: Clock, calculator: Calculator, atoms: Atoms, options: dict[str, Any]) -> list[float]:
-    """Seconds per velocity-Verlet step of one replica, one value a block."""
-    moving = atoms.copy()
-    moving.calc = calculator
-    MaxwellBoltzmannDistribution(moving, temperature_K=options["temperature_K"], rng=np.random.default_rng(0))
-    Stationary(moving)
-    dynamics = VelocityVerlet(moving, timestep=options["timestep_fs"] * units.fs)
-    steps = options["md_block_steps"]
-    clock.block(lambda: dynamics.run(steps), 1)
-    return [clock.block(lambda: dynamics.run(steps), 1) / steps for _ in range(clock.blocks)]
+def _path(adapter: Adapter, path: paths.Path, options: dict[str, Any], events: EventLog) -> dict[str, Any]:
+    """One further path: its settings, how it ended, and its times."""
+    if path.reason:
+        return {**path.to_dict(), "status": "skipped", "reason": path.reason}
+    result = run_child(
+        adapter.request, adapter.directory / FOLDER / path.label, "speed_path",
+        {**options, "path": asdict(path)}, seconds=options["path_seconds"],
+    )  # fmt: skip
+    events.write("progress", text=f"{path.label}: {result.status}")
+    peak = result.peak_device_memory_mb or result.peak_memory_mb
+    return {
+        **path.to_dict(), "status": result.status, "reason": result.reason, "peak_memory_mb": peak or None,
+        **result.values,
+    }  # fmt: skip
 
 
-def _scaling(
-    clock: Clock, calculator: Calculator, structures: list[Atoms], options: dict[str, Any]
-) -> Iterator[dict[str, Any]]:
-    """Growing systems, copies side by side (molecules 4 Å apart, crystals as supercells), until calls take long."""
-    for copies in options["copies"]:
-        systems = [_grown(atoms, copies) for atoms in structures[:4]]
-        call = _call(calculator, systems)
-        first = clock.block(call, 1)
-        if first > options["max_seconds_per_call"]:
-            yield {"n_atoms": len(systems[0]), "seconds": [first], "stopped": "a call takes longer than the limit"}
-            return
-        yield {"n_atoms": len(systems[0]), "seconds": clock.times(call)}
+def _until_memory_ends(adapter: Adapter, path: paths.Path, options: dict[str, Any]) -> list[dict[str, Any]]:
+    """The scaling series in a child: on a CPU up to a share of the memory, on a GPU until it is out of memory."""
+    folder = adapter.directory / FOLDER / "scaling"
+    cap = None if adapter.request.device.startswith("cuda") else options["memory_fraction"] * total_memory_mb()
+    result = run_child(
+        adapter.request, folder, "scaling", {**options, "path": asdict(path), "forever": True},
+        seconds=options["path_seconds"], cap_mb=cap,
+    )  # fmt: skip
+    if result.status == "done":
+        found: list[dict[str, Any]] = result.values["scaling"]
+        return found
+    return _what_was_reached(list(read_events(folder / EVENTS)), result)
 
 
-def _grown(atoms: Atoms, copies: int) -> Atoms:
-    """``copies`` copies of the structure, in a box that keeps molecules apart; a row of cells where it is periodic."""
-    if atoms.pbc.any():
-        axis = int(np.argmax(atoms.pbc))
-        repeat = [1, 1, 1]
-        repeat[axis] = copies
-        supercell: Atoms = atoms.repeat(repeat)
-        return supercell
-    extent = np.ptp(atoms.positions, axis=0) + 4.0
-    side = int(np.ceil(copies ** (1 / 3)))
-    grid = np.array([(i, j, k) for i in range(side) for j in range(side) for k in range(side)])[:copies]
-    positions = (atoms.positions[None] + (grid * extent)[:, None]).reshape(-1, 3)
-    return Atoms(np.tile(atoms.numbers, copies), positions=positions)
+def _what_was_reached(events: list[dict[str, Any]], result: Result) -> list[dict[str, Any]]:
+    """The sizes that a child finished before it ended, and the one that it ended at."""
+    kept = ("n_atoms", "seconds", "peak_mb")
+    done = [{key: event[key] for key in kept} for event in events if event["event"] == "size"]
+    begun = [event["n_atoms"] for event in events if event["event"] == "growing"]
+    last = begun[-1] if begun else 0
+    return [*done, {"n_atoms": last, "seconds": [], "stopped": result.reason or result.status}]
+
+
+def _give_back(device: str) -> None:
+    """Free the device's memory for the children."""
+    if device.startswith("cuda"):
+        import torch
+
+        torch.cuda.empty_cache()

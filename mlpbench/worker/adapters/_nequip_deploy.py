@@ -1,0 +1,102 @@
+"""NequIP's own faster paths: what ``nequip-compile`` makes for its ASE calculator, and kernels for GPUs."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import torch
+from ase import Atoms
+from nequip.integrations.ase import NequIPCalculator
+from nequip.model.modify_utils import modify
+from nequip.scripts._compile_utils import COMPILE_TARGET_DICT
+from nequip.utils.aot import aot_export_model
+from nequip.utils.aoti_metadata import (
+    NEQUIP_AOTI_INPUTS_KEY,
+    NEQUIP_AOTI_OUTPUTS_KEY,
+    NEQUIP_CUSTOM_OPS_LIBS_KEY,
+    embed_custom_ops_libs,
+    serialize_aoti_keys,
+)
+from nequip.utils.global_state import get_latest_global_state
+from nequip.utils.versions import _TORCH_GE_2_10
+
+from mlpbench.worker.adapter import Unavailable
+
+DEPLOYMENTS = {
+    "compiled": ("TorchScript", "AOTInductor"),
+    "accelerated": ("AOTInductor+OpenEquivariance", "AOTInductor+cuEquivariance"),
+}
+_KERNELS = {  # the modifier of nequip-compile, and the package it imports
+    "OpenEquivariance": ("enable_OpenEquivariance", "openequivariance"),
+    "cuEquivariance": ("enable_CuEquivariance", "cuequivariance_torch"),
+}
+_TARGET = "ase"
+_SEED = 1  # as nequip-compile has it
+
+
+def deploy(model: Any, device: str, means: str, like: NequIPCalculator, example: Atoms, folder: Path) -> Any:
+    """NequIP's calculator around the compiled ``model``; the compiled file lies in ``folder``.
+
+    Does what ``nequip-compile --mode aotinductor --target ase`` does, which itself takes a checkpoint only, and so only
+    the dtype of the training.
+
+    Args:
+        model: NequIP's, in the dtype it is to run in.
+        device: where it is to run; compiled for it.
+        means: one of :data:`DEPLOYMENTS`.
+        like: the eager calculator, whose neighbour list is used.
+        example: a structure for tracing.
+        folder: for the compiled file.
+
+    Raises:
+        Unavailable: TorchScript with a torch that NequIP refuses it for, kernels without a GPU or not installed.
+    """
+    if means == "TorchScript":
+        if _TORCH_GE_2_10:
+            raise Unavailable(f"nequip-compile refuses it from torch 2.10 on; this is torch {torch.__version__}")
+        raise Unavailable("mlpbench compiles with AOTInductor only")
+    kernel = means.partition("+")[2]
+    if kernel:
+        model = _with_kernels(model, device, kernel)
+    path = folder / f"{means.replace('+', '-')}.nequip.pt2"
+    boxed = example.copy()
+    if not boxed.cell.rank:  # without a volume the stress is NaN, and NequIP's own check of the compiled model fails
+        boxed.center(vacuum=10.0)
+    _export(model, device, like.atoms_to_data(boxed), path)
+    backend = "matscipy" if device == "cpu" else "alchemiops"
+    return NequIPCalculator.from_compiled_model(str(path), device=device, neighborlist_backend=backend)
+
+
+def _with_kernels(model: Any, device: str, kernel: str) -> Any:
+    modifier, package = _KERNELS[kernel]
+    if not device.startswith("cuda"):
+        raise Unavailable(f"its kernels are for GPUs; this trial runs on {device}")
+    if importlib.util.find_spec(package) is None:
+        raise Unavailable(f"not installed; adopt an environment with {package} (backend.nequip.python)")
+    return modify(model, [{"modifier": modifier}])
+
+
+def _export(model: Any, device: str, data: dict[str, torch.Tensor], path: Path) -> None:
+    target: Any = COMPILE_TARGET_DICT[_TARGET]
+    free = {name: torch.export.Dim(f"num_{name}s", min=2) for name in ("frame", "node", "edge")}
+    shapes = target["batch_map_settings"]({"graph": free["frame"], "node": free["node"], "edge": free["edge"]})
+    known = {**model.metadata, **get_latest_global_state(only_metadata_related=True)}
+    metadata = {key: str(int(value)) if isinstance(value, bool) else str(value) for key, value in known.items()}
+    metadata[NEQUIP_AOTI_INPUTS_KEY] = serialize_aoti_keys(target["input"])
+    metadata[NEQUIP_AOTI_OUTPUTS_KEY] = serialize_aoti_keys(target["output"])
+    path.unlink(missing_ok=True)
+    aot_export_model(
+        model=model,
+        device=torch.device(device),
+        input_fields=target["input"],
+        output_fields=target["output"],
+        data=target["data_settings"](data),
+        batch_map=shapes,
+        output_path=str(path),
+        inductor_configs={"aot_inductor.metadata": metadata},
+        seed=_SEED,
+    )
+    if NEQUIP_CUSTOM_OPS_LIBS_KEY in metadata:
+        embed_custom_ops_libs(str(path), set(metadata[NEQUIP_CUSTOM_OPS_LIBS_KEY].split()))
