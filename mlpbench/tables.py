@@ -10,11 +10,14 @@ import pandas as pd
 from filelock import FileLock
 
 from mlpbench.errors import UserError, close_match
+from mlpbench.evaluators import speed_table
 from mlpbench.records import load_all
 
 IDENTIFIERS = ["dataset", "architecture", "size", "backend", "n_train", "repetition"]
 TRIALS = "trials"
 METRICS = "metrics"
+SPEED = "speed"
+MACHINE = ["device", "device_name", "cpu", "threads"]
 
 
 def build(records: list[dict[str, Any]]) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -41,11 +44,40 @@ def build(records: list[dict[str, Any]]) -> tuple[pd.DataFrame, pd.DataFrame]:
     return trials, metrics
 
 
+def build_speed(records: list[dict[str, Any]]) -> pd.DataFrame:
+    """The speed table, long: one row for each trial, path (deployment, dtype, TF32) and metric; empty if none.
+
+    A path that could not run is one row with its ``status`` and ``reason``. Trials' swept settings stand in ``trials``.
+
+    Args:
+        records: as :func:`mlpbench.records.load_all` reads them.
+    """
+    rows = [
+        {"trial": record["trial"], **{k: record["identifiers"][k] for k in IDENTIFIERS}, **row, **_machine(record)}
+        for record in records
+        for row in speed_table.rows(record)
+    ]
+    return pd.DataFrame(rows, columns=["trial", *IDENTIFIERS, *speed_table.COLUMNS, *MACHINE])
+
+
+def _machine(record: dict[str, Any]) -> dict[str, Any]:
+    hardware = record["provenance"]["hardware"]
+    return {name: hardware.get(name) for name in MACHINE}
+
+
 def write(study_root: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Build both tables from the records of a study and write each as parquet and CSV, atomically."""
+    """Build both tables from the records of a study and write each as parquet and CSV, atomically.
+
+    Where potentials were timed, the speed table is written beside them (see :func:`build_speed`).
+    """
     with FileLock(study_root / ".tables.lock"):
-        trials, metrics = build(load_all(study_root))
-        for name, table in ((TRIALS, trials), (METRICS, metrics)):
+        records = load_all(study_root)
+        trials, metrics = build(records)
+        tables = {TRIALS: trials, METRICS: metrics}
+        speed = build_speed(records)
+        if len(speed):
+            tables[SPEED] = speed
+        for name, table in tables.items():
             _replace(study_root / f"{name}.csv", lambda path, table=table: table.to_csv(path, index=False))
             _replace(study_root / f"{name}.parquet", lambda path, table=table: table.to_parquet(path, index=False))
     return trials, metrics

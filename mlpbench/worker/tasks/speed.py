@@ -2,8 +2,8 @@
 
 Warm-up is discarded until the times are stationary; inputs change at every call, so that nothing can be cached; the
 device is synchronised around each block; the same thing is timed twice, interleaved, as a noise floor. The eager path
-in the trial's own dtype is timed here. Every other path, and systems that grow until memory ends, are timed in a process
-of their own, one after the other.
+in the trial's own dtype is timed here. Every other path, and systems that grow until memory ends, are timed in
+processes of their own, one after the other.
 """
 
 from __future__ import annotations
