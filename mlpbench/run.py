@@ -295,7 +295,7 @@ def _split(trial: Trial) -> dict[str, Any]:
         "digest": trial.split.digest,
         "split_seed": trial.split_seed,
         "in_distribution": trial.config.dataset.in_distribution,
-        "counts": manifest.get("counts", {}),
+        "counts": {name: part["frames"] for name, part in manifest["splits"].items()},
         "baseline": manifest.get("baseline", {}),
         "leak": manifest.get("leak_check", {}),
         "warnings": list(trial.split.warnings),

@@ -13,6 +13,8 @@ import numpy.typing as npt
 from scipy import stats
 from scipy.optimize import least_squares
 
+from mlpbench.statistics.intervals import joint_quantile
+
 Float = npt.NDArray[np.float64]
 
 FLOOR_LEVEL = 0.01  # of the F test for a floor; a floor that is not there makes every extrapolation worthless
@@ -66,21 +68,21 @@ class LearningCurve:
         half = self.half_width(np.log(n))
         return self.predict(n) * np.exp(-half), self.predict(n) * np.exp(half)
 
-    def standard_error(self, log_n: Float) -> tuple[Float, Float]:
-        """Relative standard error of the curve at ln N, and its degrees of freedom (Satterthwaite)."""
+    def half_width(self, log_n: Float) -> Float:
+        """Half the width of the curve's interval at ln N, on the logarithm of the error.
+
+        The level rests on the repetitions (R − 1 degrees of freedom), the slope on the differences within them.
+        """
         jacobian = _jacobian(self._parameters(), log_n - self.center)
         within = np.einsum("...i,ij,...j->...", jacobian, self.covariance, jacobian)
-        between = np.full_like(within, self.between**2 / self.repetitions)
-        total = within + between
-        share = within**2 / self.df if self.df > 0 else np.full_like(within, np.nan)
-        if self.repetitions > 1:
-            share = share + between**2 / (self.repetitions - 1)
-        return np.sqrt(total), total**2 / np.where(share > 0, share, np.nan)
-
-    def half_width(self, log_n: Float) -> Float:
-        """Half the width of the curve's interval at ln N, on the logarithm of the error."""
-        se, df = self.standard_error(log_n)
-        return np.asarray(stats.t.isf((1 - self.confidence) / 2, df) * se)
+        level = np.minimum(within, self.covariance[0, 0])
+        if not self.df > 0:
+            return np.full_like(within, np.nan)
+        if not (within.any() or self.between):  # exact data
+            return np.zeros_like(within)
+        df_level = self.repetitions - 1.0 if self.repetitions > 1 else self.df
+        first, second = level + self.between**2 / self.repetitions, within - level
+        return np.asarray(joint_quantile(first, df_level, second, self.df, self.confidence) * np.sqrt(first + second))
 
     def _parameters(self) -> Float:
         level = np.log(self.a) - self.b * self.center

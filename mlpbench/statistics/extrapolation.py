@@ -7,7 +7,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
 
 from mlpbench.statistics.curves import LearningCurve
 
@@ -98,23 +97,22 @@ class DataMultiplier:
 def data_multiplier(
     first: LearningCurve, second: LearningCurve, target: float, *, extrapolation: float = EXTRAPOLATION
 ) -> DataMultiplier:
-    """N(second) / N(first) at the ``target`` error, with a t interval on its logarithm.
+    """N(second) / N(first) at the ``target`` error, with an interval on its logarithm.
 
-    By the delta method: the error of ln N is that of the curve over its slope there. The two curves are
-    taken as independent; on common splits that is the careful side.
+    By the delta method: the half-width of ln N is that of the curve over its slope there; those of the two curves
+    add in squares (Zou & Donner, Statist. Med. 27, 1693 (2008)). The curves are taken as independent; on common splits
+    that is the careful side.
     """
     nan = float("nan")
     needs = [frames_needed(curve, target, extrapolation=extrapolation) for curve in (first, second)]
     for name, need in zip(("first", "second"), needs, strict=True):
         if not need.reachable:
             return DataMultiplier(nan, nan, nan, f"{name}: {need.reason}")
-    variance, share = 0.0, 0.0
+    square = 0.0
     for curve, need in zip((first, second), needs, strict=True):
         slope = curve.b * (1 - curve.c / target)
-        se, df = curve.standard_error(np.log(np.array([need.n])))
-        part = float(se[0] / slope) ** 2
-        variance, share = variance + part, share + part**2 / float(df[0])
-    half = stats.t.isf((1 - first.confidence) / 2, variance**2 / share) * np.sqrt(variance) if share > 0 else np.nan
+        square += float(curve.half_width(np.log(np.array([need.n])))[0] / slope) ** 2
+    half = np.sqrt(square)
     ratio = np.log(needs[1].n / needs[0].n)
     return DataMultiplier(float(np.exp(ratio)), float(np.exp(ratio - half)), float(np.exp(ratio + half)), "")
 

@@ -18,7 +18,7 @@ import numpy.typing as npt
 from scipy import stats
 from scipy.special import gammaincinv, ndtr, stdtrit
 
-from mlpbench.statistics.intervals import Variance, matrix, pooled_variance, worth_pooling
+from mlpbench.statistics.intervals import ENOUGH, Variance, matrix, pooled_variance, worth_pooling
 
 Float = npt.NDArray[np.float64]
 
@@ -264,9 +264,9 @@ def _variances(pairs: Sequence[Pair]) -> list[Variance]:
         columns = matrix([pairs[i].log_ratio for i in members])
         if family and len(members) > 1 and worth_pooling(columns):
             shared = pooled_variance(columns)
-            found.update(dict.fromkeys(members, shared))
-        else:
-            found.update({i: pooled_variance(columns[:, [k]]) for k, i in enumerate(members)})
+            found.update(dict.fromkeys([i for i in members if len(pairs[i].log_ratio) < ENOUGH], shared))
+        own = [(i, k) for k, i in enumerate(members) if i not in found]
+        found.update({i: pooled_variance(columns[:, [k]]) for i, k in own})
     return [found[i] for i in range(len(pairs))]
 
 

@@ -38,6 +38,9 @@ def test_a_sweep_its_tables_and_what_is_cached(tmp_path: Path, mlpbench: Run) ->
             "unit"} <= set(metrics.columns)  # fmt: skip
     assert {"force_mae", "energy_mae", "energy_rmse_total", "force_mae_O", "train_seconds"} <= set(metrics["metric"])
     folder = tmp_path / "results" / "s" / table["trial"].iloc[0]
+    counts = json.loads((folder / "record.json").read_text())["split"]["counts"]
+    assert counts["train"] == table["n_train"].iloc[0]
+    assert {"valid", "test_500K"} <= set(counts)
     assert {"record.json", "config.yaml", "worker.log", "predictions.npz", "checkpoint", "native"} <= {
         path.name for path in folder.iterdir()
     }

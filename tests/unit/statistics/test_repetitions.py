@@ -67,7 +67,7 @@ def test_settings_that_share_all_noise_give_no_more_freedom_than_one():
     column = np.random.default_rng(0).standard_normal((5, 1))
     assert pooled_variance(np.repeat(column, 4, axis=1)).df == pytest.approx(4)
     independent = np.random.default_rng(1).standard_normal((10, 4))
-    assert pooled_variance(independent).df > 25
+    assert pooled_variance(independent).df > 2 * 9  # 36 in truth; the careful half knows less
 
 
 def test_unlike_variances_are_not_pooled():
