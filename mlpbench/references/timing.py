@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from mlpbench.references.labels import label_keys
 from mlpbench.references.methods import complete_method, environment_of, require_open
 from mlpbench.references.running import request_frames, run_frames
 from mlpbench.seeds import digest
+from mlpbench.worker.timing.machine import Watch
 
 
 def time_reference(
@@ -45,8 +45,9 @@ def time_reference(
         cache: folder of the measurements; None: ``timings`` in mlpbench's home.
 
     Returns:
-        ``seconds`` (one a frame), ``cold_seconds``, ``threads``, ``method``, ``cpu``, ``source``, and ``busy``: others
-        were computing when it began (``load_before``, of one minute); such a measurement is not kept.
+        ``seconds`` (one a frame), ``cold_seconds``, ``threads``, ``method``, ``cpu``, ``source``, ``conditions`` (see
+        :class:`mlpbench.worker.timing.machine.Watch`) and ``busy``: others were computing meanwhile; such a measurement
+        is not kept.
 
     Raises:
         UserError: the environment is not built, the code fails, or a frame does not converge.
@@ -63,19 +64,20 @@ def time_reference(
         pass  # never measured here, or cut short: it is measured now
     order = [0, *range(len(few))]
     request = request_frames(few.select(order), [f"{i:04d}" for i in range(len(order))])
-    load = os.getloadavg()[0]
+    watch = Watch(threads, str(method.get("device", "cpu")))
     with tempfile.TemporaryDirectory(prefix="mlpbench-timing-") as scratch:
         answers = run_frames(request, method, backend, None, threads, Path(scratch))
     bad = next((answer["reason"] for answer in answers if not answer["converged"]), None)
     if bad is not None or len(answers) < len(order):
         raise UserError(f"the reference method did not label every frame it was timed on: {bad or 'it ended early'}")
     seconds = [float(answer["seconds"]) for answer in answers]
-    busy = load > machine.get("threads_usable", 1) - threads + 0.5
+    conditions = watch.report()
     found = {
         "seconds": seconds[1:], "cold_seconds": seconds[0], "threads": threads, "method": method,
-        "cpu": machine.get("cpu"), "source": "measured on this machine", "load_before": load, "busy": busy,
+        "cpu": machine.get("cpu"), "source": "measured on this machine", "conditions": conditions,
+        "busy": conditions["busy"], "version": answers[0]["version"],
     }  # fmt: skip
-    if not busy:  # a time taken while others were computing is told, but not kept for later studies
+    if not conditions["busy"]:  # a time taken while others were computing is told, but not kept for later studies
         write_json(path, found)
     return found
 
