@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -136,7 +137,8 @@ def swept_settings(raw: DictConfig, overrides: Sequence[str]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for override in overrides:
         key = override.split("=", 1)[0].lstrip("+~")
-        if key in _NO_SETTING or (key.split(".")[0] in _NO_SETTING_ROOTS and key != "dataset.n_valid"):
+        root = re.split(r"[./]", key)[0]  # hydra.verbose and hydra/launcher alike
+        if key in _NO_SETTING or (root in _NO_SETTING_ROOTS and key != "dataset.n_valid"):
             continue
         value = OmegaConf.select(raw, key)
         if OmegaConf.is_config(value):  # a whole group, e.g. budget=converge: name the choice, not its content

@@ -37,12 +37,13 @@ class Progress:
         trial: the trial.
         number: its place among the command's trials, from 1.
         total: how many there are.
+        shared: other trials report on the same terminal: whole lines only.
     """
 
-    def __init__(self, trial: Trial, number: int, total: int) -> None:
+    def __init__(self, trial: Trial, number: int, total: int, *, shared: bool = False) -> None:
         self.trial = trial
         self.head = f"[{number}/{total}] {trial.name}"
-        self.live = sys.stdout.isatty()
+        self.live = sys.stdout.isatty() and not shared
         self._last = 0.0
         self._start = time.monotonic()
 

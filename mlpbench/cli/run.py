@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from mlpbench.errors import EXIT_DONE, EXIT_FAILED, EXIT_USAGE, UserError
 
@@ -95,10 +96,8 @@ def _hydra(arguments: Sequence[str]) -> int:
 class Session:
     """The trials of one command: where they stand, and what is written once they are through."""
 
-    def __init__(self, names: dict[Path, list[str]], total: int) -> None:
+    def __init__(self, names: dict[Path, list[str]]) -> None:
         self.names = names
-        self.total = total
-        self.number = 0
 
     def finish(self) -> list[Path]:
         """Write the tables of every study that was touched and say what came of it; returns the studies' folders."""
@@ -122,7 +121,8 @@ class Session:
         return False
 
 
-_session: Session | None = None
+_session: Session | None = None  # None also in a process that a launcher (joblib, submitit) started
+TOTAL = "MLPBENCH_RUN_TRIALS"  # how many trials this command has, for those processes
 
 
 def _preflight(sweep: SweepPlan) -> Session:
@@ -141,7 +141,8 @@ def _preflight(sweep: SweepPlan) -> Session:
         known.append(trial.name)
         trials.append(trial)
     announce(trials)
-    _session = Session(names, len(trials))
+    os.environ[TOTAL] = str(len(trials))
+    _session = Session(names)
     return _session
 
 
@@ -153,14 +154,13 @@ def run_job(raw: DictConfig) -> str:
     from mlpbench.progress import Progress
     from mlpbench.run import run_trial
 
-    overrides = list(HydraConfig.get().overrides.task)
-    number, total = 1, 1
-    if _session is not None:  # None in a process that a launcher such as submitit started elsewhere
-        _session.number += 1
-        number, total = _session.number, _session.total
+    hydra = HydraConfig.get()
+    overrides = list(hydra.overrides.task)
+    number = 1 + int(OmegaConf.select(OmegaConf.structured(hydra), "job.num", default=0) or 0)
+    total = int(os.environ.get(TOTAL, number))
     try:
         trial = identify(raw, overrides)
-        with Progress(trial, number, total) as progress:
+        with Progress(trial, number, total, shared=_session is None) as progress:
             record = run_trial(trial, progress.event)
             progress.done(record)
     except UserError as error:

@@ -13,6 +13,9 @@ from mlpbench.config.places import conf_dirs
 from mlpbench.config.setup import CONFIG_NAME, hydra_state
 from mlpbench.errors import UserError, close_match
 
+# Hydra's launchers that run several trials at once, and the extra of mlpbench that brings each.
+LAUNCHERS = {"joblib": "parallel", "submitit_local": "slurm", "submitit_slurm": "slurm"}
+
 
 def explain(error: Exception, overrides: Sequence[str]) -> UserError:
     """Hydra's message, shortened to what a user can act on, with the close match for what was typed."""
@@ -27,6 +30,10 @@ def explain(error: Exception, overrides: Sequence[str]) -> UserError:
             return UserError(
                 f"architecture '{architecture}' has no size '{option}'",
                 f"{close_match(option, _options(group))} (a new one is conf/preset/{architecture}/{option}.yaml)",
+            )
+        if group == "hydra/launcher" and option in LAUNCHERS:
+            return UserError(
+                f"the launcher '{option}' is not installed", f"Install it: pip install 'mlpbench[{LAUNCHERS[option]}]'"
             )
         return UserError(f"{group}={option}: there is no such {group}", close_match(option, _options(group)))
     typed = _offending_key(text, overrides)
@@ -46,6 +53,8 @@ def _options(group: str) -> list[str]:
     found = {path.stem for folder in conf_dirs() for path in (folder / group).glob("*.yaml")}
     if not found:  # a group with folders in it, such as preset/<architecture>
         found = {path.name for folder in conf_dirs() for path in (folder / group).glob("*") if path.is_dir()}
+    if group == "hydra/launcher":
+        found = {"basic", *LAUNCHERS}
     return sorted(name for name in found if not name.startswith("_"))
 
 

@@ -11,7 +11,7 @@ import pytest
 PACKAGE = Path(__file__).parents[2] / "mlpbench"
 
 # What a worker module may import beside the standard library, its backend's own packages and other worker modules.
-WORKER_MAY = {"mlpbench.protocol", "mlpbench.frames", "mlpbench.units", "mlpbench.worker"}
+WORKER_MAY = {"mlpbench.protocol", "mlpbench.turns", "mlpbench.frames", "mlpbench.units", "mlpbench.worker"}
 # What no worker module may import, since the backend's environment need not have it.
 WORKER_MUST_NOT = {
     "hydra",
@@ -28,7 +28,7 @@ WORKER_MUST_NOT = {
 
 # From the bottom up; a module may import from its own row and from those before it.
 LAYERS = [
-    {"errors", "units", "frames", "protocol", "seeds"},
+    {"errors", "units", "frames", "protocol", "seeds", "turns"},
     {"records", "metrics", "statistics", "provenance", "literature"},
     {"datasets", "backends", "devices", "references", "evaluators", "tables"},
     {"config"},
@@ -84,7 +84,7 @@ def _own_packages(path: Path) -> set[str]:
     return {"hydra"} & ({"hydra"} if "hydra-core" in names else set()) | {n for n in names if n in WORKER_MUST_NOT}
 
 
-@pytest.mark.parametrize("name", ["protocol", "frames", "units"])
+@pytest.mark.parametrize("name", ["protocol", "frames", "units", "turns"])
 def test_shared_modules_need_only_numpy_and_ase(name: str) -> None:
     roots = {module.split(".")[0] for module in imported(PACKAGE / f"{name}.py")}
     assert roots - set(sys.stdlib_module_names) <= {"numpy", "ase", "mlpbench"}
