@@ -18,7 +18,7 @@ from mlpbench.errors import EXIT_USAGE, UserError, close_match
 
 EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 
-_ORDER = ["run", "plan", "table", "report", "compare", "select", "dft", "env", "data", "doctor", "init"]
+_ORDER = ["run", "plan", "table", "report", "compare", "select", "committee", "dft", "env", "data", "doctor", "init"]
 
 
 def commands() -> list[str]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
+
 from mlpbench.report.estimates import Estimate
-from mlpbench.report.numbers import interval, number, plural
+from mlpbench.report.numbers import interval, number, plural, ratio_text
 from mlpbench.report.section import Cell, Mark
 
 
@@ -18,3 +20,11 @@ def mean_cell(mean: Estimate | None, mark: Mark = "") -> Cell:
     }[mean.basis]
     text = number(mean.value, mean.low, mean.high)
     return Cell(text, mean.value, interval(mean.low, mean.high), mark, note)
+
+
+def ratio_cell(value: float, low: float, high: float) -> Cell:
+    """A ratio with its interval; enough digits that rounding does not put an end on the wrong side of 1."""
+    if not math.isfinite(low):
+        return Cell(number(value), value)
+    text, ends = ratio_text(value, low, high)
+    return Cell(text, value, ends)

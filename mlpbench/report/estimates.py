@@ -19,6 +19,8 @@ from mlpbench.statistics.paired import Comparison as Pairwise
 from mlpbench.statistics.paired import compare, pair
 
 Verdict = Literal["best", "tie", "undecided", "worse", "unknown"]
+POWER_AT = (3, 5, 10)  # repetitions at which the power of a comparison is said
+MOST_POWERS = 500  # pairs
 
 
 @dataclass(frozen=True)
@@ -101,7 +103,8 @@ def comparisons(study: Study, dataset: str, name: str, split: str) -> dict[int, 
             pairs.append(pair(first, errors[first], second, errors[second], family=f"{first}|{second}"))
             sizes.append(int(str(n_train)))
     found: dict[int, list[Pairwise]] = {}
-    for n, result in zip(sizes, compare(pairs, at=()) if pairs else [], strict=True):
+    at = POWER_AT if len(pairs) <= MOST_POWERS else ()  # one integral for each pair and number of repetitions
+    for n, result in zip(sizes, compare(pairs, at=at) if pairs else [], strict=True):
         found.setdefault(n, []).append(result)
     return found
 

@@ -45,6 +45,14 @@ def interval(low: float | None, high: float | None) -> str:
     return f"{low:,.{places}f}–{high:,.{places}f}".replace(",", THIN)
 
 
+def ratio_text(value: float, low: float, high: float) -> tuple[str, str]:
+    """A ratio and its interval; digits are added until no end that differs from 1 reads as 1."""
+    places = decimals(value, low, high)
+    while places < 4 and any(round(end, places) == 1 != end for end in (low, high)):
+        places += 1
+    return f"{value:.{places}f}", f"{low:.{places}f}–{high:.{places}f}"
+
+
 def seconds(value: float | None) -> str:
     """A duration in the unit a person would use."""
     if value is None or not math.isfinite(value):

@@ -24,6 +24,7 @@ NAMES = {
     "mace": "MACE",
     "toy": "Toy pair potential",
 }
+SEEDS = ("split_seed", "init_seed")  # where they are swept, they make repetitions and no settings
 SPEED_COLUMNS = ("device", "device_name", "cpu", "threads")
 
 
@@ -63,9 +64,23 @@ class Study:
     records: list[dict[str, Any]]
 
     def __post_init__(self) -> None:
+        self._number_repetitions()
         self.memory: dict[tuple[Any, ...], Any] = {}
         self._predictions: dict[str, dict[str, Float]] = {}
         self._frames: dict[tuple[str, str], Frames | None] = {}
+
+    def _number_repetitions(self) -> None:
+        """Where seeds were swept, each combination of them is a repetition of its own."""
+        seeds = {
+            str(r["trial"]): (r["identifiers"]["repetition"], *(str(r.get("swept", {}).get(s, "")) for s in SEEDS))
+            for r in self.records
+        }
+        self.seeds_swept = any(found[1:] != ("", "") for found in seeds.values())
+        if self.seeds_swept:
+            place = {found: index for index, found in enumerate(sorted(set(seeds.values())))}
+            number = {trial: place[found] for trial, found in seeds.items()}
+            self.trials = self.trials.assign(repetition=self.trials["trial"].map(number))
+            self.metrics = self.metrics.assign(repetition=self.metrics["trial"].map(number))
 
     @cached_property
     def record(self) -> dict[str, dict[str, Any]]:
@@ -75,7 +90,7 @@ class Study:
     @cached_property
     def settings(self) -> list[str]:
         """Swept settings that take more than one value, each a column of ``trials``; repetitions are none."""
-        known = {"dataset", "architecture", "size", "backend", "n_train", "dataset.n_train", "repetition"}
+        known = {"dataset", "architecture", "size", "backend", "n_train", "dataset.n_train", "repetition", *SEEDS}
         swept = sorted({key for record in self.records for key in record.get("swept", {})} - known)
         present = [key for key in swept if key in self.trials]
         return [key for key in present if self.trials[key].astype(str).nunique() > 1]

@@ -4,10 +4,12 @@ order.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from scipy import stats
 from scipy.optimize import nnls
 
 Float = npt.NDArray[np.float64]
@@ -132,3 +134,60 @@ def _equal_effects(
 ) -> Float:
     effects = rng.standard_normal((settings.max() + 1, seeds.max() + 1))
     return np.asarray(effects[settings, seeds], dtype=np.float64)
+
+
+@dataclass(frozen=True)
+class SharedVariance:
+    """How much of the variance between repetitions all architectures have in common.
+
+    Attributes:
+        share: of the variance of one trial's log error, 0 to 1; NaN where it cannot be told.
+        lower: lower end of its 95 % interval, held at 0.
+        upper: upper end.
+        total: variance of one trial, relative error squared.
+        n_blocks: training sizes with at least two architectures and two repetitions in common.
+    """
+
+    share: float
+    lower: float
+    upper: float
+    total: float
+    n_blocks: int
+
+
+def shared_variance(blocks: Sequence[npt.ArrayLike]) -> SharedVariance:
+    """The part of the variance between repetitions that is common to architectures trained on the same splits.
+
+    Repetition k has the same split for all architectures, but an initialisation of its own for each. What their
+    errors do in common from one repetition to the next can only come from the split; the rest is initialisation, and
+    how each architecture takes to a split. Two-way analysis of variance without replication; the share is the
+    intraclass correlation for consistency, ICC(C,1), with McGraw and Wong's interval (Psychol. Methods 1, 30 (1996)).
+    Sums of squares and degrees of freedom are added over blocks (training sizes).
+
+    Args:
+        blocks: (k, R) logarithms of the errors of k architectures in R repetitions each; blocks with fewer than two
+            of either, or with a value missing, take no part. k is taken from the block with the most degrees of freedom
+            where blocks differ.
+    """
+    shared, rest, shared_df, rest_df, members, used = 0.0, 0.0, 0, 0, [], 0
+    for block in blocks:
+        values = np.asarray(block, dtype=np.float64)
+        if values.ndim != 2 or min(values.shape) < 2 or not np.isfinite(values).all():
+            continue
+        k, repetitions = values.shape
+        residual = values - values.mean(axis=1, keepdims=True)
+        common = residual.mean(axis=0)
+        shared += float(k * (common**2).sum())
+        rest += float(((residual - common) ** 2).sum())
+        shared_df += repetitions - 1
+        rest_df += (repetitions - 1) * (k - 1)
+        members += [k] * (repetitions - 1)
+        used += 1
+    if not used or rest <= 0:
+        return SharedVariance(np.nan, np.nan, np.nan, np.nan, used)
+    k = float(np.mean(members))
+    ratio = (shared / shared_df) / (rest / rest_df)
+    ends = [ratio / stats.f.ppf(q, shared_df, rest_df) for q in (0.975, 0.025)]
+    share, lower, upper = (float(np.clip((f - 1) / (f + k - 1), 0.0, 1.0)) for f in (ratio, *ends))
+    total = (shared / shared_df - rest / rest_df) / k + rest / rest_df
+    return SharedVariance(share, lower, upper, float(total), used)

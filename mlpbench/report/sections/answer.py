@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from mlpbench.metrics import metric
 from mlpbench.report import facts
 from mlpbench.report.drawing import canvas, logarithmic, looks
 from mlpbench.report.estimates import Against, against_best, cells, chosen, main_metric
-from mlpbench.report.numbers import interval, listing, number, plural, seconds
+from mlpbench.report.numbers import interval, listing, number, plural, ratio_text, seconds
 from mlpbench.report.section import Block, Bullets, Figure, Panel, Section, Text
 from mlpbench.report.study import Study, select
 
@@ -94,9 +96,11 @@ def _sentences(study: Study, dataset: str) -> list[str]:
 def _others(compared: list[Against]) -> list[str]:
     words: dict[str, list[str]] = {"worse": [], "tie": [], "undecided": [], "unknown": []}
     for other in compared[1:]:
-        ratio = f"{other.candidate} ({number(other.ratio, other.low, other.high)} times its error"
-        ends = interval(other.low, other.high)
-        words[other.verdict].append(f"{ratio}, {ends})" if ends else f"{ratio})")
+        if math.isfinite(other.low):
+            ratio, ends = ratio_text(other.ratio, other.low, other.high)
+            words[other.verdict].append(f"{other.candidate} ({ratio} times its error, {ends})")
+        else:
+            words[other.verdict].append(f"{other.candidate} ({number(other.ratio)} times its error)")
     parts = []
     if words["tie"]:
         parts.append(f"A tie with it, to within 5 %: {listing(words['tie'])}.")
@@ -156,6 +160,11 @@ def _limits(study: Study) -> list[str]:
         limits.append(
             f"Only {plural(study.trials['repetition'].nunique(), 'repetition')}: "
             "most differences cannot be told from chance. Three or more are needed for a decision."
+        )
+    if study.seeds_swept:
+        limits.append(
+            "Seeds were swept: each combination counts as a repetition. Those that share a split are not independent, "
+            "so that intervals are narrower than they should be."
         )
     if len(facts.machines(study.trials)) > 1:
         limits.append(

@@ -142,7 +142,7 @@ def _trial(
         "split": {
             "directory": "splits/r0",
             "digest": "ab" * 32,
-            "split_seed": point.repetition,
+            "split_seed": point.settings.get("split_seed", point.repetition),
             "counts": {"train": point.n_train, **{s: len(f) for s, f in frames.items()}},
             "in_distribution": "test_500K",
             "baseline": {"C": -1035.0},
@@ -190,7 +190,7 @@ def _provenance(point: Point) -> dict[str, Any]:
         "commit": "0123456789abcdef",
         "dirty": False,
         "python": "3.12.8",
-        "init_seed": 1,
+        "init_seed": point.settings.get("init_seed", digest(f"{point.architecture} {point.repetition}")),
         "command": "mlpbench run -m study=made-up architecture=schnet,painn,nequip,mace dataset.n_train=50,200",
         "backend": {
             "lock": "cd" * 32,

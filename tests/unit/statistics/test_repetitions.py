@@ -28,7 +28,7 @@ from mlpbench.statistics.paired import (
     power,
     repetitions_to_decide,
 )
-from mlpbench.statistics.variance import variance_shares
+from mlpbench.statistics.variance import shared_variance, variance_shares
 
 SLOW = pytest.mark.slow
 
@@ -192,3 +192,22 @@ def test_variance_shares_of_a_nested_design_and_none():
     assert lone.design == "not identifiable"
     assert np.isnan(lone.split)
     assert "cross them" in lone.reason
+
+
+@pytest.mark.parametrize(("split", "rest"), [(0.05, 0.05), (0.02, 0.06), (0.08, 0.03)])
+def test_interval_of_the_shared_variance_covers_the_true_share(split, rest):
+    rng = np.random.default_rng(3)
+    inside = 0
+    for _ in range(400):
+        blocks = [
+            rng.normal(0, 1, (4, 1)) + rng.normal(0, split, (1, 3)) + rng.normal(0, rest, (4, 3)) for _ in range(3)
+        ]
+        found = shared_variance(blocks)
+        inside += found.lower <= split**2 / (split**2 + rest**2) <= found.upper
+    assert 0.92 <= inside / 400 <= 0.98  # 95 %, and three standard errors of 400 studies
+
+
+def test_shared_variance_needs_two_candidates_and_two_repetitions():
+    assert np.isnan(shared_variance([[[0.1, 0.2, 0.3]]]).share)
+    assert np.isnan(shared_variance([[[0.1], [0.2]]]).share)
+    assert shared_variance([[[0.1, 0.3], [0.2, 0.5]], [[0.1, np.nan], [0.2, 0.5]]]).n_blocks == 1
