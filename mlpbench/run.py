@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from mlpbench import evaluators, provenance, store, turns
+from mlpbench import evaluators, provenance, store
 from mlpbench.backends.environment import Environment
 from mlpbench.backends.launcher import launch
 from mlpbench.devices import hardware, resolve_device
@@ -90,13 +90,11 @@ def _beside_the_reference(trial: Trial, fresh: dict[str, Result]) -> None:
     backends = trial.config.backend
     if "md" in done:
         context = _context(trial, {})
-        with turns.beside_others():
-            label_trial(trial.directory, done["md"].values, context, backends, threads=trial.config.threads)
+        label_trial(trial.directory, done["md"].values, context, backends, threads=trial.config.threads)
     if "speed" in done:
         options = next(task.options for task in trial.tasks if task.name == "speed")
         frames = Frames.load(trial.split.files[options["split"]])
-        with turns.alone():
-            time_for_trial(trial.directory, options, frames, backends, hardware())
+        time_for_trial(trial.directory, options, frames, backends, hardware())
 
 
 def make_request(trial: Trial, environment: Environment, tasks: list[Task]) -> Request:

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from mlpbench import turns
 from mlpbench.backends.locks import home
 from mlpbench.backends.schema import BackendConfig
 from mlpbench.errors import UserError
@@ -133,7 +134,7 @@ def label(
 
         if on_label is not None:
             on_label(settled, 0)
-        with tempfile.TemporaryDirectory(prefix="mlpbench-label-") as scratch:
+        with turns.beside_others(), tempfile.TemporaryDirectory(prefix="mlpbench-label-") as scratch:
             run_frames(request, method, backend, seconds, threads, Path(scratch), jobs=jobs, on_answer=file)
     any_label = any(answer is not None and answer["converged"] for answer in found.values())
     if broken and len(broken) == computed and (len(broken) >= 3 or not any_label):

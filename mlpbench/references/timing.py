@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from mlpbench import turns
 from mlpbench.backends.locks import home
 from mlpbench.backends.schema import BackendConfig
 from mlpbench.errors import UserError
@@ -64,14 +65,14 @@ def time_reference(
         pass  # never measured here, or cut short: it is measured now
     order = [0, *range(len(few))]
     request = request_frames(few.select(order), [f"{i:04d}" for i in range(len(order))])
-    watch = Watch(threads, str(method.get("device", "cpu")))
-    with tempfile.TemporaryDirectory(prefix="mlpbench-timing-") as scratch:
+    with turns.alone(), tempfile.TemporaryDirectory(prefix="mlpbench-timing-") as scratch:
+        watch = Watch(threads, str(method.get("device", "cpu")))
         answers = run_frames(request, method, backend, None, threads, Path(scratch))
+        conditions = watch.report()
     bad = next((answer["reason"] for answer in answers if not answer["converged"]), None)
     if bad is not None or len(answers) < len(order):
         raise UserError(f"the reference method did not label every frame it was timed on: {bad or 'it ended early'}")
     seconds = [float(answer["seconds"]) for answer in answers]
-    conditions = watch.report()
     found = {
         "seconds": seconds[1:], "cold_seconds": seconds[0], "threads": threads, "method": method,
         "cpu": machine.get("cpu"), "source": "measured on this machine", "conditions": conditions,
