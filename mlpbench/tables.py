@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,9 @@ SPEED = "speed"
 MACHINE = ["device", "device_name", "cpu", "threads"]
 
 
-def build(records: list[dict[str, Any]]) -> tuple[pd.DataFrame, pd.DataFrame]:
+def build(
+    records: list[dict[str, Any]], settings: Sequence[str] | None = None
+) -> tuple[pd.DataFrame, pd.DataFrame]:
     """The trials table and the long metrics table.
 
     A setting that only some trials swept is filled in for the others from their configuration, so that every swept
@@ -28,8 +31,10 @@ def build(records: list[dict[str, Any]]) -> tuple[pd.DataFrame, pd.DataFrame]:
 
     Args:
         records: as :func:`mlpbench.records.load_all` reads them.
+        settings: names of the swept settings; None: those of the records.
     """
-    settings = sorted({name for record in records for name in record["swept"]})
+    if settings is None:
+        settings = sorted({name for record in records for name in record["swept"]})
     trials = pd.DataFrame([_trial_row(record, settings) for record in records])
     rows = [
         {"trial": record["trial"], **{k: record["identifiers"][k] for k in IDENTIFIERS}, **row,
@@ -122,7 +127,7 @@ def _setting(record: dict[str, Any], name: str) -> Any:
     return str(value) if isinstance(value, dict | list) else value
 
 
-def _trial_row(record: dict[str, Any], settings: list[str]) -> dict[str, Any]:
+def _trial_row(record: dict[str, Any], settings: Sequence[str]) -> dict[str, Any]:
     training, provenance, tasks = record["training"], record["provenance"], record["tasks"]
     hardware, backend = provenance["hardware"], provenance["backend"]
     return {

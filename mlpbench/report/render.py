@@ -70,7 +70,20 @@ def write_report(study: Study, out: Path, *, pdf: bool = False) -> Written:
 
 
 def render(study: Study, sections: list[Section]) -> str:
-    """The page as HTML."""
+    """The page of one study as HTML."""
+    tables = {"trials": study.trials, "metrics": study.metrics}
+    return render_page(study.name, sections, tables, f"results/{study.name}/trials.csv and metrics.csv")
+
+
+def render_page(title: str, sections: list[Section], tables: dict[str, pd.DataFrame], source: str) -> str:
+    """A page as HTML.
+
+    Args:
+        title: its heading.
+        sections: chapters, in order.
+        tables: name -> table that the page holds as a file.
+        source: where these tables lie.
+    """
     environment = Environment(
         loader=PackageLoader("mlpbench.report"),
         autoescape=select_autoescape(default=True, default_for_string=True),
@@ -82,12 +95,11 @@ def render(study: Study, sections: list[Section]) -> str:
     light = {f"c{i}": paper for i, (paper, _) in enumerate(drawing.PAIRS)}
     dark = {f"c{i}": night for i, (_, night) in enumerate(drawing.PAIRS)}
     counter = iter(range(10_000))
-    tables = {"trials": study.trials, "metrics": study.metrics}
     return template.render(
-        study=study.name,
+        study=title,
         sections=sections,
         downloads=[_download(n, t) for n, t in tables.items() if len(t) <= MOST_ROWS],
-        results=f"results/{study.name}",
+        source=source,
         download=lambda table: _download(table.name, table.frame()),
         embed=lambda block: _embedded(block.file, "\n".join([*block.lines, ""]).encode(), "text/plain;charset=utf-8"),
         drawn=lambda panel: Markup(drawing.inline_svg(panel.svg, f"f{next(counter)}", panel.alt)),

@@ -33,7 +33,7 @@ LAYERS = [
     {"datasets", "backends", "devices", "references", "evaluators", "tables"},
     {"config"},
     {"plan"},
-    {"store", "decision", "pilot", "summary"},
+    {"store", "comparison", "decision", "pilot", "summary"},
     {"run", "progress", "report", "speed"},
     {"cli"},
     {"__main__"},
