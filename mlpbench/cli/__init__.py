@@ -53,7 +53,7 @@ def _dispatch(arguments: list[str]) -> int:
         if name not in commands():
             raise UserError(f"there is no command '{name}'", close_match(name, commands()))
         parser = _subparser(name)
-        parsed = parser.parse_args(arguments[1:])
+        parsed = _parse(parser, arguments[1:])
         return int(importlib.import_module(f"{__name__}.{name}").execute(parsed))
     if arguments and arguments[0] in OPTIONS:
         from mlpbench.cli import run
@@ -63,6 +63,15 @@ def _dispatch(arguments: list[str]) -> int:
     parser.parse_args(arguments)
     parser.print_help()
     return EXIT_USAGE if not arguments else 0
+
+
+def _parse(parser: argparse.ArgumentParser, arguments: list[str]) -> argparse.Namespace:
+    """Like ``parse_args``, but overrides may also stand behind options, where argparse knows no place for them."""
+    parsed, rest = parser.parse_known_args(arguments)
+    if not hasattr(parsed, "overrides") or any(item.startswith("-") or "=" not in item for item in rest):
+        return parser.parse_args(arguments)  # which says what is wrong
+    parsed.overrides += rest
+    return parsed
 
 
 def _top() -> argparse.ArgumentParser:

@@ -1,4 +1,4 @@
-"""``mlpbench data``: what data sets there are, what they hold, and whether a file is fit for training."""
+"""``mlpbench data``: what data sets there are, what they hold, whether a file is fit, and how one is made."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mlpbench.cli import _making
 from mlpbench.errors import EXIT_DONE, EXIT_FAILED, UserError
 
 if TYPE_CHECKING:
     from mlpbench.datasets.schema import DatasetConfig
 
-HELP = "list, describe, fetch and validate data sets"
+HELP = "list, describe, fetch and validate data sets; draw geometries, label them with a reference method"
 
 _OPTIONS = (
     "format", "index", "energy_key", "forces_key", "stress_key", "energy_unit", "length_unit", "forces_unit",
@@ -42,12 +43,16 @@ def register(parser: argparse.ArgumentParser) -> None:
     validated.add_argument("--html", type=Path, metavar="FILE", help="also write the report as one HTML file")
     validated.add_argument("--max-frames", type=int, default=20_000, metavar="N", help="check the first N (20000)")
     _reading_options(validated)
+    _making.register_sample(
+        _add(commands, "sample", "draw geometries by MD with a cheap method", _making.SAMPLE_EXAMPLE)
+    )
+    _making.register_label(_add(commands, "label", "label geometries with a reference method", _making.LABEL_EXAMPLE))
 
 
 def execute(arguments: argparse.Namespace) -> int:
     """Carry out the subcommand; 1 if validation found an error."""
-    action = {"list": _list, "describe": _describe, "fetch": _fetch, "validate": _validate}[arguments.action]
-    return action(arguments)
+    actions = {"list": _list, "describe": _describe, "fetch": _fetch, "validate": _validate, **_making.ACTIONS}
+    return actions[arguments.action](arguments)
 
 
 def _add(

@@ -31,7 +31,7 @@ def validate(config: DictConfig) -> TrialConfig:
     try:
         trial = TrialConfig(**plain)
     except ValidationError as error:
-        raise UserError(_message(error)) from error
+        raise UserError(pydantic_message(error)) from error
     _check_against_preset(trial)
     return trial
 
@@ -53,7 +53,7 @@ def check_backends(nodes: dict[str, Any]) -> dict[str, BackendConfig]:
         try:
             found[name] = BackendConfig(name=name, **node)
         except (ValidationError, TypeError) as error:
-            text = _message(error, f"backend.{name}.") if isinstance(error, ValidationError) else str(error)
+            text = pydantic_message(error, f"backend.{name}.") if isinstance(error, ValidationError) else str(error)
             raise UserError(text, f"Mend conf/backend/{name}.yaml or the override.") from error
     return found
 
@@ -91,7 +91,8 @@ def _same_kind(value: Any, default: Any) -> bool:
     return isinstance(value, type(default))
 
 
-def _message(error: ValidationError, prefix: str = "") -> str:
+def pydantic_message(error: ValidationError, prefix: str = "") -> str:
+    """One line for each mistake: key, value, what is expected."""
     lines = []
     for item in error.errors():
         key = prefix + ".".join(str(part) for part in item["loc"])

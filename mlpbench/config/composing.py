@@ -38,17 +38,17 @@ class SweepPlan:
     enumerable: bool
 
 
-def compose_raw(overrides: Sequence[str], *, with_hydra: bool = False) -> DictConfig:
-    """What Hydra makes of ``overrides``, unresolved.
+def compose_raw(overrides: Sequence[str], *, with_hydra: bool = False, name: str = CONFIG_NAME) -> DictConfig:
+    """What Hydra makes of ``conf/<name>.yaml`` and ``overrides``, unresolved.
 
     Raises:
         UserError: an override that Hydra cannot parse, or a key or option that is not there; has the close match.
     """
     try:
         with hydra_state():
-            return compose(CONFIG_NAME, overrides=list(overrides), return_hydra_config=with_hydra)
+            return compose(name, overrides=list(overrides), return_hydra_config=with_hydra)
     except (HydraException, OmegaConfBaseException) as error:
-        raise explain(error, overrides) from error
+        raise explain(error, overrides, name) from error
 
 
 def load_trial(overrides: Sequence[str]) -> TrialConfig:

@@ -17,8 +17,8 @@ from mlpbench.errors import UserError, close_match
 LAUNCHERS = {"joblib": "parallel", "submitit_local": "slurm", "submitit_slurm": "slurm"}
 
 
-def explain(error: Exception, overrides: Sequence[str]) -> UserError:
-    """Hydra's message, shortened to what a user can act on, with the close match for what was typed."""
+def explain(error: Exception, overrides: Sequence[str], name: str = CONFIG_NAME) -> UserError:
+    """Hydra's message on ``conf/<name>.yaml``, shortened to what a user can act on, with the close match."""
     text = str(error)
     if error.__cause__ is not None and "Could not override" in text:
         text = text.splitlines()[0]
@@ -38,11 +38,12 @@ def explain(error: Exception, overrides: Sequence[str]) -> UserError:
         return UserError(f"{group}={option}: there is no such {group}", close_match(option, _options(group)))
     typed = _offending_key(text, overrides)
     if typed is not None:
-        known = [key for key in _known_keys(overrides) if key != typed]
+        known = [key for key in _known_keys(overrides, name) if key != typed]
         same_leaf = [key for key in known if key.rpartition(".")[2] == typed.rpartition(".")[2]]
         match = same_leaf[:1] or difflib.get_close_matches(typed, known, n=1, cutoff=0.6)
         hint = f"Did you mean '{match[0]}'? " if match else ""
-        return UserError(f"the configuration has no key '{typed}'", f"{hint}See all keys: mlpbench run --cfg job")
+        all_keys = "mlpbench run --cfg job" if name == CONFIG_NAME else f"conf/{name}.yaml and the groups it names"
+        return UserError(f"the configuration has no key '{typed}'", f"{hint}See all keys: {all_keys}")
     if text.startswith("Ambiguous value"):
         argument = text.splitlines()[0].removeprefix("Ambiguous value for argument ")
         return UserError(f"{argument} gives several values", "For a sweep over them add -m: mlpbench run -m ...")
@@ -69,12 +70,12 @@ def _offending_key(text: str, overrides: Sequence[str]) -> str | None:
     return None
 
 
-def _known_keys(overrides: Sequence[str]) -> list[str]:
+def _known_keys(overrides: Sequence[str], name: str) -> list[str]:
     """Keys of the configuration, with the options that were chosen (architecture=schnet has keys of its own)."""
     groups = {path.name for folder in conf_dirs() for path in folder.iterdir() if path.is_dir()}
     chosen = [o.split(",")[0] for o in overrides if o.split("=")[0] in groups]
     with hydra_state():
-        config = compose(CONFIG_NAME, overrides=chosen)
+        config = compose(name, overrides=chosen)
     keys: list[str] = []
 
     def walk(node: DictConfig, prefix: str) -> None:

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 
 from mlpbench.errors import UserError
 from mlpbench.frames import Frames, Int
+
+LABEL_SECONDS = "label_seconds"  # info key: wall time of a frame's calculation, s; it prices the data
+LEVEL = "level_of_theory"  # info key
+PROVENANCE_KEYS = (LABEL_SECONDS, LEVEL)  # written by 'mlpbench data label'
 
 
 def frames_without(frames: Frames, label: str) -> Int:
@@ -44,6 +51,27 @@ def require(frames: Frames, labels: list[str], where: str) -> None:
                 f"{listed(at_fault)}",
                 "Remove these frames, or choose others with dataset.index.",
             )
+
+
+def label_seconds(headers: Sequence[dict[str, Any]]) -> float | None:
+    """Mean wall time of a label, s, over the headers that have it; None if none has."""
+    found = [float(header[LABEL_SECONDS]) for header in headers if LABEL_SECONDS in header]
+    return float(np.mean(found)) if found else None
+
+
+def level_of_theory(headers: Sequence[dict[str, Any]], where: str) -> str | None:
+    """The level of theory that the headers name; None if they name none.
+
+    Raises:
+        UserError: they name several: such labels cannot be learnt together.
+    """
+    levels = sorted({str(header[LEVEL]) for header in headers if LEVEL in header})
+    if len(levels) > 1:
+        raise UserError(
+            f"{where}: frames were labelled at {len(levels)} levels of theory: {'; '.join(levels[:4])}",
+            "Label them all alike (mlpbench data label), or choose frames with dataset.index.",
+        )
+    return levels[0] if levels else None
 
 
 def listed(numbers: Int, limit: int = 10) -> str:

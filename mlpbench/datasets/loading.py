@@ -12,7 +12,7 @@ import numpy as np
 from mlpbench.datasets import sources
 from mlpbench.datasets.dataset import Dataset
 from mlpbench.datasets.holdout import BUILT_IN_KEYS, hold_out
-from mlpbench.datasets.labels import require
+from mlpbench.datasets.labels import PROVENANCE_KEYS, label_seconds, level_of_theory, require
 from mlpbench.datasets.readers import read
 from mlpbench.datasets.readers.base import Labels, Notes
 from mlpbench.datasets.schema import DatasetConfig
@@ -40,6 +40,7 @@ def load(config: DatasetConfig) -> Dataset:
     if config.pool_indices is not None:
         chosen = _indices(config, config.pool_indices, len(frames))
         pool, headers = frames.select(chosen), [headers[i] for i in chosen] if headers else headers
+    price, level = label_seconds(headers), level_of_theory(headers, config.name)
     used = list(files)
     named = {**({"test": config.test_path} if config.test_path else {}), **config.test_paths}
     for name, pattern in named.items():
@@ -63,8 +64,9 @@ def load(config: DatasetConfig) -> Dataset:
         tests=tests,
         isolated_atoms=_isolated_atoms(config),
         info={
-            "level_of_theory": config.level_of_theory, "licence": config.licence, "citation": config.citation,
-            "homepage": config.homepage, "label_seconds": config.label_seconds, "sha256": digests,
+            "level_of_theory": level if level and config.level_of_theory == "not stated" else config.level_of_theory,
+            "licence": config.licence, "citation": config.citation, "homepage": config.homepage, "sha256": digests,
+            "label_seconds": price if config.label_seconds is None else config.label_seconds,
             "notes": notes.listed(), "strategy": strategy, "traps": list(config.traps),
         },
         references={name: sources.resolve(config, file)[0] for name, file in config.references.items()},
@@ -81,6 +83,7 @@ def _read_files(files: list[Path], config: DatasetConfig, labels: Labels, notes:
     keys = {key for key in (config.group_key, config.split.key) if key}
     parts: list[Frames] = []
     headers: Headers = []
+    read_so_far = 0
     for number, file in enumerate(files):
         for chunk in read(file, config.format, labels, notes):
             frames = replace(chunk.frames, group=np.full(len(chunk.frames), number, dtype=np.int64))
@@ -88,8 +91,12 @@ def _read_files(files: list[Path], config: DatasetConfig, labels: Labels, notes:
                 frames = replace(frames, cell=np.zeros_like(frames.cell), pbc=np.zeros_like(frames.pbc))
             parts.append(frames)
             if keys:
-                headers.extend({k: v for k, v in header.items() if k in keys} for header in chunk.headers)
                 _require_keys(file, config, chunk.headers[0])
+            kept = keys.union(key for key in PROVENANCE_KEYS if key in chunk.headers[0])
+            if kept or headers:  # one for each frame, or none at all
+                headers += [{} for _ in range(read_so_far - len(headers))]
+                headers.extend({k: v for k, v in header.items() if k in kept} for header in chunk.headers)
+            read_so_far += len(chunk.frames)
     frames = Frames.concatenate(parts)
     return _group(frames, headers, config.group_key), headers
 

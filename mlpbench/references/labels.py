@@ -57,7 +57,7 @@ class Unlabelled:
     final: bool
 
 
-OnLabel = Callable[[int, int], None]
+OnLabel = Callable[[int, int, int], None]  # frames that need no more work, frames computed now, all frames
 
 
 def label_key(
@@ -103,7 +103,7 @@ def label(
         threads: of the code, in each process.
         jobs: processes at once.
         cache: folder of the labels; None: ``labels`` in mlpbench's home, shared by all studies.
-        on_label: called with the frames that need no more work and those computed now, at the start and on each.
+        on_label: called at the start and on each frame (see ``OnLabel``).
 
     Raises:
         UserError: the environment is not built, the code could not be run or cannot compute such systems.
@@ -130,10 +130,10 @@ def label(
                 frame = {k: v for k, v in by_id[key].items() if k != "id"}
                 write_json(folder / key[:2] / f"{key}.json", {**answer, "method": level_of(method), **frame})
             if on_label is not None:
-                on_label(settled + computed, computed)
+                on_label(settled + computed, computed, len(keys))
 
         if on_label is not None:
-            on_label(settled, 0)
+            on_label(settled, 0, len(keys))
         with turns.beside_others(), tempfile.TemporaryDirectory(prefix="mlpbench-label-") as scratch:
             run_frames(request, method, backend, seconds, threads, Path(scratch), jobs=jobs, on_answer=file)
     any_label = any(answer is not None and answer["converged"] for answer in found.values())

@@ -69,11 +69,7 @@ def run_frames(
     Raises:
         UserError: the environment is not built, or the code could not be started; what was finished lies in ``place``.
     """
-    environment = resolve(backend)
     code = METHODS[method["code"]].worker
-    write_json(place / "request.json", {"code": code, "method": method, "frames": frames, "seconds": seconds})
-    command = [str(environment.python), "-P", "-s", str(BOOTSTRAP), str(place), WORKER]
-    variables = worker_environment(environment, threads)
     seen: set[str] = set()
 
     def collect() -> None:
@@ -84,12 +80,52 @@ def run_frames(
                 if on_answer is not None:
                     on_answer(frame["id"], read_json(path))
 
+    request = {"code": code, "method": method, "frames": frames, "seconds": seconds}
+    run_workers(
+        WORKER, request, backend, place, threads=threads, jobs=min(jobs, len(frames)), collect=collect,
+        complete=lambda: len(seen) == len(frames), what="labelling frames",
+    )  # fmt: skip
+    paths = [place / f"{frame['id']}.json" for frame in frames]
+    return [read_json(path) for path in paths if path.exists()]
+
+
+def run_workers(
+    module: str,
+    request: dict[str, Any],
+    backend: BackendConfig,
+    place: Path,
+    *,
+    threads: int,
+    jobs: int,
+    collect: Callable[[], None],
+    complete: Callable[[], bool],
+    what: str,
+) -> None:
+    """Start ``jobs`` processes of ``module`` on ``request`` and wait for them; none of them outlives this call.
+
+    Args:
+        module: of the worker; its ``main`` gets ``place``.
+        request: written to ``place/request.json``.
+        backend: in whose environment.
+        place: an empty folder, shared by the processes.
+        threads: of the numerical libraries, in each.
+        jobs: how many; at least one.
+        collect: called every now and then, and at the end, whatever the end is.
+        complete: whether all is there, although a process failed.
+        what: they are doing, for the message.
+
+    Raises:
+        UserError: the environment is not built, or a process failed and something is missing.
+    """
+    environment = resolve(backend)
+    write_json(place / "request.json", request)
+    command = [str(environment.python), "-P", "-s", str(BOOTSTRAP), str(place), module]
+    variables = worker_environment(environment, threads)
     processes: list[subprocess.Popen[bytes]] = []
-    logs: list[Path] = []
+    logs = [place / f"log-{number}" for number in range(max(1, jobs))]
     try:
-        for number in range(max(1, min(jobs, len(frames)))):
-            logs.append(place / f"log-{number}")
-            with open(logs[-1], "wb") as log:
+        for path in logs:
+            with open(path, "wb") as log:
                 processes.append(_start(command, variables, place, log))
         while any(process.poll() is None for process in processes):
             time.sleep(POLL)
@@ -98,13 +134,11 @@ def run_frames(
         _end(processes)
         collect()
     failed = [(p.returncode, log) for p, log in zip(processes, logs, strict=True) if p.returncode != 0]
-    if failed and len(seen) < len(frames):
+    if failed and not complete():
         raise UserError(
-            f"{method['code']} ended with code {failed[0][0]} while labelling frames: {_last_line(failed[0][1])}",
+            f"{backend.name} ended with code {failed[0][0]} while {what}: {_last_line(failed[0][1])}",
             f"Check its environment: mlpbench env check {backend.name}",
         )
-    paths = [place / f"{frame['id']}.json" for frame in frames]
-    return [read_json(path) for path in paths if path.exists()]
 
 
 def _start(command: list[str], variables: dict[str, str], place: Path, log: IO[bytes]) -> subprocess.Popen[bytes]:

@@ -10,6 +10,7 @@ from mlpbench.report.numbers import THIN, listing, number, plural, seconds
 from mlpbench.report.study import Study, natural, remembered, rows_of, unique
 
 MACHINE = ["device", "device_name", "cpu", "threads"]
+UNSTATED = "not stated"
 WRONG = ("failed", "timeout", "out_of_memory", "interrupted", "skipped")
 
 
@@ -32,9 +33,10 @@ def budgets(study: Study, dataset: str | None = None) -> list[str]:
 
 
 def level_of_theory(study: Study, dataset: str) -> str:
-    """Functional, basis and code of the labels, as the data set's configuration states it."""
-    found = unique([(config.get("dataset") or {}).get("level_of_theory") for config in study.config(dataset)])
-    return " / ".join(found) if found else "not stated"
+    """Functional, basis and code of the labels, as the configuration states it, else the file's headers."""
+    stated = [(config.get("dataset") or {}).get("level_of_theory") for config in study.config(dataset)]
+    found = [level for level in unique([*stated, *study.split_info(dataset, "level_of_theory")]) if level != UNSTATED]
+    return " / ".join(found) if found else UNSTATED
 
 
 def hardware(row: dict[str, Any]) -> str:

@@ -47,7 +47,7 @@ def fit_table(study: Study, dataset: str, split: str) -> Table | None:
     fitted, target = curves(study, dataset, name, split), target_error(study, dataset, name, split)
     if not fitted or target is None:
         return None
-    entry, price = metric(name), _label_seconds(study, dataset)
+    entry, price = metric(name), study.label_seconds(dataset)
     needs = {c: frames_needed(curve, target) for c, curve in fitted.items()}
     order = sorted(fitted, key=lambda c: needs[c].n if needs[c].reachable else float("inf"))
     valid = float(select(study.trials, dataset=dataset)["n_valid"].max())
@@ -95,11 +95,6 @@ def finding(study: Study, dataset: str, split: str) -> str:
     return f"Twice the training frames lower the {what} error by " + (
         listing([f"{100 * gain:.0f} % ({c})" for gain, c in gains]) + "."
     )
-
-
-def _label_seconds(study: Study, dataset: str) -> float | None:
-    found = [(config.get("dataset") or {}).get("label_seconds") for config in study.config(dataset)]
-    return next((float(value) for value in found if value), None)
 
 
 def _needed(need: Needed) -> Cell:

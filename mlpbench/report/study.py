@@ -192,6 +192,15 @@ class Study:
         records = self.records if dataset is None else self._of(dataset)
         return [record.get("config") or {} for record in records]
 
+    def label_seconds(self, dataset: str) -> float | None:
+        """What one label costs, s: as configured, else as the file's headers say; None if neither does."""
+        stated = [(config.get("dataset") or {}).get("label_seconds") for config in self.config(dataset)]
+        return next((float(value) for value in [*stated, *self.split_info(dataset, "label_seconds")] if value), None)
+
+    def split_info(self, dataset: str, key: str) -> list[Any]:
+        """What the splits of each trial say of ``key`` (see :class:`mlpbench.datasets.dataset.Dataset`, ``info``)."""
+        return [((record.get("split") or {}).get("info") or {}).get(key) for record in self._of(dataset)]
+
     def predictions(self, trial: str) -> dict[str, Float]:
         """``<split>.energy`` (F,) eV without baseline and ``<split>.forces`` (A, 3) eV/Å; empty where there
         is no file.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from mlpbench.report.facts import train_sizes
+from mlpbench.report.facts import level_of_theory, train_sizes
 from mlpbench.report.numbers import number
 from mlpbench.report.section import Block, Bullets, Cell, Column, Section, Table
 from mlpbench.report.study import Study, natural, unique
@@ -27,21 +27,22 @@ def build(study: Study) -> Section | None:
 def _card(study: Study, dataset: str, records: list[dict[str, Any]]) -> Table:
     config = next((r["config"].get("dataset") or {} for r in records), {})
     info = next((r["split"].get("info") or {} for r in records), {})
+    price = study.label_seconds(dataset)
     facts = {
         "Description": config.get("description"),
-        "Level of theory": config.get("level_of_theory"),
+        "Level of theory": level_of_theory(study, dataset),
         "Labels used in training": ", ".join(config.get("labels") or []),
         "Training frames": ", ".join(str(n) for n in train_sizes(study, dataset)),
         "Validation frames": ", ".join(
             str(n) for n in sorted(unique([r["identifiers"].get("n_valid") for r in records]))
         ),
-        "Cost of one label": f"{number(float(config['label_seconds']))} s" if config.get("label_seconds") else None,
+        "Cost of one label": f"{number(price)} s" if price else None,
         "Licence": config.get("licence"),
         "Source": config.get("citation"),
         **{
             key.replace("_", " ").capitalize(): str(value)
             for key, value in info.items()
-            if isinstance(value, str | int | float)
+            if isinstance(value, str | int | float) and key not in ("label_seconds", "level_of_theory", "licence")
         },
     }
     rows = [[Cell(key), Cell(str(value))] for key, value in facts.items() if value not in (None, "")]

@@ -173,7 +173,7 @@ def _slider(study: Study, dataset: str, found: list[Option]) -> list[Block]:
     """
     if speed_metric(study) != "ms_per_md_step":
         return []
-    label = next((c["dataset"].get("label_seconds") for c in study.config(dataset) if c.get("dataset")), None)
+    label = study.label_seconds(dataset)
     entry = metric(main_metric(study, dataset))
     rows = [
         {

@@ -35,7 +35,7 @@ def main(argv: list[str]) -> int:
     for frame in request["frames"]:
         if request.get("seconds") is not None and time.perf_counter() - begin > request["seconds"]:
             break
-        if not _claim(folder / f"{frame['id']}.claim"):
+        if not claim(folder / f"{frame['id']}.claim"):
             continue
         answer = label(code, Structure.from_request(frame))
         _write(folder / f"{frame['id']}.json", answer)
@@ -60,7 +60,7 @@ def label(code: Code, structure: Structure) -> dict[str, Any]:
     return {**found, "seconds": time.perf_counter() - start, "version": code.version}
 
 
-def _claim(path: Path) -> bool:
+def claim(path: Path) -> bool:
     """True for the one process that comes first."""
     try:
         os.close(os.open(path, os.O_CREAT | os.O_EXCL))
