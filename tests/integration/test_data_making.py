@@ -34,9 +34,10 @@ class Slow(EMT):
 
 @pytest.fixture
 def geometries(tmp_path: Path, mlpbench: Run) -> Path:
+    (tmp_path / "trimer.xyz").write_text("3\n\nCu 0 0 0\nCu 0 0 2.2\nCu 0 1.9 1.1\n")
     done = mlpbench(
-        "data", "sample", "Cu2", "--out", "geo", "reference@sampler=ase", "sampling.frames=12", "sampling.spacing_fs=10",
-        "sampling.equilibration_ps=0.05", "sampling.temperatures_K=[300,600]", HERE,
+        "data", "sample", "trimer.xyz", "--out", "geo", "reference@sampler=ase", HERE, "sampling.frames=12",
+        "sampling.spacing_fs=10", "sampling.equilibration_ps=0.05", "sampling.temperatures_K=[300,600]",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "2 trajectories in geo: 300K.xyz, 600K.xyz" in done.stdout
