@@ -35,6 +35,10 @@ _NO_SETTING = {
 _NO_SETTING_ROOTS = {"hydra", "backend", "evaluation", "dataset"}
 
 
+# Options of a task that only its scores read: another value scores anew what lies there, and runs nothing again.
+AFTERWARDS = {"md": ("limits", "reference_splits", "own_trajectory", "write_extxyz")}
+
+
 @dataclass(frozen=True)
 class Trial:
     """One resolved point of a sweep.
@@ -190,7 +194,8 @@ def _tasks(config: TrialConfig, key: str, split: Split, dataset: Dataset) -> lis
         if options is not None:
             filled = _filled_in(name, options, config, splits)
             options = {**filled, "references": references}
-            tasks.append(Task(name, key=digest([key, split.digest, name, filled]), options=options))
+            bought = {k: v for k, v in filled.items() if k not in AFTERWARDS.get(name, ())}
+            tasks.append(Task(name, key=digest([key, split.digest, name, bought]), options=options))
     return tasks
 
 

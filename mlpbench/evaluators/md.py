@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from ase.io import write
 from scipy import stats
 
 from mlpbench.evaluators import Context, Row
 from mlpbench.evaluators.md_deaths import Fate
+from mlpbench.evaluators.md_files import last_frames, whole_trajectories
 from mlpbench.evaluators.md_frames import FOLDER, Run, fates, load_run, reference_frames
 from mlpbench.evaluators.md_motion import Drift, nve_drift, order_of
 from mlpbench.evaluators.md_observables import observable_rows
@@ -22,7 +22,6 @@ from mlpbench.protocol import write_json
 from mlpbench.statistics.survival import kaplan_meier, restricted_mean, survival_interval
 
 SCORES = "scores.json"  # beside the arrays: the fate of each replica, for reports
-LAST_FRAMES = 20  # kept of a replica that died, so that one can look at how
 
 
 def score(directory: Path, values: dict[str, Any], context: Context) -> list[Row]:
@@ -38,20 +37,25 @@ def score(directory: Path, values: dict[str, Any], context: Context) -> list[Row
         TypeError: a limit that is not known.
     """
     options = values["options"]
-    split = f"md_{options['temperature_K']:g}K"
+    split = split_of(options["temperature_K"])
     rows: list[Row] = []
     kept: dict[str, Any] = {"temperature_K": options["temperature_K"], "runs": {}}
-    for name in (n for n in ("nvt", "npt") if n in values["runs"]):
+    for name in (n for n in values["runs"] if not n.startswith("nve-")):
         run = load_run(directory, name)
         found = fates(run, context, options)
+        kelvin = run.kelvin(options)
         length = float(run.arrays["length_fs"]) / 1000
-        kept["runs"][name] = {"length_ps": length, "replicas": [asdict(fate) for fate in found]}
+        replicas = [asdict(fate) for fate in found]
+        kept["runs"][name] = {"length_ps": length, "temperature_K": kelvin, "replicas": replicas}
         last_frames(directory / FOLDER, run, found)
-        rows += survival_rows(split if name == "nvt" else f"{split}_{name}", run, found)
+        if options.get("write_extxyz"):
+            whole_trajectories(directory / FOLDER, run)
+        rows += survival_rows(split_of(kelvin, "npt" if name == "npt" else ""), run, found)
+        if name != "npt":
+            rows += temperature_rows(split_of(kelvin), run, found, kelvin)
         if name == "nvt":
             kept["not_scored"] = {}
             reference = reference_frames(context, options.get("reference_splits", []), run.numbers)
-            rows += temperature_rows(split, run, found, options["temperature_K"])
             rows += observable_rows(split, run, found, reference, kept["not_scored"])
     drift_rows, kept["nve"] = nve_scores(directory, split, [n for n in values["runs"] if n.startswith("nve-")])
     rows += drift_rows
@@ -59,6 +63,11 @@ def score(directory: Path, values: dict[str, Any], context: Context) -> list[Row
     rows += own
     write_json(directory / FOLDER / SCORES, kept)
     return rows
+
+
+def split_of(kelvin: float, ensemble: str = "") -> str:
+    """What stands for a test split in the tables: ``md_500K``, ``md_500K_npt``."""
+    return f"md_{kelvin:g}K" + (f"_{ensemble}" if ensemble else "")
 
 
 def survival_rows(split: str, run: Run, found: list[Fate]) -> list[Row]:
@@ -124,25 +133,3 @@ def t_interval(values: Float) -> tuple[float | None, float | None]:
         return None, None
     half = float(stats.t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values)))
     return max(float(values.mean()) - half, 0.0), float(values.mean()) + half
-
-
-def last_frames(folder: Path, run: Run, found: list[Fate]) -> None:
-    """``death-<run>-<replica>.xyz``: the frames up to and with the one that failed; of an earlier scoring none stay."""
-    from ase import Atoms
-
-    for old in folder.glob(f"death-{run.name}-*.xyz"):
-        old.unlink()
-    for index, fate in enumerate(found):
-        if not fate.died:
-            continue
-        replica = run.replica(index)
-        stop = min(fate.frames + 1, replica.frames)
-        cells = run.cells(index, stop)
-        frames = [
-            Atoms(
-                run.numbers, positions=replica.positions[t], cell=cells[t], pbc=run.arrays["pbc"],
-                info={"time_fs": float(replica.time_fs[t]), "temperature_K": float(replica.temperature[t])},
-            )
-            for t in range(max(0, stop - LAST_FRAMES), stop)
-        ]  # fmt: skip
-        write(folder / f"death-{run.name}-{index:03d}.xyz", frames, format="extxyz")

@@ -45,6 +45,10 @@ class Run:
         times = self.arrays["time_fs"]
         return float(times[1] - times[0]) if len(times) > 1 else float(self.arrays["length_fs"])
 
+    def kelvin(self, options: dict[str, Any]) -> float:
+        """Target temperature; the configuration's where an earlier version did not store the run's own."""
+        return float(self.arrays.get("temperature_K", options["temperature_K"]))
+
     def __len__(self) -> int:
         return len(self.arrays["positions"])
 
@@ -127,7 +131,7 @@ def fates(run: Run, context: Context, options: dict[str, Any]) -> list[Fate]:
             test = _structure_test(run, index, reference, limits)
         found.append(
             classify(
-                run.replica(index), run.numbers, options["temperature_K"], limits,
+                run.replica(index), run.numbers, run.kelvin(options), limits,
                 molecule=not run.periodic, mean_distances=mean, structure=test,
             )
         )  # fmt: skip

@@ -51,7 +51,7 @@ def main(folder):
     potential = adapter.load(dtype="float64")
     options = {"starts": 2, "seeds": 2, "seed": 0, "temperature_K": 500.0}
     starts = start_frames(adapter, options)
-    system, start = make_system(starts, options), starts.to_atoms()[0]
+    system, start = make_system(starts, options, options["temperature_K"]), starts.to_atoms()[0]
     batched, engine = trajectory(potential, system, start, "auto")
     single, _ = trajectory(potential, system, start, "ase")
     found = {

@@ -125,7 +125,7 @@ def main() -> int:
         "start_split": chosen.split,
     }
     starts = start_frames(adapter, options)
-    system, start = make_system(starts, options), starts.to_atoms()[0]
+    system, start = make_system(starts, options, options["temperature_K"]), starts.to_atoms()[0]
     runs = {
         "ase": lambda: ase_loop(potential, system, start, chosen.steps * 2),
         "predict": lambda: ours(potential, system, start, "predict", chosen.steps),

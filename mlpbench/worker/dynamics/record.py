@@ -30,6 +30,7 @@ class Recorder:
     potential     (R, T)       eV      float64   without baseline
     total         (R, T)       eV      float64   potential and kinetic energy, without baseline
     cell          (R, T, 3, 3) Å       float32   under NPT only
+    forces        (R, T, N, 3) eV/Å    float32   where asked for
     velocities    (R, V, N, 3) Å/fs    float32   at their own interval, where asked for
     ============= ============ ======= ========= ==================================================
     """
@@ -75,6 +76,8 @@ class Recorder:
         }
         if self.settings.ensemble == "npt":
             row["cell"] = self._spread(phase.cell, phase, np.float32)
+        if self.settings.store_forces:
+            row["forces"] = self._spread(phase.forces, phase, np.float32)
         self.rows.append(row)
 
     def _spread(self, values: Any, phase: Phase, kind: Any) -> npt.NDArray[Any]:

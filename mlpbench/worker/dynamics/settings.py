@@ -28,6 +28,7 @@ class Settings:
         barostat_time_fs: relaxation time of the volume under NPT.
         compressibility_per_GPa: how readily the volume follows; it changes no average.
         velocity_interval_fs: between stored velocities (for the vibrational spectrum); None: none are stored.
+        store_forces: keep the forces of stored frames, to hold them against a reference method later.
         wall_seconds: the run stops here and its replicas count as censored; None: no limit.
         max_extent_A: an atom of a molecule farther than this from the centre of mass ends its replica.
         max_temperature_K: a replica hotter than this has exploded and ends.
@@ -44,6 +45,7 @@ class Settings:
     barostat_time_fs: float = 1000.0
     compressibility_per_GPa: float = 0.01
     velocity_interval_fs: float | None = None
+    store_forces: bool = False
     wall_seconds: float | None = None
     max_extent_A: float = 100.0
     max_temperature_K: float = 1e5
