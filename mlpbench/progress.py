@@ -15,7 +15,8 @@ import pandas as pd
 from mlpbench import store
 from mlpbench.plan import Trial
 
-_REFRESH_SECONDS = 0.5
+_REFRESH_SECONDS = 0.5  # on a terminal
+_LINE_SECONDS = 60.0  # in a log: long simulations say now and then how far they are
 
 
 def announce(trials: Sequence[Trial]) -> None:
@@ -60,13 +61,16 @@ class Progress:
             print(flush=True)
 
     def event(self, event: dict[str, Any]) -> None:
-        """Show an event of the worker, on a terminal at most twice a second."""
-        if not self.live or time.monotonic() - self._last < _REFRESH_SECONDS:
+        """Show an event of the worker, on a terminal at most twice a second; in a log only simulations, rarely."""
+        pause = _REFRESH_SECONDS if self.live else _LINE_SECONDS
+        if time.monotonic() - self._last < pause or not (self.live or event.get("event") == "md"):
             return
         self._last = time.monotonic()
         text = _describe(event, self.trial.config.budget.epochs)
-        if text:
+        if text and self.live:
             print(f"\r\x1b[2K{self.head}: {text}", end="", flush=True)
+        elif text:
+            print(f"{self.head}: {text}", flush=True)
 
     def done(self, record: dict[str, Any]) -> None:
         """The line that stays: status, the errors on the first test split, the time it took."""
@@ -99,11 +103,25 @@ def _describe(event: dict[str, Any], epochs: int | None) -> str:
         if epochs and event["epoch"]:
             left = f", about {event['seconds'] / event['epoch'] * (epochs - event['epoch']):.0f} s left"
         return f"epoch {event['epoch']}{of}{valid}, {event['seconds']:.0f} s{left}"
+    if kind == "md":
+        return _simulation(event)
     if kind == "task":
         return f"{event['task']} ..."
     if kind == "progress":
         return str(event.get("text", ""))
     return ""
+
+
+def _simulation(event: dict[str, Any]) -> str:
+    left = "about " + duration(event["left_seconds"]) + " left"
+    return f"md, {event['run']}: step {event['step']} of {event['steps']}, {event['alive']} replicas, {left}"
+
+
+def duration(seconds: float) -> str:
+    """``40 s``, ``12 min``, ``3.5 h``."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
 
 
 def _headline(record: dict[str, Any]) -> str:

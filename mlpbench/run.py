@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -30,7 +31,7 @@ from mlpbench.protocol import (
     read_events,
     read_json,
 )
-from mlpbench.records import RECORD, Record, load_record
+from mlpbench.records import Record, load_record
 from mlpbench.references.own import label_trial
 from mlpbench.references.timing import time_for_trial
 
@@ -57,7 +58,7 @@ def run_trial(trial: Trial, on_event: OnEvent | None = None) -> dict[str, Any]:
         raise ValueError(f"{trial.name} was planned without an environment")
     with store.locked(trial):
         todo = store.outstanding(trial)
-        if not todo and (trial.directory / RECORD).is_file():
+        if store.state(trial) == "cached":
             return load_record(trial.directory)
         started = provenance.now()
         if trial.skip is not None:
@@ -73,24 +74,25 @@ def run_trial(trial: Trial, on_event: OnEvent | None = None) -> dict[str, Any]:
             raise
         merged = _results(trial, results)
         try:
-            _beside_the_reference(trial, results)
+            _beside_the_reference(trial, merged, results)
         except KeyboardInterrupt:
             _write(trial, environment, merged, *_interrupted(), started)
             raise
         status, reason = _overall(trial, merged)
-        return _write(trial, environment, merged, status, reason, started)
+        return _write(trial, environment, merged, status, reason, started, ran=bool(todo))
 
 
-def _beside_the_reference(trial: Trial, fresh: dict[str, Result]) -> None:
+def _beside_the_reference(trial: Trial, merged: dict[str, Result], fresh: dict[str, Result]) -> None:
     """What only the reference method can say: labels on the trial's own trajectory, and its time on the same frames.
 
     The worker has ended by now, so nothing of ours runs while the reference is timed.
     """
     done = {name: result for name, result in fresh.items() if result.status == "done"}
     backends = trial.config.backend
-    if "md" in done:
+    asked = {task.name for task in trial.tasks}
+    if "md" in asked and "md" in merged and merged["md"].status == "done":
         context = _context(trial, {})
-        label_trial(trial.directory, done["md"].values, context, backends, threads=trial.config.threads)
+        label_trial(trial.directory, merged["md"].values, context, backends, threads=trial.config.threads)
     if "speed" in done:
         options = next(task.options for task in trial.tasks if task.name == "speed")
         frames = Frames.load(trial.split.files[options["split"]])
@@ -147,7 +149,9 @@ def _results(trial: Trial, fresh: dict[str, Result]) -> dict[str, Result]:
     for task in trial.tasks:
         found = fresh.get(task.name) or store.finished(trial.directory, task)
         if found is not None:
-            merged[task.name] = found
+            merged[task.name] = store.with_options(found, task)
+            if merged[task.name] != found:
+                merged[task.name].write(trial.directory)
     for name in store.others(trial):  # measured by another command, on the same potential
         merged[name] = Result.read(trial.directory, name)
     return merged
@@ -171,9 +175,16 @@ def _interrupted() -> tuple[Status, str]:
 
 
 def _write(
-    trial: Trial, environment: Environment, results: dict[str, Result], status: Status, reason: str, started: str
+    trial: Trial,
+    environment: Environment,
+    results: dict[str, Result],
+    status: Status,
+    reason: str,
+    started: str,
+    *,
+    ran: bool = True,
 ) -> dict[str, Any]:
-    """Score, assemble and write the record; returns it as read back."""
+    """Score, assemble and write the record; returns it as read back. ``ran``: a worker did something for it."""
     curve = training_curve(trial.directory / EVENTS)
     training = _training(results.get("train"), curve)
     try:
@@ -182,7 +193,6 @@ def _write(
         rows = []
         if status == "done":
             status, reason = "failed", f"scoring: {type(error).__name__}: {error}"
-    hello = _hello(trial.directory)
     record = Record(
         trial=trial.name,
         key=trial.key,
@@ -206,22 +216,32 @@ def _write(
             for name, r in results.items()
         },
         metrics=rows,
-        provenance={
-            **provenance.core(),
-            "command": provenance.command(),
-            "init_seed": trial.init_seed,
-            "backend": {
-                "name": environment.name, "lock": environment.lock, "adopted": environment.adopted,
-                "python": hello.get("python"), "versions": hello.get("versions", {}), "torch": hello.get("torch", {}),
-            },
-            "hardware": {
-                **hardware(), "threads": trial.config.threads, "device": hello.get("device", trial.config.device),
-                "device_name": hello.get("torch", {}).get("device_name"),
-            },
-        },
+        provenance=_provenance(trial, environment, ran),
     )  # fmt: skip
     record.write(trial.directory)
     return load_record(trial.directory)
+
+
+def _provenance(trial: Trial, environment: Environment, ran: bool) -> dict[str, Any]:
+    """Where the results come from. Those that are only scored anew keep what their record says already."""
+    if not ran:
+        with contextlib.suppress(FileNotFoundError, ProtocolError):
+            kept: dict[str, Any] = load_record(trial.directory)["provenance"]
+            return kept
+    hello = _hello(trial.directory)
+    return {
+        **provenance.core(),
+        "command": provenance.command(),
+        "init_seed": trial.init_seed,
+        "backend": {
+            "name": environment.name, "lock": environment.lock, "adopted": environment.adopted,
+            "python": hello.get("python"), "versions": hello.get("versions", {}), "torch": hello.get("torch", {}),
+        },
+        "hardware": {
+            **hardware(), "threads": trial.config.threads, "device": hello.get("device", trial.config.device),
+            "device_name": hello.get("torch", {}).get("device_name"),
+        },
+    }  # fmt: skip
 
 
 def _score(trial: Trial, results: dict[str, Result], training: dict[str, Any]) -> list[Row]:

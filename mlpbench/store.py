@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
 from filelock import FileLock, Timeout
 
 from mlpbench.errors import UserError
-from mlpbench.plan import Trial
+from mlpbench.plan import AFTERWARDS, Trial
 from mlpbench.protocol import CHECKPOINT, HELLO, TASKS, ProtocolError, Result, Task
-from mlpbench.records import RECORD
+from mlpbench.records import RECORD, load_record
 
-State = Literal["cached", "partly done", "to resume", "new"]
+State = Literal["cached", "to score", "partly done", "to resume", "new"]
 
 
 def finished(directory: Path, task: Task) -> Result | None:
@@ -24,6 +25,29 @@ def finished(directory: Path, task: Task) -> Result | None:
     except (FileNotFoundError, ProtocolError):
         return None  # never run, or written by another version: it is done again
     return result if result.key == task.key and result.status in ("done", "skipped") else None
+
+
+def with_options(result: Result, task: Task) -> Result:
+    """``result`` with the options that only scores read as ``task`` has them now (see :data:`AFTERWARDS`)."""
+    names = AFTERWARDS.get(task.name, ())
+    if "options" not in result.values:
+        return result
+    wanted = {name: value for name, value in task.options.items() if name in names}
+    options = {name: value for name, value in result.values["options"].items() if name not in names}
+    return replace(result, values={**result.values, "options": {**options, **wanted}})
+
+
+def to_score(trial: Trial) -> bool:
+    """Whether nothing is to be run, but the scores in the record are not those asked for, or could not be made."""
+    if not (trial.directory / RECORD).is_file() or outstanding(trial):
+        return False
+    try:
+        if load_record(trial.directory)["status"] == "failed":
+            return True
+    except ProtocolError:
+        return True  # cut short, or of another version: everything it is made of is there
+    found = [(finished(trial.directory, task), task) for task in trial.tasks]
+    return any(result is not None and with_options(result, task) != result for result, task in found)
 
 
 def others(trial: Trial) -> list[str]:
@@ -55,7 +79,7 @@ def state(trial: Trial) -> State:
     """What running this trial would find."""
     todo = outstanding(trial)
     if not todo and (trial.directory / RECORD).is_file():
-        return "cached"
+        return "to score" if to_score(trial) else "cached"
     if len(todo) < len(trial.tasks):
         return "partly done"
     checkpoints = trial.directory / CHECKPOINT
