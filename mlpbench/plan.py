@@ -36,7 +36,7 @@ _NO_SETTING_ROOTS = {"hydra", "backend", "evaluation", "dataset"}
 
 
 # Options of a task that only its scores read: another value scores anew what lies there, and runs nothing again.
-AFTERWARDS = {"md": ("limits", "reference_splits", "own_trajectory", "write_extxyz")}
+AFTERWARDS = {"md": ("limits", "reference_splits", "reference_interval_fs", "own_trajectory", "write_extxyz")}
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ import numpy as np
 from scipy import stats
 
 from mlpbench.evaluators import Context, Row
+from mlpbench.evaluators.md_curves import CURVES, Curves, save_curves
 from mlpbench.evaluators.md_deaths import Fate
 from mlpbench.evaluators.md_files import last_frames, whole_trajectories
 from mlpbench.evaluators.md_frames import FOLDER, Run, fates, load_run, reference_frames
@@ -17,6 +18,7 @@ from mlpbench.evaluators.md_motion import Drift, nve_drift, order_of
 from mlpbench.evaluators.md_observables import observable_rows
 from mlpbench.evaluators.md_own import own_rows
 from mlpbench.evaluators.md_rows import row
+from mlpbench.evaluators.md_spectrum import spectrum_rows
 from mlpbench.frames import Float
 from mlpbench.protocol import write_json
 from mlpbench.statistics.survival import kaplan_meier, restricted_mean, survival_interval
@@ -40,6 +42,7 @@ def score(directory: Path, values: dict[str, Any], context: Context) -> list[Row
     split = split_of(options["temperature_K"])
     rows: list[Row] = []
     kept: dict[str, Any] = {"temperature_K": options["temperature_K"], "runs": {}}
+    curves: Curves = {}
     for name in (n for n in values["runs"] if not n.startswith("nve-")):
         run = load_run(directory, name)
         found = fates(run, context, options)
@@ -56,9 +59,11 @@ def score(directory: Path, values: dict[str, Any], context: Context) -> list[Row
         if name == "nvt":
             kept["not_scored"] = {}
             reference = reference_frames(context, options.get("reference_splits", []), run.numbers)
-            rows += observable_rows(split, run, found, reference, kept["not_scored"])
+            rows += observable_rows(split, run, found, reference, kept["not_scored"], curves)
     drift_rows, kept["nve"] = nve_scores(directory, split, [n for n in values["runs"] if n.startswith("nve-")])
     rows += drift_rows
+    rows += spectrum(directory, split, values["runs"], context, options, kept, curves)
+    save_curves(directory / FOLDER / CURVES, curves)
     own, kept["own_trajectory"] = own_rows(directory, split, context)
     rows += own
     write_json(directory / FOLDER / SCORES, kept)
@@ -116,6 +121,31 @@ def nve_scores(directory: Path, split: str, names: list[str]) -> tuple[list[Row]
     if len(steps) > 1 and min(means) > 0:
         rows.append(row(split, "nve_order", order_of(np.array(means), np.array(steps)), len(main)))
     return rows, kept
+
+
+def spectrum(
+    directory: Path,
+    split: str,
+    runs: dict[str, Any],
+    context: Context,
+    options: dict[str, Any],
+    kept: dict[str, Any],
+    curves: Curves,
+) -> list[Row]:
+    """The vibrational spectrum of the run that stored velocities: at constant energy, where there is one."""
+    stored = {name: (runs[name].get("settings") or {}).get("velocity_interval_fs") for name in runs}
+    steps = {name: float(step) for name, step in stored.items() if step}
+    name = next((name for name in sorted(steps) if name.startswith(("nve-", "nvt"))), None)
+    not_scored = kept.setdefault("not_scored", {})
+    if name is None:
+        not_scored["vdos_error"] = "no velocities were stored (evaluation.md.nve.velocity_interval_fs)"
+        return []
+    run = load_run(directory, name)
+    reference = reference_frames(context, options.get("reference_splits", []), run.numbers)
+    return spectrum_rows(
+        split, run, fates(run, context, options), steps[name], None if reference is None else reference[0],
+        options.get("reference_interval_fs"), not_scored, curves,
+    )  # fmt: skip
 
 
 def run_drift(run: Run, replica: int) -> Drift | None:

@@ -61,11 +61,13 @@ def vibrational_spectrum(
         ValueError: the interval is too long for ``max_cm1`` (Nyquist).
     """
     length = velocities.shape[1]
-    frequencies = np.fft.rfftfreq(length, d=interval_fs) * INVERSE_FS_IN_CM1
+    # Padded with zeros so that every bin holds a frequency; it adds no resolution.
+    points = max(length, int(np.ceil(INVERSE_FS_IN_CM1 / interval_fs / (max_cm1 / bins))))
+    frequencies = np.fft.rfftfreq(points, d=interval_fs) * INVERSE_FS_IN_CM1
     if frequencies[-1] < max_cm1 and interval_fs * max_cm1 / INVERSE_FS_IN_CM1 > 0.5:
         raise ValueError(f"velocities every {interval_fs} fs show nothing above {frequencies[-1]:.0f} cm⁻¹")
     window = np.hanning(length)[None, :, None, None]
-    power = np.abs(np.fft.rfft(velocities * window, axis=1)) ** 2
+    power = np.abs(np.fft.rfft(velocities * window, n=points, axis=1)) ** 2
     spectrum = np.einsum("rfni,n->f", power, masses)
     edges = np.linspace(0.0, max_cm1, bins + 1)
     density = np.histogram(frequencies, bins=edges, weights=spectrum)[0]

@@ -6,13 +6,16 @@ from itertools import combinations_with_replacement
 from typing import Any
 
 import numpy as np
+from ase.data import chemical_symbols
 
 from mlpbench.evaluators import Row
+from mlpbench.evaluators.md_curves import Curves
 from mlpbench.evaluators.md_deaths import Fate
 from mlpbench.evaluators.md_frames import Run
 from mlpbench.evaluators.md_motion import diffusion
 from mlpbench.evaluators.md_rows import row
 from mlpbench.evaluators.md_structure import (
+    Distribution,
     adf_error,
     angle_histogram,
     distance_histogram,
@@ -29,7 +32,12 @@ RDF_R_MAX = 10.0  # Å, or half the cell where that is less
 
 
 def observable_rows(
-    split: str, run: Run, found: list[Fate], reference: tuple[Float, Float] | None, not_scored: dict[str, str]
+    split: str,
+    run: Run,
+    found: list[Fate],
+    reference: tuple[Float, Float] | None,
+    not_scored: dict[str, str],
+    curves: Curves,
 ) -> list[Row]:
     """Rows of every observable that can be had; the reason for each other one goes into ``not_scored``.
 
@@ -41,6 +49,7 @@ def observable_rows(
         found: the fate of each replica; frames behind a collapse are not used.
         reference: (T, N, 3) and (T, 3, 3) Å of reference MD, or None.
         not_scored: metric -> reason, filled here.
+        curves: the distributions behind the rows, filled here.
     """
     rows = _diffusion_rows(split, run, found, not_scored)
     names = ("rdf_error", "adf_error") if run.periodic else ("hr_mae", "adf_error")
@@ -51,15 +60,20 @@ def observable_rows(
         few = f"{len(positions)} frames before collapse, {len(reference[0])} of the reference; {MIN_FRAMES} are needed"
         return rows + _refuse(names, few, not_scored)
     if run.periodic:
-        rows.append(row(split, "rdf_error", mean_rdf_error(run, positions, cells, reference), len(positions)))
+        pairs = pair_distributions(run, positions, cells, reference)
+        curves.update({f"g(r) {name}": both for name, both in pairs.items()})
+        error = float(np.mean([rdf_error(*both) for both in pairs.values()]))
+        rows.append(row(split, "rdf_error", error, len(positions)))
     else:
-        error = hr_error(distance_histogram(positions), distance_histogram(reference[0]))
-        rows.append(row(split, "hr_mae", error, len(positions)))
+        ours, theirs = distance_histogram(positions), distance_histogram(reference[0])
+        curves["h(r)"] = (ours, theirs)
+        rows.append(row(split, "hr_mae", hr_error(ours, theirs), len(positions)))
     try:
         angles = angle_histogram(positions, run.numbers, cells if run.periodic else None)
         expected = angle_histogram(reference[0], run.numbers, reference[1] if run.periodic else None)
     except ValueError as error_found:
         return rows + _refuse(("adf_error",), str(error_found), not_scored)
+    curves["bond angles"] = (angles, expected)
     return [*rows, row(split, "adf_error", adf_error(angles, expected), len(positions))]
 
 
@@ -75,18 +89,21 @@ def sound_frames(run: Run, found: list[Fate]) -> tuple[Float, Float]:
     return joined[::every], boxes[::every]
 
 
-def mean_rdf_error(run: Run, positions: Float, cells: Float, reference: tuple[Float, Float]) -> float:
-    """Mean over pairs of elements of the RDF's error, in %."""
+def pair_distributions(
+    run: Run, positions: Float, cells: Float, reference: tuple[Float, Float]
+) -> dict[str, tuple[Distribution, Distribution]]:
+    """g(r) of every pair of elements, found and reference, up to half the smallest cell."""
     r_max = min(RDF_R_MAX, *(largest_r(cell) for cell in (*cells, *reference[1])))
     bins = max(40, round(r_max / 0.05))
-    errors = []
+    curves = {}
     for a, b in combinations_with_replacement(np.unique(run.numbers), 2):
         first, second = np.flatnonzero(run.numbers == a), np.flatnonzero(run.numbers == b)
         if a == b and len(first) < 2:
             continue
+        name = f"{chemical_symbols[a]}–{chemical_symbols[b]}"
         ours = rdf(positions, cells, first, second, r_max, bins)
-        errors.append(rdf_error(ours, rdf(*reference, first, second, r_max, bins)))
-    return float(np.mean(errors))
+        curves[name] = (ours, rdf(*reference, first, second, r_max, bins))
+    return curves
 
 
 def _diffusion_rows(split: str, run: Run, found: list[Fate], not_scored: dict[str, str]) -> list[Row]:
