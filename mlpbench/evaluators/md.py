@@ -17,7 +17,7 @@ from mlpbench.evaluators.md_frames import FOLDER, Run, fates, load_run, referenc
 from mlpbench.evaluators.md_motion import Drift, nve_drift, order_of
 from mlpbench.evaluators.md_observables import observable_rows
 from mlpbench.evaluators.md_own import own_rows
-from mlpbench.evaluators.md_rows import row
+from mlpbench.evaluators.md_rows import row, split_of
 from mlpbench.evaluators.md_spectrum import spectrum_rows
 from mlpbench.frames import Float
 from mlpbench.protocol import write_json
@@ -43,6 +43,7 @@ def score(directory: Path, values: dict[str, Any], context: Context) -> list[Row
     rows: list[Row] = []
     kept: dict[str, Any] = {"temperature_K": options["temperature_K"], "runs": {}}
     curves: Curves = {}
+    bath: dict[str, tuple[Run, list[Fate]]] = {}
     for name in (n for n in values["runs"] if not n.startswith("nve-")):
         run = load_run(directory, name)
         found = fates(run, context, options)
@@ -55,6 +56,7 @@ def score(directory: Path, values: dict[str, Any], context: Context) -> list[Row
             whole_trajectories(directory / FOLDER, run)
         rows += survival_rows(split_of(kelvin, "npt" if name == "npt" else ""), run, found)
         if name != "npt":
+            bath[name] = (run, found)
             rows += temperature_rows(split_of(kelvin), run, found, kelvin)
         if name == "nvt":
             kept["not_scored"] = {}
@@ -64,15 +66,10 @@ def score(directory: Path, values: dict[str, Any], context: Context) -> list[Row
     rows += drift_rows
     rows += spectrum(directory, split, values["runs"], context, options, kept, curves)
     save_curves(directory / FOLDER / CURVES, curves)
-    own, kept["own_trajectory"] = own_rows(directory, split, context)
+    own, kept["own_trajectory"] = own_rows(directory, bath, options)
     rows += own
     write_json(directory / FOLDER / SCORES, kept)
     return rows
-
-
-def split_of(kelvin: float, ensemble: str = "") -> str:
-    """What stands for a test split in the tables: ``md_500K``, ``md_500K_npt``."""
-    return f"md_{kelvin:g}K" + (f"_{ensemble}" if ensemble else "")
 
 
 def survival_rows(split: str, run: Run, found: list[Fate]) -> list[Row]:

@@ -88,12 +88,14 @@ class Fate:
         time_ps: until when it was sound: the time of death, of the wall limit, or the planned length.
         frames: stored frames that observables may use, all before collapse.
         detail: e.g. which bond broke and how long it was.
+        bond: the first bond that broke, as (i, j) atoms from 0, whatever the cause; None if none did before the end.
     """
 
     cause: str
     time_ps: float
     frames: int
     detail: str = ""
+    bond: tuple[int, int] | None = None
 
     @property
     def died(self) -> bool:
@@ -131,8 +133,10 @@ def classify(
     if good < len(replica.time_fs) and replica.ended != WALL_LIMIT:
         found["exploded" if replica.ended == "exploded" else "non_finite"] = (good, "")
     found |= _temperature(replica.temperature[:good], times, kelvin, limits)
+    bond = None
     if molecule and good:
-        found |= _geometry(replica.positions[:good], numbers, limits, mean_distances)
+        broken, bond = _geometry(replica.positions[:good], numbers, limits, mean_distances)
+        found |= broken
     if structure is not None and good:
         first = structure(replica.positions[:good])
         if first is not None:
@@ -148,7 +152,7 @@ def classify(
     frame, detail = found[cause]
     at_engine = cause in ("non_finite", "exploded") and replica.ended == cause
     when = replica.ended_fs if at_engine else float(replica.time_fs[min(frame, len(replica.time_fs) - 1)])
-    return Fate(cause, when / 1000, frame, detail)
+    return Fate(cause, when / 1000, frame, detail, bond)
 
 
 def _temperature(kelvins: Float, times: Float, target: float, limits: Limits) -> dict[str, tuple[int, str]]:
@@ -181,8 +185,8 @@ def distances(positions: Float) -> Float:
 
 def _geometry(
     positions: Float, numbers: Int, limits: Limits, mean_distances: Float | None
-) -> dict[str, tuple[int, str]]:
-    """Frames at which a bond is off, two atoms overlap, or one has left; in pieces, to keep memory small."""
+) -> tuple[dict[str, tuple[int, str]], tuple[int, int] | None]:
+    """Frames at which a bond is off, two atoms overlap, or one has left, and that bond; in pieces, to save memory."""
     bonds = bonds_of(positions[0], numbers, limits.bond_factor)
     radii = covalent_radii[numbers]
     reach = radii[:, None] + radii[None]
@@ -191,6 +195,7 @@ def _geometry(
     if mean_distances is not None:  # a pair bonded here but not in the reference keeps its own length
         mean = np.where(mean_distances < limits.bond_factor * reach, mean_distances, start)
     found: dict[str, tuple[int, str]] = {}
+    first: tuple[int, int] | None = None
     for begin in range(0, len(positions), 1000):
         r = distances(positions[begin : begin + 1000])
         r[:, np.arange(len(numbers)), np.arange(len(numbers))] = np.inf
@@ -203,11 +208,15 @@ def _geometry(
         for name, bad in tests.items():
             if name not in found and bad.any():
                 k = int(np.argmax(bad))
-                detail = _bond_detail(bonds[int(np.argmax(off[k]))], numbers, r[k], mean) if name == "bond" else ""
+                detail = ""
+                if name == "bond":
+                    worst = bonds[int(np.argmax(off[k]))]
+                    first = (int(worst[0]), int(worst[1]))
+                    detail = _bond_detail(worst, numbers, r[k], mean)
                 found[name] = (begin + k, detail)
         if len(found) == len(tests):
             break
-    return found
+    return found, first
 
 
 def _bond_detail(bond: Int, numbers: Int, r: Float, mean: Float) -> str:

@@ -54,4 +54,8 @@ METRICS = [
            "Force MAE on frames of the potential's own trajectory, labelled by the reference method."),
     Metric("own_trajectory_energy_mae", "E MAE, own MD", "meV/atom", "lower", "md",
            "Energy MAE per atom on frames of the potential's own trajectory, labelled by the reference method."),
+    Metric("death_force_mae", "F MAE before death", "meV/Å", "lower", "md",
+           "Force MAE on the last sound frame of replicas that died, labelled by the reference method."),
+    Metric("death_energy_mae", "E MAE before death", "meV/atom", "lower", "md",
+           "Energy MAE per atom on the last sound frame of replicas that died, labelled by the reference method."),
 ]  # fmt: skip

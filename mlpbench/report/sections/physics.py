@@ -16,6 +16,7 @@ from mlpbench.report.cell import mean_cell
 from mlpbench.report.drawing import canvas, legend, looks
 from mlpbench.report.estimates import cells, chosen
 from mlpbench.report.numbers import number
+from mlpbench.report.reference_files import references_of
 from mlpbench.report.section import Block, Column, Details, Figure, Panel, Section, Table
 from mlpbench.report.section import Cell as TableCell
 from mlpbench.report.study import Study, select
@@ -89,15 +90,6 @@ def _first_trials(study: Study, dataset: str) -> dict[str, str]:
     return found
 
 
-def _references(study: Study, trial: str) -> dict[str, Path]:
-    """The data set's reference files, as far as this machine has them."""
-    config = ((study.record[trial].get("config") or {}).get("dataset")) or {}
-    embedded = Path(__file__).parents[2] / "datasets" / "embedded"
-    named = {name: Path(str(path)) for name, path in (config.get("references") or {}).items()}
-    found = {name: path if path.is_absolute() else embedded / path for name, path in named.items()}
-    return {name: path for name, path in found.items() if path.is_file()}
-
-
 def _arrays(study: Study, trial: str) -> dict[str, Float]:
     with np.load(study.root / trial / ARRAYS, allow_pickle=False) as stored:
         return {name: stored[name] for name in stored.files}
@@ -107,7 +99,7 @@ def _frequency_figure(study: Study, dataset: str) -> list[Block]:
     """Error of each mode against its DFT frequency."""
     pairs: dict[str, tuple[Float, Float]] = {}
     for candidate, trial in _first_trials(study, dataset).items():
-        references, arrays = _references(study, trial), _arrays(study, trial)
+        references, arrays = references_of(study, trial), _arrays(study, trial)
         if "hessian" in arrays and {"minimum", "hessian"} <= set(references):
             context = Context({}, references=references)
             pairs[candidate] = mode_pairs(arrays["hessian"], arrays["minimum"], context)
@@ -137,7 +129,7 @@ def _scan_figure(study: Study, dataset: str) -> list[Block]:
     names = sorted({key for found in arrays.values() for key in found if key.startswith("scan.")})
     panels: list[Panel] = []
     for name in (key.removeprefix("scan.") for key in names):
-        references = _references(study, next(iter(trials.values())))
+        references = references_of(study, next(iter(trials.values())))
         if name in references:
             panels.append(_scan_panel(study, dataset, name, references[name], arrays))
     if not panels:
