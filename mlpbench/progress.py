@@ -47,8 +47,10 @@ class Progress:
         self.live = sys.stdout.isatty() and not shared
         self._last = 0.0
         self._start = time.monotonic()
+        self.found: store.State = "new"
 
     def __enter__(self) -> Self:
+        self.found = store.state(self.trial)
         todo = store.outstanding(self.trial)
         if todo and not self.live and self.trial.skip is None:
             print(f"{self.head}: {', '.join(task.name for task in todo)}", flush=True)
@@ -75,9 +77,8 @@ class Progress:
     def done(self, record: dict[str, Any]) -> None:
         """The line that stays: status, the errors on the first test split, the time it took."""
         seconds = time.monotonic() - self._start
-        cached = seconds < 1.0 and record["status"] == "done" and record["training"].get("wall_seconds", 0) > 1.0
         text = record["status"] if not record["reason"] else f"{record['status']}: {record['reason']}"
-        shown = "cached" if cached else f"{seconds:.0f} s"
+        shown = {"cached": "cached", "to score": "scored anew"}.get(self.found, f"{seconds:.0f} s")
         print(f"{'\r\x1b[2K' if self.live else ''}{self.head}: {text}{_headline(record)} ({shown})", flush=True)
 
 

@@ -54,6 +54,8 @@ def execute(arguments: argparse.Namespace) -> int:
         note = ""
         if trial.skip is not None:
             state, note = "skipped", f": {trial.skip}"
+        elif state == "to score":
+            note = ": other limits or labels are asked for; nothing is run"
         elif state != "cached":
             known = records.setdefault(str(trial.study_root), load_all(trial.study_root))
             estimate = estimate_seconds(known, trial)

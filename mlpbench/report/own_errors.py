@@ -130,8 +130,8 @@ def _figure(
         legend(axes)
     caption = (
         f"Each symbol is one frame of {dataset} that a potential's own MD went through, labelled by the reference "
-        "method; crosses are last sound frames before a death. On the grey line the simulation is as wrong as the test split "
-        "says. Numbers: training frames."
+        "method; crosses are last sound frames before a death. On the grey line the simulation is as wrong as the "
+        "test split says. Numbers: training frames."
     )
     alt = "Force errors on the own trajectory against the test error; means in the table below."
     return Figure(caption, [Panel(f"own-{dataset}", figure, alt)])
