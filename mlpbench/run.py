@@ -74,7 +74,7 @@ def run_trial(trial: Trial, on_event: OnEvent | None = None) -> dict[str, Any]:
             raise
         merged = _results(trial, results)
         try:
-            _beside_the_reference(trial, merged, results)
+            _beside_the_reference(trial, merged, results, on_event)
         except KeyboardInterrupt:
             _write(trial, environment, merged, *_interrupted(), started)
             raise
@@ -82,7 +82,9 @@ def run_trial(trial: Trial, on_event: OnEvent | None = None) -> dict[str, Any]:
         return _write(trial, environment, merged, status, reason, started, ran=bool(todo))
 
 
-def _beside_the_reference(trial: Trial, merged: dict[str, Result], fresh: dict[str, Result]) -> None:
+def _beside_the_reference(
+    trial: Trial, merged: dict[str, Result], fresh: dict[str, Result], on_event: OnEvent | None
+) -> None:
     """What only the reference method can say: labels on the trial's own trajectory, and its time on the same frames.
 
     The worker has ended by now, so nothing of ours runs while the reference is timed.
@@ -92,7 +94,9 @@ def _beside_the_reference(trial: Trial, merged: dict[str, Result], fresh: dict[s
     asked = {task.name for task in trial.tasks}
     if "md" in asked and "md" in merged and merged["md"].status == "done":
         context = _context(trial, {})
-        label_trial(trial.directory, merged["md"].values, context, backends, threads=trial.config.threads)
+        label_trial(
+            trial.directory, merged["md"].values, context, backends, threads=trial.config.threads, on_event=on_event
+        )
     if "speed" in done:
         options = next(task.options for task in trial.tasks if task.name == "speed")
         frames = Frames.load(trial.split.files[options["split"]])

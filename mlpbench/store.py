@@ -14,6 +14,7 @@ from mlpbench.errors import UserError
 from mlpbench.plan import AFTERWARDS, Trial
 from mlpbench.protocol import CHECKPOINT, HELLO, TASKS, ProtocolError, Result, Task
 from mlpbench.records import RECORD, load_record
+from mlpbench.references.own import pending
 
 State = Literal["cached", "to score", "partly done", "to resume", "new"]
 
@@ -42,12 +43,19 @@ def to_score(trial: Trial) -> bool:
     if not (trial.directory / RECORD).is_file() or outstanding(trial):
         return False
     try:
-        if load_record(trial.directory)["status"] == "failed":
-            return True
+        if load_record(trial.directory)["status"] not in ("done", "skipped"):
+            return True  # every task is done: it was the scoring, or a label, that failed or was interrupted
     except ProtocolError:
         return True  # cut short, or of another version: everything it is made of is there
-    found = [(finished(trial.directory, task), task) for task in trial.tasks]
-    return any(result is not None and with_options(result, task) != result for result, task in found)
+    for task in trial.tasks:
+        result = finished(trial.directory, task)
+        if result is None or result.status != "done":
+            continue
+        if with_options(result, task) != result:
+            return True
+        if task.name == "md" and pending(trial.directory, task.options, trial.config.backend):
+            return True
+    return False
 
 
 def others(trial: Trial) -> list[str]:

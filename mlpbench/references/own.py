@@ -3,28 +3,41 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from ase import Atoms
 
+from mlpbench.backends.environment import resolve
 from mlpbench.backends.schema import BackendConfig
 from mlpbench.errors import UserError
 from mlpbench.evaluators import Context
-from mlpbench.evaluators.md_frames import FOLDER, fates, load_run
-from mlpbench.frames import Float, Frames
-from mlpbench.protocol import write_json
+from mlpbench.evaluators.md_deaths import Fate
+from mlpbench.evaluators.md_files import atoms_of
+from mlpbench.evaluators.md_frames import FOLDER, Run, fates, load_run
+from mlpbench.evaluators.md_own import LABELS, LAST, OWN, STATUS
+from mlpbench.frames import Frames
+from mlpbench.protocol import ProtocolError, read_json, write_json
 from mlpbench.references.labels import Label, label
 from mlpbench.references.methods import complete_method, environment_of, require_open
-
-OWN = "own_trajectory.npz"  # the worker's: geometries, energies and forces of the potential
-LABELS = "own_labels.npz"
-STATUS = "own_labels.json"
 
 # A reference that gives other labels than the data set's would charge the potential with the difference of methods.
 ENERGY_TOLERANCE = 1e-3  # eV per frame; PySCF on the embedded set repeats its labels to 1e-8
 FORCE_TOLERANCE = 2e-3  # eV/Å, largest component; grids move it by 0.1 meV/Å between machines
+
+OnEvent = Callable[[dict[str, Any]], None]
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """A frame to be labelled: ``kind`` is ``own`` or ``last``, ``frame`` counts the stored ones of a replica."""
+
+    run: str
+    replica: int
+    frame: int
+    kind: str
 
 
 def label_trial(
@@ -35,13 +48,14 @@ def label_trial(
     *,
     threads: int = 1,
     cache: Path | None = None,
+    on_event: OnEvent | None = None,
 ) -> dict[str, Any]:
-    """Label frames of the trial's own NVT run, where the configuration asks for it.
+    """Label frames of the trial's own NVT runs, where the configuration asks for it.
 
-    Writes ``md/own_labels.npz`` (``picked`` (K,) among the candidates, ``energy`` (K,) eV, ``forces`` (K, N, 3) eV/Å,
-    ``seconds`` (K,)) and ``md/own_labels.json`` (``status, reason, verified, frames, cached, seconds``), which is
-    also returned; empty if it is not asked for. What hinders it becomes a status and a reason, no exception: the
-    trial's other results do not depend on it.
+    Writes ``md/own_labels.npz`` (for K frames ``run, replica, frame, kind`` as in :class:`Chosen`, ``energy`` (K,) eV,
+    ``forces`` (K, N, 3) eV/Å, ``seconds`` (K,)) and ``md/own_labels.json`` (``status, reason, verified, frames, cached,
+    seconds, unlabelled``), which is also returned; empty if it is not asked for. What hinders it becomes a status and
+    a reason, no exception: the trial's other results do not depend on it.
 
     Args:
         directory: the trial's folder.
@@ -50,70 +64,121 @@ def label_trial(
         backends: all backends, for the environment of the code.
         threads: of the code.
         cache: folder of the labels; None: the shared one.
+        on_event: called with progress.
     """
     own = values["options"].get("own_trajectory")
     if not own or "nvt" not in values["runs"]:
         return {}
     try:
-        status = _label(directory, values["options"], own, context, backends, threads, cache)
+        status = _label(directory, values, own, context, backends, threads, cache, on_event)
     except UserError as error:
-        status = {"status": "skipped", "reason": str(error).replace("\n ", ";")}
+        status = {"status": "skipped", "reason": str(error).replace("\n ", ";"), "retry": False}
     write_json(directory / FOLDER / STATUS, status)
     return status
 
 
+def pending(directory: Path, options: dict[str, Any], backends: dict[str, BackendConfig]) -> bool:
+    """Whether labels are wanted that could be had now: never tried, or tried while the reference's environment was
+    missing, and it is there now.
+    """
+    own = options.get("own_trajectory")
+    if not own or not options.get("nvt"):
+        return False
+    try:
+        status = read_json(directory / FOLDER / STATUS)
+    except (FileNotFoundError, ProtocolError):
+        return True
+    # Records of an earlier version have no 'retry'; their reason names the command that builds the environment.
+    if status["status"] != "skipped" or not status.get("retry", "env build" in status["reason"]):
+        return False
+    try:
+        resolve(environment_of(complete_method(own["reference"]), backends))
+    except UserError:
+        return False
+    return True
+
+
 def _label(
     directory: Path,
-    options: dict[str, Any],
+    values: dict[str, Any],
     own: dict[str, Any],
     context: Context,
     backends: dict[str, BackendConfig],
     threads: int,
     cache: Path | None,
+    on_event: OnEvent | None,
 ) -> dict[str, Any]:
     (directory / FOLDER / LABELS).unlink(missing_ok=True)
-    if not (directory / FOLDER / OWN).is_file():
-        raise UserError("the own trajectory has no frame behind its start")
     method = complete_method(own["reference"])
     backend = environment_of(method, backends)
-    with np.load(directory / FOLDER / OWN, allow_pickle=False) as stored:
-        candidates = {name: stored[name] for name in stored.files}
-    require_open(method, bool(candidates["pbc"].any()))
-    verified = verify(candidates["numbers"], context, method, backend, threads=threads, cache=cache)
-    picked = pick(candidates, directory, context, options, int(own["frames"]))
+    runs = {name: load_run(directory, name) for name in values["runs"] if name.startswith("nvt")}
+    require_open(method, runs["nvt"].periodic)
+    try:
+        resolve(backend)
+    except UserError as error:
+        return {"status": "skipped", "reason": str(error).replace("\n ", ";"), "retry": True}
+    verified = verify(runs["nvt"].numbers, context, method, backend, threads=threads, cache=cache)
+    ends = {name: fates(run, context, values["options"]) for name, run in runs.items()}
+    picked = choose_own(runs["nvt"], ends["nvt"], int(own["frames"])) + choose_last(ends, int(own.get("deaths") or 0))
+    frames = Frames.from_atoms(atoms_of(runs[c.run], c.replica, range(c.frame, c.frame + 1))[0] for c in picked)
+
+    def told(settled: int, _: int) -> None:
+        if on_event is not None:
+            on_event({"event": "progress", "text": f"labels of its own trajectory: {settled} of {len(picked)}"})
+
     found = label(
-        _as_frames(candidates, picked), method, backend, seconds=own.get("seconds"), threads=threads, cache=cache
-    )
-    good = [k for k, answer in enumerate(found) if isinstance(answer, Label)]
-    answers = [answer for answer in found if isinstance(answer, Label)]
-    if not answers:
-        raise UserError("no frame of the own trajectory could be labelled", "Raise own_trajectory.seconds.")
-    _save(directory / FOLDER / LABELS, picked[good], answers)
-    short = len(picked) - len(good)
+        frames, method, backend, seconds=own.get("seconds"), threads=threads, cache=cache, on_label=told
+    )  # fmt: skip
+    pairs = list(zip(picked, found, strict=True))
+    good = [(chosen, answer) for chosen, answer in pairs if isinstance(answer, Label)]
+    reasons = sorted({f"{c.kind}: {answer.reason}" for c, answer in pairs if not isinstance(answer, Label)})
+    if not good:
+        raise UserError(f"no frame of the own trajectory could be labelled ({'; '.join(reasons)})")
+    _save(directory / FOLDER / LABELS, good)
+    short = len(pairs) - len(good)
     return {
         "status": "done",
-        "reason": f"{short} of {len(picked)} frames have no label: not converged, or out of time" if short else "",
+        "reason": f"{short} of {len(pairs)} frames have no label ({'; '.join(reasons)})" if short else "",
         "method": method,
         "verified": verified,
         "frames": len(good),
-        "cached": sum(answer.cached for answer in answers),
-        "seconds": sum(answer.seconds for answer in answers if not answer.cached),
+        "cached": sum(answer.cached for _, answer in good),
+        "seconds": sum(answer.seconds for _, answer in good if not answer.cached),
+        "unlabelled": short,
     }
 
 
-def pick(candidates: dict[str, Any], directory: Path, context: Context, options: dict[str, Any], count: int) -> Any:
-    """(≤ count,) indices of candidates before the collapse of their replica, evenly over time and replicas.
+def choose_own(run: Run, ends: list[Fate], count: int) -> list[Chosen]:
+    """``count`` frames before the collapse of their replica, from equal shares of time and of the replicas.
+
+    Frame 0 is a frame of the data set and none of the potential's own. The middle of a share is taken: early frames
+    still remember where they started.
 
     Raises:
-        UserError: every replica collapsed before the first candidate.
+        UserError: every replica collapsed before a frame could be drawn from it.
     """
-    ends = [fate.frames for fate in fates(load_run(directory, "nvt"), context, options)]
-    sound = np.flatnonzero(candidates["frame"] < np.array(ends)[candidates["replica"]])
-    if not len(sound):
+    sound = [(frame, replica) for replica, fate in enumerate(ends) for frame in range(1, fate.frames)]
+    if not sound:
         raise UserError("every replica collapsed before a frame could be drawn from it")
-    # From the middle of equal shares: the first frames still remember the test frame they started from.
-    share = (np.arange(min(count, len(sound))) + 0.5) * len(sound) / min(count, len(sound))
-    return sound[share.astype(int)]
+    sound.sort()
+    count = min(count, len(sound))
+    picked = []
+    for k in range(count):
+        share = (k + 0.5) / count
+        frame = sound[int(share * len(sound))][0]
+        alive = [replica for replica, fate in enumerate(ends) if fate.frames > frame]
+        picked.append(Chosen(run.name, alive[int(share * len(alive))], frame, OWN))
+    return picked
+
+
+def choose_last(ends: dict[str, list[Fate]], count: int) -> list[Chosen]:
+    """The last sound frame of ``count`` replicas that died, of the first run's before those of further temperatures."""
+    picked: list[Chosen] = []
+    for name, found in ends.items():
+        dead = [Chosen(name, r, fate.frames - 1, LAST) for r, fate in enumerate(found) if fate.died and fate.frames > 1]
+        wanted = min(count - len(picked), len(dead))
+        picked += [dead[int((k + 0.5) * len(dead) / wanted)] for k in range(wanted)]
+    return picked
 
 
 def verify(
@@ -150,15 +215,6 @@ def verify(
     return {"energy_meV": energy * 1e3, "force_meV_per_A": force * 1e3, "seconds": answer.seconds}
 
 
-def _as_frames(candidates: dict[str, Any], picked: Any) -> Frames:
-    numbers = candidates["numbers"]
-    cells = candidates["cell"][picked] if "cell" in candidates else np.zeros((len(picked), 3, 3))
-    return Frames.from_atoms(
-        Atoms(numbers, positions=positions, cell=cell, pbc=candidates["pbc"])
-        for positions, cell in zip(candidates["positions"][picked], cells, strict=True)
-    )
-
-
 def _first_with(frames: Frames, numbers: Any) -> int:
     offsets = frames.offsets
     for i in range(len(frames)):
@@ -167,12 +223,12 @@ def _first_with(frames: Frames, numbers: Any) -> int:
     raise UserError("the data set has no frame of these atoms to check the reference method on")
 
 
-def _save(path: Path, picked: Any, answers: list[Label]) -> None:
-    forces: Float = np.stack([answer.forces for answer in answers])
+def _save(path: Path, good: list[tuple[Chosen, Label]]) -> None:
     part = path.with_suffix(".part")
+    names: dict[str, Any] = {f.name: np.array([getattr(chosen, f.name) for chosen, _ in good]) for f in fields(Chosen)}
     with open(part, "wb") as stream:
         np.savez(
-            stream, picked=picked, energy=[a.energy for a in answers], forces=forces,
-            seconds=[a.seconds for a in answers],
+            stream, **names, energy=[a.energy for _, a in good], forces=np.stack([a.forces for _, a in good]),
+            seconds=[a.seconds for _, a in good],
         )  # fmt: skip
     os.replace(part, path)

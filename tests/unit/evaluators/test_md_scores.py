@@ -22,7 +22,12 @@ CODES = {"finished": 0, "non_finite": 1, "exploded": 2, "wall_limit": 3}
 
 
 def fabricate(
-    folder: Path, name: str = "nvt", replicas: int = 4, ended: dict | None = None, broken: dict | None = None
+    folder: Path,
+    name: str = "nvt",
+    replicas: int = 4,
+    ended: dict | None = None,
+    broken: dict | None = None,
+    kelvin: float = 500.0,
 ):
     """``ended``: replica -> (code, frame of its end); ``broken``: replica -> frame from which a hydrogen is away."""
     generator = np.random.default_rng(1)
@@ -31,6 +36,7 @@ def fabricate(
         "positions": positions,
         "temperature": (500 + 50 * generator.standard_normal((replicas, T))).astype(np.float32),
         "potential": 0.1 * generator.standard_normal((replicas, T)),
+        "forces": np.zeros((replicas, T, 9, 3), np.float32),
     }
     arrays["total"] = arrays["potential"] + 0.6 + 0.01 * generator.standard_normal((replicas, T))
     codes, ended_fs = np.zeros(replicas, int), np.full(replicas, (T - 1) * STEP)
@@ -44,7 +50,7 @@ def fabricate(
     np.savez(
         folder / "md" / f"{name}.npz", **arrays, time_fs=np.arange(T) * STEP, numbers=NUMBERS, ended=codes,
         masses=atomic_masses[NUMBERS], start_cell=np.zeros((replicas, 3, 3)), pbc=np.zeros(3, bool),
-        ended_fs=ended_fs, length_fs=np.array((T - 1) * STEP),
+        ended_fs=ended_fs, length_fs=np.array((T - 1) * STEP), baseline=-4209.0, temperature_K=kelvin,
     )  # fmt: skip
 
 
@@ -126,24 +132,55 @@ def test_drift_and_order_from_two_time_steps(tmp_path: Path) -> None:
     assert "md_survival" not in rows
 
 
-def test_own_trajectory(tmp_path: Path) -> None:
+def test_further_temperatures_have_splits_of_their_own(tmp_path: Path) -> None:
     fabricate(tmp_path)
+    fabricate(tmp_path, "nvt-1000K", broken={0: 30, 1: 40}, kelvin=1000.0)
+    values = {"runs": {"nvt": {}, "nvt-1000K": {}}, "options": {"temperature_K": 500.0, "limits": {}}}
+    found = score(tmp_path, values, Context({"test_500K": FRAMES}, "test_500K"))
+    survival = {r["split"]: r["value"] for r in found if r["metric"] == "md_survival"}
+    assert survival == {"md_500K": 1.0, "md_1000K": 0.5}
+    kept = json.loads((tmp_path / "md" / "scores.json").read_text())["runs"]["nvt-1000K"]
+    assert kept["temperature_K"] == 1000.0
+    assert kept["replicas"][0]["bond"] == [2, 3]  # O–H, counted from 0
+    assert (tmp_path / "md" / "death-nvt-1000K-001.xyz").exists()
+
+
+def test_whole_trajectories_on_request(tmp_path: Path) -> None:
+    fabricate(tmp_path, replicas=2, ended={1: ("non_finite", 50)})
+    rows_of(tmp_path, write_extxyz=True)
+    whole = read(tmp_path / "md" / "trajectory-nvt-000.xyz", index=":")
+    assert len(whole) == T
+    assert whole[-1].info["time_fs"] == 1000.0
+    assert whole[0].get_forces().shape == (9, 3)
+    assert whole[0].get_potential_energy() == pytest.approx(-4209.0, abs=1.0)
+    assert len(read(tmp_path / "md" / "trajectory-nvt-001.xyz", index=":")) == 50
+
+
+def test_own_trajectory(tmp_path: Path) -> None:
+    """Two frames of the sound trajectory and the last one before a bond broke; errors by hand."""
+    fabricate(tmp_path, broken={2: 30})
     folder = tmp_path / "md"
+    with np.load(folder / "nvt.npz") as stored:
+        potential, positions = stored["potential"], stored["positions"]
+    replica, frame = np.array([0, 1, 2]), np.array([5, 60, 29])
+    forces = np.full((3, 9, 3), 0.02)
+    bond = positions[2, 29, 3] - positions[2, 29, 2]
+    forces[2] = 0.0
+    forces[2, 3] = -0.5 * bond / np.linalg.norm(bond)  # the reference pulls the hydrogen back
     np.savez(
-        folder / "own_trajectory.npz", replica=np.array([0, 1, 2]), frame=np.array([5, 6, 7]), numbers=NUMBERS,
-        energy=np.array([1.0, 2.0, 3.0]), forces=np.zeros((3, 9, 3)), baseline=np.array([-4209.0]),
+        folder / "own_labels.npz", run=np.array(["nvt"] * 3), replica=replica, frame=frame, forces=forces,
+        kind=np.array(["own", "own", "last"]), energy=potential[replica, frame] - 4209.0 - 0.009,
     )  # fmt: skip
-    np.savez(
-        folder / "own_labels.npz",
-        picked=np.array([0, 2]),
-        energy=np.array([-4208.009, -4206.009]),
-        forces=np.full((2, 9, 3), 0.02),
-    )
     (folder / "own_labels.json").write_text(json.dumps({"status": "done", "reason": ""}))
-    rows = rows_of(tmp_path)
+    rows = rows_of(tmp_path, own_trajectory={"frames": 2})
     assert rows["own_trajectory_force_mae"]["value"] == pytest.approx(20.0)
     assert rows["own_trajectory_energy_mae"]["value"] == pytest.approx(1.0)
     assert rows["own_trajectory_force_mae"]["n"] == 2
+    assert rows["death_force_mae"]["value"] == pytest.approx(1e3 * np.abs(forces[2]).mean(), rel=1e-5)
+    last = json.loads((folder / "scores.json").read_text())["own_trajectory"]["labelled"][2]
+    assert last["pull_eV_per_A"] == 0.0
+    assert last["reference_pull_eV_per_A"] == pytest.approx(0.25)
+    assert last["detail"].startswith("O2–H3")
     (folder / "own_labels.json").write_text(json.dumps({"status": "skipped", "reason": "pyscf is not built"}))
-    assert "own_trajectory_force_mae" not in rows_of(tmp_path)
+    assert "own_trajectory_force_mae" not in rows_of(tmp_path, own_trajectory={"frames": 2})
     assert json.loads((folder / "scores.json").read_text())["own_trajectory"]["reason"] == "pyscf is not built"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -123,17 +122,6 @@ def test_another_level_of_theory_is_refused(tmp_path: Path, computed) -> None:
         own.verify(
             frames.numbers[:9], Context({"test_500K": frames}, "test_500K"), METHOD, BACKEND, cache=tmp_path / "c"
         )
-
-
-def test_what_hinders_labelling_is_a_status(tmp_path: Path) -> None:
-    (tmp_path / "md").mkdir()
-    values = {"runs": {"nvt": {}}, "options": {"own_trajectory": {"frames": 3, "reference": {"code": "pyscf"}}}}
-    found = own.label_trial(tmp_path, values, Context({}), {"pyscf": BACKEND})
-    assert found["status"] == "skipped"
-    assert "no frame behind its start" in found["reason"]
-    assert json.loads((tmp_path / "md" / "own_labels.json").read_text()) == found
-    values["options"]["own_trajectory"] = None
-    assert own.label_trial(tmp_path, values, Context({}), {}) == {}
 
 
 def test_environment_that_is_not_built_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
