@@ -10,7 +10,7 @@ from mlpbench.evaluators.md_own import LAST, OWN
 from mlpbench.metrics import metric
 from mlpbench.report.drawing import FAINT, canvas, legend, logarithmic, looks
 from mlpbench.report.estimates import chosen
-from mlpbench.report.numbers import number
+from mlpbench.report.numbers import listing, number
 from mlpbench.report.replicas import WORDS, scores_of, trials_with_md
 from mlpbench.report.section import Block, Cell, Column, Figure, Panel, Table
 from mlpbench.report.study import Study, select
@@ -51,6 +51,21 @@ def own_blocks(study: Study, dataset: str) -> list[Block]:
     return [_figure(study, dataset, test, points), Table(f"own-{dataset}", caption, columns, rows, headers=2)]
 
 
+def own_finding(study: Study, dataset: str, n_train: int) -> str:
+    """Whose simulations go where the test error no longer holds; empty where nothing was labelled."""
+    test = str(study.in_distribution(dataset))
+    ratios: dict[str, float] = {}
+    for (candidate, n), frames in _labelled(study, dataset).items():
+        usual = select(study.part(dataset, "force_mae", test), candidate=candidate, n_train=n)["value"]
+        own = _errors(frames, OWN)
+        if n == n_train and own and len(usual):
+            ratios[candidate] = float(np.mean(own)) / float(usual.mean())
+    if not ratios:
+        return ""
+    said = [f"{number(ratio)} times for {candidate}" for candidate, ratio in ratios.items()]
+    return f"On its own trajectory the force error is {listing(said)} that of {test}."
+
+
 def death_table(study: Study, dataset: str) -> Table | None:
     """Single deaths that the reference method has looked at: the bond, and which way the forces pulled it."""
     rows = []
@@ -60,7 +75,8 @@ def death_table(study: Study, dataset: str) -> Table | None:
             rows.append([
                 Cell(candidate), Cell(str(n_train), n_train), Cell(f"{one['run']}, {one['replica']}"),
                 Cell(number(one["time_ps"]), one["time_ps"]), Cell(WORDS.get(one["cause"], one["cause"])),
-                Cell(one["detail"] or "–"), Cell(number(one["force_mae_meV_per_A"]), one["force_mae_meV_per_A"]),
+                Cell(str(one["detail"]).partition(",")[0] or "–"),
+                Cell(number(one["force_mae_meV_per_A"]), one["force_mae_meV_per_A"]),
                 *(Cell("–") if x is None else Cell(f"{x:+.2f}", x) for x in (ours, theirs)),
             ])  # fmt: skip
     if not rows:

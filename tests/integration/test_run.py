@@ -74,6 +74,36 @@ def test_a_timeout_is_recorded_and_the_sweep_goes_on(tmp_path: Path, mlpbench: R
     assert "timeout" in done.stdout
 
 
+MD = [
+    "evaluation=dev", "evaluation.physics=null", "evaluation.speed=null", "evaluation.md.own_trajectory=null",
+    "evaluation.md.nve=null", "evaluation.md.nvt.length_ps=0.05", "evaluation.md.further_temperatures_K=[900]",
+]  # fmt: skip
+
+
+def test_a_changed_limit_scores_anew_and_runs_nothing(tmp_path: Path, mlpbench: Run) -> None:
+    first = mlpbench("run", "study=s", *TOY, *MD)
+    assert first.returncode == 0, first.stderr
+    (folder,) = (tmp_path / "results" / "s").glob("toy-*")
+    before = json.loads((folder / "record.json").read_text())
+    survival = {r["split"]: r["value"] for r in before["metrics"] if r["metric"] == "md_survival"}
+    assert set(survival) == {"md_500K", "md_900K"}
+    trajectory = (folder / "md" / "nvt.npz").stat().st_mtime_ns
+    assert not list((folder / "md").glob("trajectory-*"))
+
+    other = [*TOY, *MD, "evaluation.md.limits.bond_A=0.0001", "evaluation.md.write_extxyz=true"]
+    assert "to score" in mlpbench("plan", "study=s", *other).stdout
+    again = mlpbench("run", "study=s", *other)
+    assert again.returncode == 0, again.stderr
+    assert "scored anew" in again.stdout
+    after = json.loads((folder / "record.json").read_text())
+    assert {r["value"] for r in after["metrics"] if r["metric"] == "md_survival"} == {0.0}
+    assert (folder / "md" / "nvt.npz").stat().st_mtime_ns == trajectory
+    assert after["provenance"] == before["provenance"]  # of the machine that ran it, not of the one that scored it
+    assert after["config"]["evaluation"]["md"]["limits"]["bond_A"] == 0.0001
+    assert len(list((folder / "md").glob("trajectory-nvt-*.xyz"))) == 16
+    assert "1 cached" in mlpbench("run", "study=s", *other).stdout
+
+
 @pytest.fixture
 def background(tmp_path: Path) -> subprocess.Popen[str]:
     """A long trial and a short one, started and left running until the first has trained a few epochs."""

@@ -9,7 +9,7 @@ from mlpbench.metrics import metric
 from mlpbench.report.dynamics import causes_figure, distribution_figure, spectrum_figure, survival_figure
 from mlpbench.report.estimates import cells, chosen
 from mlpbench.report.numbers import interval, listing, number, plural
-from mlpbench.report.own_errors import death_table, own_blocks
+from mlpbench.report.own_errors import death_table, own_blocks, own_finding
 from mlpbench.report.reference_files import reference_modes
 from mlpbench.report.replicas import Replicas, collect, curves_of, scores_of, trials_with_md
 from mlpbench.report.section import Block, Bullets, Cell, Column, Details, Section, Table
@@ -40,7 +40,8 @@ def build(study: Study) -> Section | None:
             blocks += _deaths(study, dataset, found)
             blocks += _distributions(study, dataset)
             blocks += _unscored(study, dataset)
-        finding = finding or _finding(found)
+        if found and not finding:
+            finding = f"{_finding(found)} {own_finding(study, dataset, max(r.n_train for r in found))}".strip()
     return Section("md", "Molecular dynamics", finding, blocks) if blocks else None
 
 
