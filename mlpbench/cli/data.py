@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shutil
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -110,7 +111,7 @@ def _list(arguments: argparse.Namespace) -> int:
     for entry in registry.entries(conf_dirs()).values():
         config = entry.config()
         rows.append((entry.name, config, sources.state(config)))
-    print(table(rows))
+    print(table(rows, shutil.get_terminal_size().columns if sys.stdout.isatty() else None))
     print("\nmlpbench data describe NAME says more; dataset=file dataset.path=FILE takes your own.")
     return EXIT_DONE
 

@@ -14,18 +14,33 @@ from mlpbench.frames import Frames
 
 _TITLES = ("NAME", "WHAT", "LABELS", "LICENCE", "STATE", "CHECKSUM")
 
+_WHAT = _TITLES.index("WHAT")
+_NARROWEST = 12  # characters of contents that are worth showing
 
-def table(rows: list[tuple[str, DatasetConfig, str]]) -> str:
-    """Name, contents, labels, licence, state on this machine, and how well the files are known."""
+
+def table(rows: list[tuple[str, DatasetConfig, str]], width: int | None = None) -> str:
+    """Name, contents, labels, licence, state on this machine, and how well the files are known.
+
+    Args:
+        rows: name, configuration and state of each data set.
+        width: of the terminal, in characters; contents are cut to fit. None: no limit.
+    """
     cells = [_TITLES]
     for name, config, state in rows:
         labels = "+".join({"energy": "E", "forces": "F", "stress": "S"}[label] for label in config.labels)
         shown = f"{name}/..." if config.variants else name
         cells.append((shown, config.description, labels, config.licence.split(" (")[0], state, trust(config)))
     widths = [max(len(row[i]) for row in cells) for i in range(len(_TITLES))]
+    excess = 0 if width is None else sum(widths) + 2 * (len(widths) - 1) - width
+    widths[_WHAT] = max(_NARROWEST, widths[_WHAT] - max(0, excess))
     return "\n".join(
-        "  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells
+        "  ".join(f"{_cut(cell, width):<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in cells
     )
+
+
+def _cut(text: str, width: int) -> str:
+    return text if len(text) <= width else f"{text[: width - 1].rstrip()}…"
 
 
 def trust(config: DatasetConfig) -> str:

@@ -15,6 +15,7 @@ from ase.build import molecule
 from ase.io import read, write
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from mlpbench import turns
 from mlpbench.backends.schema import BackendConfig
 from mlpbench.errors import UserError
 from mlpbench.frames import Frames
@@ -156,7 +157,7 @@ def draw(
         }  # fmt: skip
         total = sum(sampling.steps(run) for run in todo.values())
         written: set[str] = set()
-        with tempfile.TemporaryDirectory(prefix="mlpbench-sample-") as scratch:
+        with turns.beside_others(), tempfile.TemporaryDirectory(prefix="mlpbench-sample-") as scratch:
             place = Path(scratch)
 
             def collect() -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from mlpbench.report.facts import level_of_theory, train_sizes
+from mlpbench.report.leakage import detected, shared_frames, split_warnings
 from mlpbench.report.numbers import number
-from mlpbench.report.section import Block, Bullets, Cell, Column, Section, Table
+from mlpbench.report.section import Block, Bullets, Cell, Column, Details, Section, Table, Text
 from mlpbench.report.study import Study, natural, unique
 
 ORDER = 86
@@ -18,10 +19,21 @@ def build(study: Study) -> Section | None:
     for dataset in study.datasets:
         records = [r for r in study.records if r["identifiers"].get("dataset") == dataset]
         blocks += [_card(study, dataset, records), _splits(study, dataset, records)]
+        blocks += _told_apart(records)
         traps = unique([trap for r in records[:1] for trap in (r["config"].get("dataset") or {}).get("traps") or []])
         if traps:
             blocks.append(Bullets(traps, role="note"))
     return Section("data", "Data", "", blocks)
+
+
+def _told_apart(records: list[dict[str, Any]]) -> list[Block]:
+    """Copies between pool and test splits, warnings, and what was detected in the files."""
+    warnings, notes = split_warnings(records), detected(records)
+    return [
+        *(Text(sentence) for sentence in shared_frames(records)),
+        *([Bullets(warnings, role="warning")] if warnings else []),
+        *([Details("What was detected when the files were read", [Bullets(notes)])] if notes else []),
+    ]
 
 
 def _card(study: Study, dataset: str, records: list[dict[str, Any]]) -> Table:
