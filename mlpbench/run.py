@@ -14,7 +14,7 @@ from mlpbench import evaluators, provenance, store
 from mlpbench.backends.environment import Environment
 from mlpbench.backends.launcher import launch
 from mlpbench.devices import hardware, resolve_device
-from mlpbench.evaluators import Context, Row
+from mlpbench.evaluators import Context, Row, cost
 from mlpbench.evaluators.convergence import converged
 from mlpbench.frames import Frames
 from mlpbench.plan import Trial
@@ -254,7 +254,8 @@ def _score(trial: Trial, results: dict[str, Result], training: dict[str, Any]) -
     if not done:
         return []
     context = _context(trial, training)
-    rows = _cost_rows(trial, training) if "train" in done else []
+    curve = training_curve(trial.directory / EVENTS)
+    rows = cost.rows(training, curve, trial.config.threads) if "train" in done else []
     for name, result in done.items():
         values = {**result.values, "peak_memory_mb": result.peak_device_memory_mb or result.peak_memory_mb}
         rows += evaluators.score(name, trial.directory, values, context)
@@ -269,23 +270,6 @@ def _context(trial: Trial, training: dict[str, Any]) -> Context:
         info=dict(trial.dataset.info),
         training={**training, "n_labels": trial.config.dataset.n_train + trial.config.dataset.n_valid},
     )
-
-
-def _cost_rows(trial: Trial, training: dict[str, Any]) -> list[Row]:
-    values = {
-        "train_seconds": (training["wall_seconds"], "s"),
-        "train_device_seconds": (
-            training["wall_seconds"] * (1 if training["on_device"] else trial.config.threads),
-            "s",
-        ),
-        "train_peak_memory": (training["peak_memory_mb"], "MB"),
-        "n_parameters": (training["n_parameters"], ""),
-        "best_epoch": (training["best_epoch"], ""),
-    }
-    return [
-        {"split": "", "metric": name, "value": value, "unit": unit, "lower": None, "upper": None, "n": 1}
-        for name, (value, unit) in values.items()
-    ]
 
 
 def _training(result: Result | None, curve: list[dict[str, Any]]) -> dict[str, Any]:

@@ -63,7 +63,8 @@ def measure(
     Returns:
         JSON: ``method``, ``level`` (in words), ``version``, ``threads``, ``hardware``, ``date``, ``system``,
         ``n_atoms``, ``seconds`` (one a frame), ``cold_seconds``, ``start_seconds`` (interpreter, imports), ``series``
-        (``name``, ``points`` of ``system, n_atoms, seconds``), ``fit`` (of seconds = factor·N^exponent, or None), ``conditions``.
+        (``name``, ``points`` of ``system, n_atoms, seconds``), ``fit`` (seconds = factor·N^exponent, or None) and
+        ``conditions``.
 
     Raises:
         UserError: the environment is not built, the code fails, or a frame does not converge.

@@ -80,11 +80,10 @@ def _path(adapter: Adapter, path: paths.Path, options: dict[str, Any], events: E
         {**options, "path": asdict(path)}, seconds=options["path_seconds"],
     )  # fmt: skip
     events.write("progress", text=f"{path.label}: {result.status}")
-    peak = result.peak_device_memory_mb or result.peak_memory_mb
+    peak = (result.peak_device_memory_mb or result.peak_memory_mb) if result.status == "done" else None
     return {
-        **path.to_dict(), "status": result.status, "reason": result.reason, "peak_memory_mb": peak or None,
-        **result.values,
-    }  # fmt: skip
+        **path.to_dict(), "status": result.status, "reason": result.reason, "peak_memory_mb": peak, **result.values
+    }
 
 
 def _until_memory_ends(adapter: Adapter, path: paths.Path, options: dict[str, Any]) -> list[dict[str, Any]]:

@@ -70,4 +70,4 @@ def deployed(adapter: Adapter, node: dict[str, Any]) -> Calculator:
     try:
         return adapter.deploy(potential, path.means)
     except Unavailable as error:
-        raise Skip(f"{path.means}: {error}") from error
+        raise Skip(str(error)) from error

@@ -1,0 +1,240 @@
+"""How fast each potential is, in every way it can be run, with the reference method as a row; and what it cost."""
+
+from __future__ import annotations
+
+import math
+
+from mlpbench.metrics import metric
+from mlpbench.report import facts
+from mlpbench.report.cell import mean_cell
+from mlpbench.report.estimates import Estimate, cells, main_metric
+from mlpbench.report.numbers import interval, listing, number, plural, seconds
+from mlpbench.report.paying import cost_table, payback_table
+from mlpbench.report.section import Block, Bullets, Cell, Column, Figure, Section, Table, Text
+from mlpbench.report.speed_figures import pareto_panel, scaling_panel
+from mlpbench.report.study import Study, unique
+from mlpbench.report.ways import Timed, Way, beside, scaling, speedup, timed, unlike, ways
+from mlpbench.statistics.powerlaw import fit_power_law
+
+ORDER = 70
+SHOWN = ("us_per_atom", "ms_per_md_step", "ns_per_day")
+
+
+def build(study: Study) -> Section | None:
+    """Of each data set whose potentials were timed: one table a machine, pay-back, scaling, and error beside speed."""
+    blocks: list[Block] = []
+    finding = ""
+    for dataset in study.datasets:
+        found = ways(study, dataset)
+        references = timed(study, dataset)
+        ran = [way for way in found if not way.reason]
+        if ran:
+            finding = finding or _finding(ran, references)
+            for machine in unique([way.machine for way in found]):
+                here = [way for way in found if way.machine == machine]
+                blocks.append(_table(study, dataset, str(machine), here, references))
+            blocks += _remarks(ran, references)
+            blocks += _figures(study, dataset, ran, references)
+            blocks += _crossover(study, ran, references)
+            blocks += [table for table in (payback_table(study, dataset, ran, references),) if table is not None]
+        costs = cost_table(study, dataset, references)
+        blocks += [costs] if costs is not None else []
+    return Section("speed", "Speed and cost", finding, blocks) if finding else None
+
+
+def _finding(ran: list[Way], references: list[Timed]) -> str:
+    fastest = ran[0]
+    time = fastest.values["us_per_atom"]
+    text = (
+        f"Fastest is {fastest.label}: {number(time.value, time.low, time.high)} µs per atom and call "
+        f"on {fastest.machine}"
+    )
+    reference = beside(fastest, references)
+    if reference is None:
+        return text + "; no reference method was timed beside it."
+    factor = speedup(fastest, reference)
+    return (
+        f"{text}, {_factor(factor)} times as fast as {reference.name} on the same frames"
+        f"{unlike(fastest, reference) or f' and the same hardware, {reference.machine}'}."
+    )
+
+
+def _factor(factor: Estimate) -> str:
+    ends = interval(factor.low, factor.high)
+    return f"{number(factor.value, factor.low, factor.high)}" + (f" ({ends})" if ends else "")
+
+
+def _table(study: Study, dataset: str, machine: str, here: list[Way], references: list[Timed]) -> Table:
+    errors = cells(study, dataset, main_metric(study, dataset), study.in_distribution(dataset) or "")
+    error = metric(main_metric(study, dataset))
+    timestep = _timestep(study, here)
+    rows = [_way_row(study, dataset, way, references, errors) for way in here]
+    rows += [_reference_row(one, timestep) for one in references]
+    columns = [
+        Column("Potential", numeric=False),
+        Column("run as", numeric=False, note="eager: the package as it is; compiled and accelerated: its own means"),
+        Column("precision", numeric=False),
+        *(Column(metric(name).symbol, metric(name).unit, metric(name).description) for name in SHOWN),
+        Column("one nanosecond", "days", "wall time of 1 ns of MD of one replica"),
+        Column("speed-up", "×", "seconds of a frame with the reference method over seconds of a call"),
+        Column(error.symbol, error.unit, "of the same potential; of the reference method 0 by definition"),
+        Column("memory", "MB", metric("peak_memory").description),
+        Column("noise", "%", metric("timing_noise").description),
+        Column("remark", numeric=False),
+    ]
+    caption = (
+        f"One energy-and-forces call and one MD step ({number(timestep)} fs) of each potential on {machine}, "
+        f"{dataset}, {plural(round(_atoms(study, here)), 'atom')}; medians with intervals. The reference method is a "
+        "row of its own: one MD step with it is one frame from scratch (MD codes that start from the last step's "
+        "density need fewer cycles, which is not counted). A dash: it could not run here, and the remark says why."
+    )
+    return Table(f"speed-{dataset}-{_slug(machine)}", caption, columns, rows, headers=2, searchable=len(rows) > 12)
+
+
+def _way_row(
+    study: Study, dataset: str, way: Way, references: list[Timed], errors: dict[tuple[str, int], Estimate]
+) -> list[Cell]:
+    head = [Cell(way.candidate), Cell(way.run_as), Cell(way.precision)]
+    if way.reason:
+        return [*head, *[Cell("–")] * 8, Cell(f"not run: {way.reason}", mark="warn")]
+    step = way.values["ms_per_md_step"]
+    reference = beside(way, references)
+    n_train = int(study.record[way.trials[0]]["identifiers"]["n_train"])
+    ns = way.values["ns_per_day"]
+    factor = None if reference is None else speedup(way, reference)
+    noise, memory = way.values["timing_noise"].value, way.values.get("peak_memory")
+    return [
+        *head,
+        mean_cell(way.values["us_per_atom"]), mean_cell(step), mean_cell(ns),
+        Cell(number(1 / ns.value), 1 / ns.value),
+        mean_cell(factor),
+        mean_cell(errors.get((way.candidate, n_train))),
+        Cell("–") if memory is None else Cell(number(memory.value), memory.value),
+        Cell(number(noise), noise),
+        Cell(_remark(way, reference), mark="warn" if way.notice else ""),
+    ]  # fmt: skip
+
+
+def _remark(way: Way, reference: Timed | None) -> str:
+    parts = [f"disturbed: {way.notice}"] if way.notice else []
+    if "prepare_seconds" in way.values and way.deployment != "eager":
+        parts.append(f"compiled once in {seconds(way.values['prepare_seconds'].value)}")
+    if "path_force_difference" in way.values:
+        difference = way.values["path_force_difference"].value
+        parts.append(f"forces within {number(difference)} meV/Å of eager")
+    if reference is not None and unlike(way, reference):
+        parts.append(f"speed-up across{unlike(way, reference)}")
+    return "; ".join(parts)
+
+
+def _reference_row(one: Timed, timestep: float) -> list[Cell]:
+    frame = one.seconds
+    per_atom, step = _scaled(frame, 1e6 / one.n_atoms), _scaled(frame, 1e3)
+    per_day = [86400 / v * timestep * 1e-6 for v in (frame.value, frame.high, frame.low)]
+    remark = [f"disturbed: {one.notice}"] if one.notice else []
+    remark.append(f"{one.machine}; first frame of a new process {seconds(one.cold)}")
+    if math.isfinite(one.start):
+        remark.append(f"start of the code {seconds(one.start)}")
+    return [
+        Cell(one.name), Cell("reference"), Cell("float64"), mean_cell(per_atom), mean_cell(step),
+        mean_cell(Estimate(per_day[0], per_day[1], per_day[2], frame.n, "frames")),
+        Cell(number(1 / per_day[0]), 1 / per_day[0]),
+        Cell("1", 1.0), Cell("0", 0.0), Cell("–"), Cell("–"),
+        Cell("; ".join(remark), mark="warn" if one.notice else ""),
+    ]  # fmt: skip
+
+
+def _scaled(mean: Estimate, factor: float) -> Estimate:
+    return Estimate(mean.value * factor, mean.low * factor, mean.high * factor, mean.n, mean.basis)
+
+
+def _remarks(ran: list[Way], references: list[Timed]) -> list[Block]:
+    """What a reader must know before a number is quoted: disturbed timings, unlike hardware."""
+    found: list[Block] = []
+    disturbed = [way.label for way in ran if way.notice] + [one.name for one in references if one.notice]
+    if disturbed:
+        found.append(
+            Text(f"The machine was not quiet while these were timed: {listing(unique(disturbed))}.", "warning")
+        )
+    pairs = unique([unlike(way, one) for way in ran if (one := beside(way, references)) is not None])
+    found += [Text(f"Speed-ups in this section compare times across hardware{pair}.", "warning") for pair in pairs]
+    return found
+
+
+def _figures(study: Study, dataset: str, ran: list[Way], references: list[Timed]) -> list[Block]:
+    found: list[Block] = []
+    grown = [way for way in ran if len(scaling(study, way)[0]) > 1]
+    panel = scaling_panel(study, dataset, grown, references)
+    if panel is not None:
+        ends = unique([f"{way.candidate}: {ended}" for way in grown if (ended := scaling(study, way)[1])])
+        caption = (
+            "Time of one call against the number of atoms: the potentials on copies of the data set's own system, the "
+            "reference method on a series of growing molecules. A dashed line is the reference's fitted law beyond "
+            "what was computed: extrapolated, not measured. "
+            + (f"What ended the potentials' series: {'; '.join(ends)}." if ends else "")
+        )
+        found.append(Figure(caption, [panel]))
+    panel = pareto_panel(study, dataset, ran, references)
+    if panel is not None:
+        caption = (
+            f"Error on {facts.split_words(study, dataset, str(study.in_distribution(dataset)))} beside the time of one "
+            "MD step; the same potential run in several ways has one error and several times. The vertical line is the "
+            "reference method, whose error is 0 by definition. Lower left is better."
+        )
+        found.append(Figure(caption, [panel]))
+    return found
+
+
+def _crossover(study: Study, ran: list[Way], references: list[Timed]) -> list[Block]:
+    """How the reference's cost grows, and where it would meet the potentials'."""
+    items = []
+    for one in references:
+        if one.law is None:
+            continue
+        law = one.law
+        known = math.isfinite(law.lower)
+        ends = f" (95 % {law.lower:.2f} to {law.upper:.2f})" if known else " (two points: no interval)"
+        items.append(
+            f"{one.name} on {one.machine}: time grows as N^{law.exponent:.2f}{ends} over {one.series} of "
+            f"{law.smallest:.0f} to {law.largest:.0f} atoms."
+        )
+        for way in ran:
+            text = _meeting(study, way, one)
+            if text:
+                items.append(text)
+    return [Bullets(items)] if items else []
+
+
+def _meeting(study: Study, way: Way, one: Timed) -> str:
+    points, _ = scaling(study, way)
+    if len(points) < 2 or one.law is None or beside(way, [one]) is None:
+        return ""
+    law = fit_power_law([p[0] for p in points], [p[1] for p in points])
+    assert law is not None
+    largest = points[-1][0]
+    cheaper = all(law.at(n) < one.law.at(n) for n in (one.law.smallest, one.law.largest))
+    meeting = law.reaches(one.law)
+    where = (
+        f"the two fits would meet at {number(meeting)} atoms"
+        if meeting is not None
+        else "the two fits meet at no number of atoms above 1"
+    )
+    measured = "at every size measured it is the cheaper one" if cheaper else "at some sizes the reference is cheaper"
+    ahead = one.law.at(largest) / law.at(largest)
+    far = " (reference extrapolated)" if largest > one.law.largest else ""
+    return (
+        f"{way.candidate} grows as N^{law.exponent:.2f} over {law.smallest:.0f} to {largest:.0f} atoms; {measured}, "
+        f"{where}; at {largest:.0f} atoms it is {number(ahead)} times as fast{far}{unlike(way, one)}."
+    )
+
+
+def _timestep(study: Study, here: list[Way]) -> float:
+    return float(study.record[here[0].trials[0]]["tasks"]["speed"]["values"]["timestep_fs"])
+
+
+def _atoms(study: Study, here: list[Way]) -> float:
+    return float(study.record[here[0].trials[0]]["tasks"]["speed"]["values"]["n_atoms"])
+
+
+def _slug(text: str) -> str:
+    return "".join(c if c.isalnum() else "-" for c in text.lower()).strip("-")[:40]

@@ -1,0 +1,163 @@
+"""The section on speed and cost, from made-up timings with known answers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mlpbench import tables
+from mlpbench.errors import UserError
+from mlpbench.protocol import write_json
+from mlpbench.report import Study
+from mlpbench.report.prices import Prices, load_prices
+from mlpbench.report.section import Bullets, Figure, Section, Table, Text
+from mlpbench.report.sections.speed import build
+from mlpbench.report.ways import beside, timed, ways
+from tests.unit.report.fabricate import Plan, fabricate
+
+CALL = {"schnet": 2e-3, "mace": 10e-3}  # s
+CPU = "Example CPU 3000"
+
+
+def speed_task(call: float, notice: str = "") -> dict[str, Any]:
+    conditions = {"notice": notice, "others_cores": 0.0}
+    times = {"latency": [call] * 5, "latency_again": [call] * 5, "md": [1.2 * call] * 5, "conditions": conditions}
+    head = {"dtype": "float32", "tf32": False}
+    fast = {key: [v / 2 for v in value] if isinstance(value, list) else value for key, value in times.items()}
+    return {
+        "status": "done", "reason": "", "wall_seconds": 1.0, "peak_memory_mb": 800.0, "peak_device_memory_mb": None,
+        "values": {
+            "n_atoms": 9.0, "timestep_fs": 0.5, **times, "batched": [],
+            "scaling": [{"n_atoms": n, "seconds": [call * n / 9]} for n in (9, 18, 36)]
+            + [{"n_atoms": 72, "seconds": [], "stopped": "it needs more than the cap of 100 MB"}],
+            "paths": [
+                {**head, "deployment": "compiled", "means": "torch.compile", "status": "done", "reason": "",
+                 "prepare_seconds": 60.0, "energy_difference": 1e-7, "force_difference": 2e-6, **fast},
+                {**head, "deployment": "accelerated", "means": "", "status": "skipped",
+                 "reason": "the backend has no accelerated path"},
+            ],
+        },
+    }  # fmt: skip
+
+
+def measured(threads: int = 1, cpu: str = CPU, notice: str = "") -> dict[str, Any]:
+    points = [{"system": "x", "n_atoms": n, "seconds": 0.09 * n**2} for n in (5, 8, 14)]
+    return {
+        "format": 1, "method": {"code": "pyscf"}, "level": "PBE/def2-svp", "version": "PySCF 2.14.0",
+        "threads": threads, "hardware": {"cpu": cpu, "gpus": []}, "n_atoms": 9.0, "seconds": [6.0, 6.0, 6.0],
+        "cold_seconds": 7.0, "start_seconds": 2.0, "series": {"name": "alkanes", "points": points},
+        "conditions": {"notice": notice},
+    }  # fmt: skip
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> Study:
+    made = fabricate(tmp_path / "made-up", Plan(("schnet", "mace"), n_train=(50, 200), repetitions=1, troubles={}))
+    for record in made.records:
+        record["tasks"]["speed"] = speed_task(CALL[record["identifiers"]["architecture"]])
+    write_json(made.root / "dft" / "pyscf-x-threads1.json", measured())
+    return Study(made.name, made.root, *tables.build(made.records), made.records)
+
+
+def blocks(section: Section | None, kind: type) -> list[Any]:
+    assert section is not None
+    return [block for block in section.blocks if isinstance(block, kind)]
+
+
+def column(table: Table, label: str, unit: str = "") -> dict[str, float | str | None]:
+    index = next(i for i, c in enumerate(table.columns) if (c.label, c.unit) == (label, unit))
+    return {f"{row[0].text}, {row[1].text}": row[index].value for row in table.rows}
+
+
+def test_one_table_has_every_way_and_the_reference_as_a_row(study: Study) -> None:
+    table = blocks(build(study), Table)[0]
+    speedups = column(table, "speed-up", "×")
+    assert speedups["SchNet, eager"] == pytest.approx(3000)
+    assert speedups["SchNet, compiled, torch.compile"] == pytest.approx(6000)
+    assert speedups["MACE, eager"] == pytest.approx(600)
+    assert speedups["PySCF 2.14.0, PBE/def2-svp, reference"] == 1
+    days = column(table, "one nanosecond", "days")
+    assert days["SchNet, eager"] == pytest.approx(2e6 * 2.4e-3 / 86400)
+    assert days["PySCF 2.14.0, PBE/def2-svp, reference"] == pytest.approx(2e6 * 6 / 86400)
+    remarks = {row[1].text: row[-1].text for row in table.rows}
+    assert remarks["accelerated"] == "not run: the backend has no accelerated path"
+    assert "compiled once in 60.0" in remarks["compiled, torch.compile"]
+
+
+def test_the_finding_names_the_fastest_and_what_it_is_compared_with(study: Study) -> None:
+    section = build(study)
+    assert section is not None
+    assert "Fastest is SchNet, compiled, torch.compile, float32: 111" in section.finding
+    assert "6000 (6000–6000) times as fast" in section.finding.replace("\u202f", "")
+    assert "the same hardware" in section.finding
+    assert blocks(section, Text) == []
+
+
+def test_unlike_hardware_and_a_busy_machine_are_said(study: Study) -> None:
+    write_json(study.root / "dft" / "pyscf-x-threads1.json", measured(threads=64, cpu="Large CPU", notice="load"))
+    section = build(study)
+    assert section is not None
+    assert "unlike hardware: 1 thread of Example CPU 3000 against 64 threads of Large CPU" in section.finding
+    warnings = " ".join(block.text for block in blocks(section, Text))
+    assert "not quiet" in warnings
+    assert "against 64 threads of Large CPU" in warnings
+
+
+def test_the_reference_on_the_same_hardware_is_the_one_compared_with(study: Study) -> None:
+    write_json(study.root / "dft" / "pyscf-x-threads8.json", measured(threads=8))
+    references = timed(study, "ethanol")
+    assert [one.threads for one in references] == [1, 8]
+    found = beside(ways(study, "ethanol")[0], references)
+    assert found is not None
+    assert found.threads == 1
+
+
+def test_break_even_counts_labels_and_training(study: Study) -> None:
+    table = next(t for t in blocks(build(study), Table) if t.name.startswith("payback"))
+    wall = study.record[next(t for t in study.record if "schnet" in t and "n200" in t)]["training"]["wall_seconds"]
+    expected = (250 * 6.0 + wall) / (6.0 - 2.4e-3)
+    assert column(table, "paid back after", "MD steps")["SchNet, eager, float32"] == pytest.approx(expected)
+    hours = column(table, "invested", "core-hours")["SchNet, eager, float32"]
+    assert hours == pytest.approx((250 * 6.0 + wall) / 3600)
+    assert not any(c.unit == "EUR" for c in table.columns)
+
+
+def test_prices_give_money(study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLPBENCH_CONF", raising=False)
+    (tmp_path / "conf").mkdir()
+    (tmp_path / "conf" / "prices.yaml").write_text("currency: CHF\ncpu_core_hour: 0.036\nsource: our bill\n")
+    table = next(t for t in blocks(build(study), Table) if t.name.startswith("payback"))
+    hours = column(table, "invested", "core-hours")["MACE, eager, float32"]
+    assert isinstance(hours, float)
+    assert column(table, "invested", "CHF")["MACE, eager, float32"] == pytest.approx(hours * 0.036)
+    assert "our bill" in table.caption
+    (tmp_path / "conf" / "prices.yaml").write_text("cpu_core_hours: 1\n")
+    with pytest.raises(UserError, match="cpu_core_hours"):
+        load_prices()
+
+
+def test_a_price_is_of_the_hardware() -> None:
+    prices = Prices(cpu_core_hour=3.6, gpu_hour=36.0)
+    assert prices.per_second(False, 8) == pytest.approx(8e-3)
+    assert prices.per_second(True, 8) == pytest.approx(1e-2)
+    assert Prices().per_second(True, 1) is None
+
+
+def test_growth_and_crossover_are_told_with_what_is_extrapolated(study: Study) -> None:
+    section = build(study)
+    text = " ".join(item for block in blocks(section, Bullets) for item in block.items)
+    assert "grows as N^2.00 (95 %" in text
+    assert "SchNet grows as N^1.00 over 9 to 36 atoms; at every size measured it is the cheaper one" in text
+    assert "(reference extrapolated)" in text
+    scaling = blocks(section, Figure)[0]
+    assert "extrapolated, not measured" in scaling.caption
+    assert "SchNet: it needs more than the cap of 100 MB" in scaling.caption
+    dashes = [line.get_linestyle() for line in scaling.panels[0].canvas.axes[0].lines]
+    assert "--" in dashes
+
+
+def test_a_study_without_timings_has_no_such_section(tmp_path: Path) -> None:
+    assert build(fabricate(tmp_path / "s", Plan(("mace",), n_train=(50,), repetitions=1, troubles={}))) is None
