@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pandas as pd
@@ -43,6 +44,7 @@ def hardware(row: dict[str, Any]) -> str:
     """One trial's hardware, e.g. ``1 thread of Example CPU 3000``."""
     name, device = row.get("device_name"), str(row.get("device") or "cpu")
     cpu = row.get("cpu") if isinstance(row.get("cpu"), str) and row.get("cpu") else "a CPU"
+    cpu = re.sub(r"\((R|TM)\)", "", str(cpu))
     threads = row.get("threads")
     count = plural(int(threads), "thread") if threads is not None and threads == threads else "threads not recorded"
     if device.startswith("cuda"):

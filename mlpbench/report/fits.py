@@ -106,8 +106,8 @@ def _needed(need: Needed) -> Cell:
 def _hours(need: Needed, valid: float, price: float) -> Cell:
     if not need.reachable:
         return Cell("–")
-    hours = label_hours(need.n, valid, price)
-    return Cell(number(hours), hours)
+    hours, *ends = (label_hours(n, valid, price) for n in (need.n, need.lower, need.upper))
+    return Cell(number(hours, *ends), hours, interval(*ends))
 
 
 def _multiplier(found: DataMultiplier | None) -> Cell:

@@ -10,6 +10,7 @@ from mlpbench.metrics import metric
 from mlpbench.report import facts
 from mlpbench.report.drawing import canvas, logarithmic, looks
 from mlpbench.report.estimates import Against, against_best, cells, chosen, main_metric
+from mlpbench.report.fronts import cost_kinds, front_panel
 from mlpbench.report.numbers import interval, listing, number, plural, ratio_text, seconds
 from mlpbench.report.section import Block, Bullets, Figure, Panel, Section, Text
 from mlpbench.report.study import Study, select
@@ -30,12 +31,24 @@ def build(study: Study) -> Section | None:
     limits = _limits(study)
     if limits:
         blocks.append(Bullets(limits, role="warning"))
-    return Section("answer", "In short", finding, blocks, aside=_figure(study))
-
-
-def _figure(study: Study) -> Figure | None:
-    """The first data set's errors at its largest training size, best first: mean, interval and every trial."""
     dataset = study.datasets[0]
+    return Section("answer", "In short", finding, blocks, aside=_front(study, dataset) or _ranking(study, dataset))
+
+
+def _front(study: Study, dataset: str) -> Figure | None:
+    """Error against the cost that matters most: inference where it was timed, else training."""
+    kinds = [kind for kind in cost_kinds(study, dataset) if kind != "labels"]
+    if not kinds:
+        return None
+    caption = (
+        f"Pareto front on {study.in_distribution(dataset)}: what lies on the grey line is beaten by no other in both. "
+        "Numbers: training frames; bars: 95 % intervals; open symbols: unconverged trials among them."
+    )
+    return Figure(caption, [front_panel(study, dataset, kinds[0], name="answer", size=(4.8, 2.9))])
+
+
+def _ranking(study: Study, dataset: str) -> Figure | None:
+    """Errors at the largest training size, best first: mean, interval and every trial."""
     name, split = main_metric(study, dataset), study.in_distribution(dataset)
     table = cells(study, dataset, name, split) if split else {}
     table = {key: mean for key, mean in table.items() if key[0] in chosen(study, dataset)}

@@ -1,16 +1,21 @@
-"""Accuracy against what the training cost in seconds."""
+"""Accuracy against training seconds: at the end of each training, and on the way there."""
 
 from __future__ import annotations
+
+import math
 
 import numpy as np
 import pandas as pd
 
 from mlpbench.metrics import metric
 from mlpbench.report import facts
-from mlpbench.report.drawing import canvas, legend, logarithmic, looks, point
+from mlpbench.report.drawing import INK, canvas, legend, logarithmic, looks, point
 from mlpbench.report.estimates import cells, chosen, main_metric
-from mlpbench.report.section import Block, Figure, Panel, Section
+from mlpbench.report.numbers import interval, number
+from mlpbench.report.pace import Pace, paces
+from mlpbench.report.section import Block, Cell, Column, Figure, Panel, Section, Table
 from mlpbench.report.study import Study, rows_of, select
+from mlpbench.statistics.intervals import intervals
 
 ORDER = 35
 
@@ -40,7 +45,84 @@ def build(study: Study) -> Section | None:
             "converged, so that its error would fall with a larger budget."
         )
         blocks.append(Figure(caption, panels))
-    return Section("cost", "Error against training time", "", blocks) if blocks else None
+        if len(panels) == 1:  # seconds of different machines say nothing about each other
+            blocks += _on_the_way(study, dataset)
+    return Section("cost", "Error against training seconds", "", blocks) if blocks else None
+
+
+def _on_the_way(study: Study, dataset: str) -> list[Block]:
+    """The validation error of the best checkpoint so far against seconds, and when each candidate reached a target."""
+    name = main_metric(study, dataset)
+    found = paces(study, dataset, name)
+    largest = [one for one in found if one.n_train == study.largest(dataset) and one.mean().size]
+    if len(largest) < 2:
+        return []
+    target = _round_up(1e3 * max(float(curve[1, -1]) for one in largest for curve in one.curves))
+    words = "force" if name == "force_mae" else "energy"
+    unit = metric(name).unit
+    caption = (
+        f"What each training would have given if it had been stopped earlier, {dataset}, {largest[0].n_train} training "
+        f"frames: {words} error on the validation frames of the best checkpoint so far, against the seconds that the "
+        "package's own training loop had run (validation included). Lines: geometric mean over repetitions; bands: all "
+        f"of them; a cross: not all had converged. Grey: {target:g} {unit}, which every trial of them reaches."
+    )
+    panel = _pace_panel(study, dataset, largest, words, target)
+    return [Figure(caption, [panel]), _pace_table(dataset, found, target, unit)]
+
+
+def _round_up(value: float) -> float:
+    """The next larger number of two digits."""
+    unit = 10 ** (math.floor(math.log10(value)) - 1)
+    return float(f"{math.ceil(value / unit) * unit:.2g}")
+
+
+def _pace_panel(study: Study, dataset: str, largest: list[Pace], words: str, target: float) -> Panel:
+    unit = metric(main_metric(study, dataset)).unit
+    style = looks(study)
+    with canvas(5.6, 3.5) as (figure, axes):
+        for one in largest:
+            look = style[one.candidate]
+            at, mean, low, high = one.mean()
+            axes.plot(at, 1e3 * mean, color=look.color, linestyle=look.dash, label=one.candidate)
+            axes.fill_between(at, 1e3 * low, 1e3 * high, color=look.color, alpha=0.15, linewidth=0)
+            end = "x" if one.rested < len(one.curves) else look.marker
+            axes.plot(at[-1:], 1e3 * mean[-1:], linestyle="", marker=end, color=look.color, markersize=6)
+        axes.axhline(target, color=INK, alpha=0.35, linewidth=1)
+        logarithmic(axes, "xy")
+        axes.set_xlabel("training time (s)")
+        axes.set_ylabel(f"validation {words} MAE ({unit})")
+        legend(axes)
+    alt = f"Validation {words} error against training seconds for {', '.join(one.candidate for one in largest)}."
+    return Panel(f"pace-{dataset}", figure, alt)
+
+
+def _pace_table(dataset: str, found: list[Pace], target: float, unit: str) -> Table:
+    times = [one.seconds_to(target / 1e3) for one in found]
+    whole = [[t for t in each if t is not None] for each in times if None not in each]
+    means = iter(intervals([np.array(each) for each in whole], scale="log") if whole else [])
+    rows = []
+    for one, each in zip(found, times, strict=True):
+        reached = sum(t is not None for t in each)
+        cell = Cell("not by all" if reached else "not reached", math.inf, "", "warn")
+        if reached == len(each):
+            mean = next(means)
+            cell = Cell(number(mean.value, mean.lower, mean.upper), mean.value, interval(mean.lower, mean.upper))
+        rested = f"{one.rested} of {len(one.curves)}"
+        rows.append([
+            Cell(one.candidate), Cell(number(one.n_train), one.n_train), cell,
+            Cell(f"{reached} of {len(each)}", reached / len(each)), Cell(number(1e3 * one.last), 1e3 * one.last),
+            Cell(rested, float(one.rested), mark="" if one.rested == len(one.curves) else "warn"),
+        ])  # fmt: skip
+    columns = [
+        Column("Candidate", numeric=False),
+        Column("n_train", "frames"),
+        Column(f"Time to {target:g} {unit}", "s", "geometric mean over repetitions, 95 % interval"),
+        Column("Reached it", "trials"),
+        Column("Validation error at the end", unit, "of the best checkpoint, geometric mean"),
+        Column("Converged", "trials"),
+    ]
+    caption = f"Seconds of training until the validation error was {target:g} {unit}, {dataset}."
+    return Table(f"pace-{dataset}", caption, columns, rows)
 
 
 def _panel(study: Study, dataset: str, split: str, machine: str, rows: pd.DataFrame, index: int) -> Panel:

@@ -12,16 +12,15 @@ from mlpbench.decision.wording import percent
 from mlpbench.metrics import metric
 from mlpbench.report import facts
 from mlpbench.report.cell import mean_cell
-from mlpbench.report.drawing import INK, canvas, legend, logarithmic, looks, point
 from mlpbench.report.estimates import chosen, main_metric
-from mlpbench.report.numbers import listing, number, seconds
+from mlpbench.report.fronts import cost_axis, cost_kinds, front_panel
+from mlpbench.report.numbers import number, seconds
 from mlpbench.report.options import Option, front, options, speed_metric
-from mlpbench.report.section import Block, Cell, Column, Figure, Panel, Section, Slider, Table
+from mlpbench.report.section import Block, Cell, Column, Figure, Section, Slider, Table
 from mlpbench.report.study import Study
 
 ORDER = 20
 GOALS = {"accurate": "most accurate", "cheapest": "cheapest", "fewest_labels": "fewest labels"}
-COSTS = {"train": ("training time", "s"), "labels": ("labels", "frames")}
 
 
 def build(study: Study) -> Section | None:
@@ -33,9 +32,9 @@ def build(study: Study) -> Section | None:
         found = options(study, dataset)
         if len(found) < 2:
             continue
-        kinds = [k for k in ("speed", "train", "labels") if len({o.cost(k) for o in found if o.costs[k]}) > 1]
+        kinds = cost_kinds(study, dataset)
         if kinds:
-            panels = [_panel(study, dataset, found, kind) for kind in kinds]
+            panels = [front_panel(study, dataset, kind) for kind in kinds]
             blocks += [Figure(_caption(study, dataset), panels), _table(study, dataset, found, kinds)]
         blocks += [_decisions(study, dataset, found), *_slider(study, dataset, found)]
     return Section("decide", "Which should I take?", "", blocks) if blocks else None
@@ -93,16 +92,9 @@ def _answer(answer: Decision) -> list[Cell]:
     return [
         Cell("none passes" if one is None else one.label, mark="warn" if answer.thin or one is None else ""),
         Cell(percent(chance), chance) if math.isfinite(chance) else Cell("–"),
-        Cell(" ".join(answer.doubts) or "–"),
+        Cell("; ".join(answer.doubts) or "–"),
         Cell(advice),
     ]
-
-
-def _axis(study: Study, kind: str) -> tuple[str, str]:
-    if kind == "speed":
-        entry = metric(str(speed_metric(study)))
-        return entry.symbol, entry.unit
-    return COSTS[kind]
 
 
 def _caption(study: Study, dataset: str) -> str:
@@ -112,29 +104,6 @@ def _caption(study: Study, dataset: str) -> str:
         "other in both error and cost. Labels are training and validation frames together. The number beside a point "
         "is its training frames; bars are 95 % intervals over repetitions; an open symbol had unconverged trials."
     )
-
-
-def _panel(study: Study, dataset: str, found: list[Option], kind: str) -> Panel:
-    entry, style = metric(main_metric(study, dataset)), looks(study)
-    shown = [o for o in found if o.costs[kind]]
-    on = front(found, kind)
-    best = [next(o for o in shown if o.label == label) for label in on]
-    words, unit = _axis(study, kind)
-    with canvas() as (figure, axes):
-        steps = [(o.cost(kind), o.mean.value) for o in best]
-        axes.step([s[0] for s in steps], [s[1] for s in steps], where="post", color=INK, alpha=0.35, linewidth=3)
-        for candidate in [c for c in chosen(study, dataset) if any(o.candidate == c for o in shown)]:
-            mine = [o for o in shown if o.candidate == candidate]
-            for o in mine:
-                label = candidate if o is mine[0] else ""
-                text = str(o.n_train) if kind != "labels" else ""
-                point(axes, o.cost(kind), o.mean, style[candidate], text, filled=o.rested, label=label)
-        logarithmic(axes, "xy")
-        axes.set_xlabel(f"{words} ({unit})")
-        axes.set_ylabel(f"{entry.symbol} ({entry.unit})")
-        legend(axes)
-    alt = f"{entry.symbol} against {words}. On the Pareto front: {listing([o.label for o in best])}."
-    return Panel(f"pareto-{dataset}-{kind}", figure, alt, f"Error against {words}")
 
 
 def _table(study: Study, dataset: str, found: list[Option], kinds: list[str]) -> Table:
@@ -152,7 +121,7 @@ def _table(study: Study, dataset: str, found: list[Option], kinds: list[str]) ->
         Column("Candidate", numeric=False),
         Column("n_train", "frames"),
         Column(entry.symbol, entry.unit),
-        *(column for k in kinds for column in _columns(*_axis(study, k))),
+        *(column for k in kinds for column in _columns(*cost_axis(study, k))),
     ]
     return Table(
         f"pareto-{dataset}",

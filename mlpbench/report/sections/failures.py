@@ -7,10 +7,11 @@ import pandas as pd
 from mlpbench import protocol
 from mlpbench.report import facts
 from mlpbench.report.numbers import plural
-from mlpbench.report.section import Block, Cell, Column, Section, Table, Text
+from mlpbench.report.section import Block, Cell, Column, Details, Section, Table, Text
 from mlpbench.report.study import Study
 
 ORDER = 80
+LISTED = 12  # unconverged trials; more are folded away
 
 
 def build(study: Study) -> Section | None:
@@ -27,7 +28,9 @@ def build(study: Study) -> Section | None:
             )
         )
     if len(open_ended):
-        blocks.append(_unconverged(open_ended))
+        table = _unconverged(open_ended)
+        folded = Details(f"The {len(open_ended)} unconverged trials, and why they count as such", [table], paper=False)
+        blocks.append(table if len(open_ended) <= LISTED else folded)
     finding = f"{facts.statuses(study)}; {plural(len(open_ended), 'finished trial')} unconverged."
     return Section("failures", "Failed and unconverged trials", finding[0].upper() + finding[1:], blocks)
 

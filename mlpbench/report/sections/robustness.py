@@ -11,8 +11,8 @@ from mlpbench.metrics import metric
 from mlpbench.report import facts
 from mlpbench.report.cell import ratio_cell
 from mlpbench.report.estimates import POWER_AT, chosen, comparisons, main_metric
-from mlpbench.report.numbers import listing, number, plural
-from mlpbench.report.section import Block, Cell, Column, Section, Table, Text
+from mlpbench.report.numbers import listing, plural
+from mlpbench.report.section import Block, Cell, Column, Details, Section, Table, Text
 from mlpbench.report.study import Study, select
 from mlpbench.statistics.paired import Comparison
 from mlpbench.statistics.pareto import Stability, rank_stability
@@ -37,7 +37,9 @@ def build(study: Study) -> Section | None:
             blocks.append(_pairs(study, dataset, split, pairs, errors))
         stability = _stability(errors)
         if stability is not None:
-            blocks.append(_left_out(study, dataset, stability))
+            table = _left_out(study, dataset, stability)
+            turned = any(stability.changed.values())
+            blocks.append(table if turned else Details("What was left out, and the order then", [table]))
             finding = finding or _finding(stability)
         blocks.append(Text(_sources(study, dataset, split)))
     return Section("robustness", "How firm is the ranking?", finding, blocks) if blocks else None
@@ -68,7 +70,7 @@ def _pairs(
         Column("Repetitions"),
         Column("Further", "repetitions", "that would decide, with a power of 80 %, if the ratio is what it seems"),
         *(
-            Column(f"Power, {r} repetitions", "", f"chance to find a true difference of {EFFECT} % with {r}")
+            Column(f"Power at {r}", "repetitions", f"chance to find a true difference of {EFFECT} % with {r}")
             for r in POWER_AT
             if pairs[0].power or pairs[0].verdict == "unknown"
         ),
@@ -93,7 +95,7 @@ def _pair(p: Comparison, powers: int) -> list[Cell]:
     return [
         Cell(f"{first} / {second}"),
         ratio_cell(value, *ends),
-        Cell(number(p.p), p.p) if math.isfinite(p.p) else Cell("–"),
+        Cell(f"{p.p:.2g}", p.p) if math.isfinite(p.p) else Cell("–"),
         Cell(words, mark="" if p.verdict in ("better", "tie") else "warn"),
         Cell(str(p.n), p.n),
         Cell(further, math.inf if p.further is None else p.further) if p.verdict == "undecided" else Cell("–"),

@@ -1,4 +1,4 @@
-"""Training curves: validation error against epochs, and against seconds."""
+"""Training curves: validation error against epochs, trial by trial."""
 
 from __future__ import annotations
 
@@ -39,35 +39,23 @@ def _figure(
     key, factor, unit = "valid_force_mae", 1e3, "meV/Å"
     if not any(point.get(key) is not None for curve in curves.values() for point in curve):
         key, factor, unit = "valid_energy_mae", 1e3, "meV/atom"
-    panels = []
-    machines = facts.machines(table)
-    for axis, words in (("epoch", "epoch"), ("seconds", "training time (s)")):
-        if axis == "seconds" and len(machines) > 1:
-            continue
-        panels.append(_panel(study, dataset, table, curves, axis, words, key, factor, unit))
-    where = (
-        f" Seconds on {machines[0]}."
-        if len(machines) == 1
-        else " Seconds are left out: the trials ran on different hardware."
-    )
+    panel = _panel(study, dataset, table, curves, key, factor, unit)
     caption = (
-        f"Validation error during training, {dataset}, {n_train} training frames, one line for each "
-        f"repetition "
-        "(not smoothed; long curves are thinned out). A cross marks the end of a trial that had not "
-        "converged or did "
-        f"not finish.{where}"
+        f"Validation error during training, {dataset}, {n_train} training frames, one line for each repetition (not "
+        "smoothed; long curves are thinned out). A cross marks the end of a trial that had not converged or did not "
+        "finish. Against seconds: see the error against training seconds."
     )
-    return Figure(caption, panels)
+    return Figure(caption, [panel])
 
 
 def _panel(
     study: Study, dataset: str, table: pd.DataFrame, curves: dict[str, list[dict[str, Any]]],
-    axis: str, words: str, key: str, factor: float, unit: str,
+    key: str, factor: float, unit: str,
 ) -> Panel:  # fmt: skip
     style, named = looks(study), set()
     with canvas() as (figure, axes):
         for row in table.sort_values("repetition").to_dict("records"):
-            points = [(p[axis], p[key]) for p in curves.get(row["trial"], []) if p.get(key) is not None and p.get(axis)]
+            points = [(p["epoch"], p[key]) for p in curves.get(row["trial"], []) if p.get(key) is not None]
             if not points:
                 continue
             x, y = _thin(np.array(points, dtype=float).T)
@@ -78,12 +66,12 @@ def _panel(
             if row["status"] != "done" or row["converged"] == False:  # noqa: E712
                 axes.plot(x[-1:], factor * y[-1:], linestyle="", marker="x", color=look.color, markersize=6)
         logarithmic(axes, "xy")
-        axes.set_xlabel(words)
+        axes.set_xlabel("epoch")
         quantity = "force" if "force" in key else "energy"
         axes.set_ylabel(f"validation {quantity} MAE ({unit})")
         legend(axes)
-    alt = f"Validation {quantity} error against {words} for {', '.join(sorted(named))}."
-    return Panel(f"training-{dataset}-{axis}", figure, alt)
+    alt = f"Validation {quantity} error against epochs for {', '.join(sorted(named))}."
+    return Panel(f"training-{dataset}-epoch", figure, alt)
 
 
 def _thin(points: Any) -> Any:

@@ -69,7 +69,7 @@ def _table(study: Study, dataset: str, inside: list[Committee], curves: dict[str
         f"The repetitions of each candidate as a committee, {dataset}, {study.largest(dataset)} training "
         f"frames: whether disagreement on {_quantity(inside[0])} of {splits[0]} frames tells their error (ρ: 1 "
         "perfectly, 0 not at all), whether its size is right, and whether it sets other splits apart (0.5: not at "
-        "all, 1: perfectly). 95 % intervals over frames."
+        "all, 1: perfectly; under 0.5: it is surer there). 95 % intervals over frames."
     )
     rows = [_row(study, dataset, one, scales.get(one.candidate)) for one in inside]
     return Table(f"committee-{dataset}", caption, columns, rows)

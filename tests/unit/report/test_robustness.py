@@ -7,6 +7,7 @@ import pytest
 
 from mlpbench.report.estimates import comparisons
 from mlpbench.report.numbers import ratio_text
+from mlpbench.report.section import walk
 from mlpbench.report.sections import answer, robustness
 from tests.unit.report.fabricate import Plan, fabricate
 
@@ -17,7 +18,7 @@ def study(tmp_path_factory):
 
 
 def tables(study):
-    return {block.name: block.frame() for block in robustness.build(study).blocks if hasattr(block, "frame")}
+    return {block.name: block.frame() for block in walk(robustness.build(study).blocks) if hasattr(block, "frame")}
 
 
 def test_every_pair_with_its_verdict_and_its_power(study):
@@ -29,7 +30,7 @@ def test_every_pair_with_its_verdict_and_its_power(study):
     ratio = np.exp(np.log(errors["SchNet"] / errors["NequIP"]).mean())
     assert row["Error ratio"] == pytest.approx(ratio)
     assert row["Verdict"] == "NequIP better"
-    powers = [row[f"Power, {r} repetitions"] for r in (3, 5, 10)]
+    powers = [row[f"Power at {r} (repetitions)"] for r in (3, 5, 10)]
     assert powers == sorted(powers)
     (one,) = [p for p in comparisons(study, "ethanol", "force_mae", "test_500K")[200]
               if {p.first, p.second} == {"NequIP", "SchNet"}]  # fmt: skip
