@@ -223,9 +223,35 @@ def read_json(path: Path) -> dict[str, Any]:
         FileNotFoundError: no such file.
         ProtocolError: not a JSON object.
     """
+    return parse_json(read_text(path), path)
+
+
+def read_text(path: Path) -> str:
+    """The text of a JSON file.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ProtocolError: not UTF-8.
+    """
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ProtocolError(f"{path}: not JSON ({error})") from error
+
+
+def parse_json(text: str, path: Path) -> dict[str, Any]:
+    """The JSON object in ``text``.
+
+    Args:
+        text: the content, or a part of it that is JSON itself.
+        path: where it was read, for the message.
+
+    Raises:
+        ProtocolError: not a JSON object.
+    """
+    try:
+        data = json.loads(text)
+    except json.JSONDecodeError as error:
         raise ProtocolError(f"{path}: not JSON ({error})") from error
     if not isinstance(data, dict):
         raise ProtocolError(f"{path}: a JSON object was expected, found {type(data).__name__}")

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import marshal
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mlpbench.protocol import ProtocolError, Status, read_json, write_json
+from mlpbench.protocol import ProtocolError, Status, parse_json, read_json, read_text, write_json
 
 FORMAT = 1
 RECORD = "record.json"
+_CURVE, _CURVE_END = '\n  "curve": [\n', "\n  ]"  # as write_json lays it out; an empty list stands on one line
 
 
 @dataclass(frozen=True)
@@ -65,16 +68,50 @@ def load_record(directory: Path) -> dict[str, Any]:
         FileNotFoundError: there is none.
         ProtocolError: not JSON, or of a format this version does not know.
     """
-    data = read_json(directory / RECORD)
-    if data.get("format") != FORMAT:
-        raise ProtocolError(f"{directory / RECORD}: format {data.get('format')}, this version reads format {FORMAT}")
-    return data
+    return _known(read_json(directory / RECORD), directory)
 
 
 def load_all(study_root: Path) -> list[dict[str, Any]]:
-    """Every record of a study, in the order of the trials' names.
+    """Every record of a study without its training curve, in the order of the trials' names.
+
+    Curves are most of a record, and few readers want any: :func:`load_curve` reads one. What many records have in
+    common (the data set's configuration, the versions of an environment) is held once: leave it as it is.
 
     Raises:
         ProtocolError: one of them cannot be read; the message names the file.
     """
-    return [load_record(path.parent) for path in sorted(study_root.glob(f"*/{RECORD}"))]
+    return list(iterate(study_root))
+
+
+def iterate(study_root: Path) -> Iterator[dict[str, Any]]:
+    """As :func:`load_all`, one by one."""
+    memory: dict[bytes, Any] = {}
+    for path in sorted(study_root.glob(f"*/{RECORD}")):
+        text = read_text(path)
+        # JSON has no newline inside a string, so that indentation tells where the list starts and ends.
+        start = text.find(_CURVE)
+        end = text.find(_CURVE_END, start)
+        if 0 <= start < end:
+            text = text[: start + len(_CURVE)] + text[end:]
+        record = _known(parse_json(text, path), path.parent)
+        record.pop("curve", None)
+        for part in record.values():
+            if isinstance(part, dict):
+                for key, value in part.items():
+                    if isinstance(value, dict | list):
+                        part[key] = memory.setdefault(marshal.dumps(value), value)
+        yield record
+
+
+def load_curve(directory: Path) -> list[dict[str, Any]]:
+    """The training curve of the trial in ``directory``; empty where it has no record."""
+    try:
+        return list(load_record(directory)["curve"])
+    except FileNotFoundError:
+        return []
+
+
+def _known(record: dict[str, Any], directory: Path) -> dict[str, Any]:
+    if record.get("format") != FORMAT:
+        raise ProtocolError(f"{directory / RECORD}: format {record.get('format')}, this version reads format {FORMAT}")
+    return record

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from filelock import FileLock
 
 from mlpbench.errors import UserError, close_match
 from mlpbench.evaluators import speed_table
-from mlpbench.records import load_all
+from mlpbench.records import iterate
 
 IDENTIFIERS = ["dataset", "architecture", "size", "backend", "n_train", "repetition"]
+VALUES = ["split", "metric", "value", "unit", "lower", "upper", "n"]
 TRIALS = "trials"
 METRICS = "metrics"
 SPEED = "speed"
@@ -22,7 +24,7 @@ MACHINE = ["device", "device_name", "cpu", "threads"]
 
 
 def build(
-    records: list[dict[str, Any]], settings: Sequence[str] | None = None
+    records: Iterable[dict[str, Any]], settings: Sequence[str] | None = None
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """The trials table and the long metrics table.
 
@@ -33,20 +35,44 @@ def build(
         records: as :func:`mlpbench.records.load_all` reads them.
         settings: names of the swept settings; None: those of the records.
     """
-    if settings is None:
-        settings = sorted({name for record in records for name in record["swept"]})
-    trials = pd.DataFrame([_trial_row(record, settings) for record in records])
-    rows = [
-        {"trial": record["trial"], **{k: record["identifiers"][k] for k in IDENTIFIERS}, **row,
-         **{name: _setting(record, name) for name in settings}}
-        for record in records
-        for row in record["metrics"]
-    ]  # fmt: skip
-    columns = ["trial", *IDENTIFIERS, "split", "metric", "value", "unit", "lower", "upper", "n", *settings]
-    metrics = pd.DataFrame(rows, columns=columns)
-    for column in ("value", "lower", "upper"):
-        metrics[column] = metrics[column].astype(float)
-    return trials, metrics
+    builder = _Builder()
+    for record in records:
+        builder.add(record)
+    return builder.tables(settings)
+
+
+class _Builder:
+    """Collects what the tables need from one record after the other, by columns: records need not stay in memory."""
+
+    def __init__(self) -> None:
+        self.rows: list[tuple[dict[str, Any], dict[str, Any]]] = []  # before and after the settings
+        self.sources: list[dict[str, Any]] = []
+        self.counts: list[int] = []
+        self.columns: dict[str, list[Any]] = {name: [] for name in VALUES}
+
+    def add(self, record: dict[str, Any]) -> None:
+        """Take what the tables need from ``record``."""
+        self.rows.append(_trial_row(record))
+        self.sources.append({"swept": record["swept"], "config": record["config"]})
+        self.counts.append(len(record["metrics"]))
+        for name, column in self.columns.items():
+            column += [row[name] for row in record["metrics"]]
+
+    def tables(self, settings: Sequence[str] | None) -> tuple[pd.DataFrame, pd.DataFrame]:
+        """See :func:`build`."""
+        if settings is None:
+            settings = sorted({name for source in self.sources for name in source["swept"]})
+        swept = [{name: _setting(source, name) for name in settings} for source in self.sources]
+        trials = pd.DataFrame([{**head, **own, **rest} for (head, rest), own in zip(self.rows, swept, strict=True)])
+        values = pd.DataFrame(self.columns)
+        for column in ("value", "lower", "upper"):
+            values[column] = values[column].astype(float)
+        if trials.empty:
+            return trials, values.reindex(columns=["trial", *IDENTIFIERS, *VALUES, *settings])
+        place = np.repeat(np.arange(len(trials)), self.counts)
+        names = (["trial", *IDENTIFIERS], list(settings))
+        head, tail = (trials[part].take(place).reset_index(drop=True) for part in names)
+        return trials, pd.concat([head, values, tail], axis=1)
 
 
 def build_speed(records: list[dict[str, Any]]) -> pd.DataFrame:
@@ -57,11 +83,16 @@ def build_speed(records: list[dict[str, Any]]) -> pd.DataFrame:
     Args:
         records: as :func:`mlpbench.records.load_all` reads them.
     """
-    rows = [
-        {"trial": record["trial"], **{k: record["identifiers"][k] for k in IDENTIFIERS}, **row, **_machine(record)}
-        for record in records
-        for row in speed_table.rows(record)
-    ]
+    rows = [row for record in records for row in _speed_rows(record)]
+    return _speed_frame(rows)
+
+
+def _speed_rows(record: dict[str, Any]) -> list[dict[str, Any]]:
+    head = {"trial": record["trial"], **{k: record["identifiers"][k] for k in IDENTIFIERS}}
+    return [{**head, **row, **_machine(record)} for row in speed_table.rows(record)]
+
+
+def _speed_frame(rows: list[dict[str, Any]]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["trial", *IDENTIFIERS, *speed_table.COLUMNS, *MACHINE])
 
 
@@ -75,17 +106,26 @@ def write(study_root: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
 
     Where potentials were timed, the speed table is written beside them (see :func:`build_speed`).
     """
+    return write_all(study_root)[:2]
+
+
+def write_all(study_root: Path) -> tuple[pd.DataFrame, pd.DataFrame, list[dict[str, Any]]]:
+    """As :func:`write`, with the records: without their curves, and without the metrics that are in the table."""
     with FileLock(study_root / ".tables.lock"):
-        records = load_all(study_root)
-        trials, metrics = build(records)
+        builder, records, timed = _Builder(), [], []
+        for record in iterate(study_root):
+            builder.add(record)
+            timed += _speed_rows(record)
+            del record["metrics"]
+            records.append(record)
+        trials, metrics = builder.tables(None)
         tables = {TRIALS: trials, METRICS: metrics}
-        speed = build_speed(records)
-        if len(speed):
-            tables[SPEED] = speed
+        if timed:
+            tables[SPEED] = _speed_frame(timed)
         for name, table in tables.items():
             _replace(study_root / f"{name}.csv", lambda path, table=table: table.to_csv(path, index=False))
             _replace(study_root / f"{name}.parquet", lambda path, table=table: table.to_parquet(path, index=False))
-    return trials, metrics
+    return trials, metrics, records
 
 
 def load(study_root: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -127,14 +167,11 @@ def _setting(record: dict[str, Any], name: str) -> Any:
     return str(value) if isinstance(value, dict | list) else value
 
 
-def _trial_row(record: dict[str, Any], settings: Sequence[str]) -> dict[str, Any]:
+def _trial_row(record: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Columns that name the trial, and all others that are no settings."""
     training, provenance, tasks = record["training"], record["provenance"], record["tasks"]
     hardware, backend = provenance["hardware"], provenance["backend"]
-    return {
-        "trial": record["trial"],
-        "study": record["study"],
-        **record["identifiers"],
-        **{name: _setting(record, name) for name in settings},
+    return {"trial": record["trial"], "study": record["study"], **record["identifiers"]}, {
         "status": record["status"],
         "reason": record["reason"],
         "converged": training.get("converged"),

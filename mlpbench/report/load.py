@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mlpbench import records, tables
+from mlpbench import tables
 from mlpbench.report.study import Study
 
 
@@ -16,5 +16,4 @@ def load_study(name: str, results: Path) -> Study:
         ProtocolError: a record cannot be read; the message names the file.
     """
     root = tables.find_study(name, results)
-    trials, metrics = tables.load(root)
-    return Study(name, root, trials, metrics, records.load_all(root))
+    return Study(name, root, *tables.write_all(root))

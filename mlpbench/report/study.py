@@ -16,6 +16,7 @@ import pandas as pd
 
 from mlpbench import protocol
 from mlpbench.frames import Float, Frames
+from mlpbench.records import load_curve
 
 NAMES = {
     "schnet": "SchNet",
@@ -54,7 +55,8 @@ class Study:
         root: its folder, ``results/<study>``.
         trials: one row for each trial (see ``mlpbench.tables``).
         metrics: long table of metric values, one row for each trial, split and metric.
-        records: the content of each ``record.json``.
+        records: the content of each ``record.json``; those that were loaded have neither ``metrics``, which are in the
+            table, nor ``curve``, see :meth:`curve`.
     """
 
     name: str
@@ -86,6 +88,11 @@ class Study:
     def record(self) -> dict[str, dict[str, Any]]:
         """Trial name -> record."""
         return {str(record["trial"]): record for record in self.records}
+
+    def curve(self, trial: str) -> list[dict[str, Any]]:
+        """The training curve of a trial, one entry an epoch; empty where it has none."""
+        record = self.record.get(trial, {})
+        return list(record["curve"]) if "curve" in record else load_curve(self.root / trial)
 
     @cached_property
     def settings(self) -> list[str]:

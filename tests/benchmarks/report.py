@@ -7,7 +7,6 @@ of 200 trials is larger than 5 MB.
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
@@ -15,6 +14,7 @@ import tempfile
 import time
 from pathlib import Path
 
+from mlpbench.protocol import write_json
 from mlpbench.records import RECORD
 from tests.unit.report.fabricate import Plan, fabricate
 
@@ -36,8 +36,7 @@ def write_study(root: Path, trials: int) -> int:
     )
     records = fabricate(root, plan).records
     for record in records:
-        (root / str(record["trial"]) / RECORD).parent.mkdir(exist_ok=True)
-        (root / str(record["trial"]) / RECORD).write_text(json.dumps(record), encoding="utf-8")
+        write_json(root / str(record["trial"]) / RECORD, record)
     return len(records)
 
 

@@ -27,7 +27,7 @@ def build(study: Study) -> Section | None:
         table = table[
             table["candidate"].isin(chosen(study, dataset)) & (table["repetition"].rank(method="dense") <= REPETITIONS)
         ]
-        curves = {t: c for t in table["trial"] if len(c := (study.record.get(t) or {}).get("curve") or []) > 1}
+        curves = {t: c for t in table["trial"] if len(c := study.curve(t)) > 1}
         if curves:
             blocks.append(_figure(study, dataset, sizes[-1], table, curves))
     return Section("training", "Training curves", "", blocks) if blocks else None
