@@ -22,15 +22,13 @@ def deploy(model: Any, device: str, means: str) -> Calculator:
     """MACE's calculator around a copy of ``model``, with the default dtype already set to the model's.
 
     Raises:
-        Unavailable: kernels without a GPU, or that are not installed.
+        Unavailable: kernels that are not installed.
     """
     name = str(next(model.parameters()).dtype).removeprefix("torch.")
     settings: dict[str, Any] = {"device": device, "default_dtype": name}
     if means == "torch.compile":
         # Padded to a fixed number of edges by MACE: a new size, or a denser frame, compiles once more.
         return MACECalculator(models=[copy.deepcopy(model)], compile_mode="default", **settings)
-    if not device.startswith("cuda"):
-        raise Unavailable(f"its kernels are for GPUs; this trial runs on {device}")
     if not _INSTALLED[means]:
         raise Unavailable(f"not installed; adopt an environment with {_PACKAGES[means]} (backend.mace.python)")
     return MACECalculator(models=[copy.deepcopy(model)], **{_KERNELS[means]: True}, **settings)

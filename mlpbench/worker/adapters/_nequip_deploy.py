@@ -51,7 +51,7 @@ def deploy(model: Any, device: str, means: str, like: NequIPCalculator, example:
         folder: for the compiled file.
 
     Raises:
-        Unavailable: TorchScript with a torch that NequIP refuses it for, kernels without a GPU or not installed.
+        Unavailable: TorchScript with a torch that NequIP refuses it for, kernels that are not installed.
     """
     if means == "TorchScript":
         if _TORCH_GE_2_10:
@@ -59,7 +59,7 @@ def deploy(model: Any, device: str, means: str, like: NequIPCalculator, example:
         raise Unavailable("mlpbench compiles with AOTInductor only")
     kernel = means.partition("+")[2]
     if kernel:
-        model = _with_kernels(model, device, kernel)
+        model = _with_kernels(model, kernel)
     path = folder / f"{means.replace('+', '-')}.nequip.pt2"
     boxed = example.copy()
     if not boxed.cell.rank:  # without a volume the stress is NaN, and NequIP's own check of the compiled model fails
@@ -69,10 +69,8 @@ def deploy(model: Any, device: str, means: str, like: NequIPCalculator, example:
     return NequIPCalculator.from_compiled_model(str(path), device=device, neighborlist_backend=backend)
 
 
-def _with_kernels(model: Any, device: str, kernel: str) -> Any:
+def _with_kernels(model: Any, kernel: str) -> Any:
     modifier, package = _KERNELS[kernel]
-    if not device.startswith("cuda"):
-        raise Unavailable(f"its kernels are for GPUs; this trial runs on {device}")
     if importlib.util.find_spec(package) is None:
         raise Unavailable(f"not installed; adopt an environment with {package} (backend.nequip.python)")
     return modify(model, [{"modifier": modifier}])

@@ -22,7 +22,7 @@ class Path:
     """One way to run a potential.
 
     Attributes:
-        deployment: ``eager``, ``compiled`` or ``accelerated``.
+        deployment: ``eager``, ``compiled`` or ``accelerated`` (kernels of other packages, for GPUs).
         means: the package's means to it, e.g. ``TorchScript``; empty for eager.
         dtype: ``float32`` or ``float64``.
         tf32: whether float32 products may be rounded to TF32 (NVIDIA GPUs).
@@ -77,6 +77,8 @@ def plan(options: Mapping[str, Any], dtype: str, device: str, means: Mapping[str
 def _hindrance(deployment: str, means: str, tf32: bool, device: str) -> str:
     if deployment != "eager" and not means:
         return f"the backend has no {deployment} path"
+    if deployment == "accelerated" and not device.startswith("cuda"):
+        return f"its kernels are for GPUs; this trial runs on {device}"
     if tf32 and not device.startswith("cuda"):
         return f"TF32 is a mode of NVIDIA GPUs; this trial runs on {device}"
     return ""

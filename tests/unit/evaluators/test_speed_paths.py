@@ -33,6 +33,13 @@ def test_tf32_is_of_float32_on_a_gpu_only() -> None:
     assert [p.reason for p in on_gpu] == ["", ""]
 
 
+def test_accelerated_kernels_are_for_gpus() -> None:
+    means = {"accelerated": ("cuEquivariance",)}
+    wanted = options(deployments=["accelerated"])
+    assert [p.reason for p in plan(wanted, "float32", "cuda", means)] == [""]
+    assert ["for GPUs" in p.reason for p in plan(wanted, "float32", "cpu", means)] == [True]
+
+
 def test_labels_of_paths_name_folders_and_are_unique() -> None:
     wanted = options(dtypes=["float32", "float64"], tf32=[False, True])
     names = [p.label for p in plan(wanted, "float64", "cuda", MEANS)]
