@@ -97,6 +97,25 @@ def noise_floor(first: list[float], second: list[float]) -> float:
     return float(100 * np.expm1(half))
 
 
+def differ(first: tuple[list[float], list[float]], second: tuple[list[float], list[float]]) -> bool:
+    """Whether two timings may be called different: beyond the 95 % interval of their ratio and both noise floors.
+
+    Args:
+        first: block times of one thing and of its twin, s; at least two blocks each.
+        second: of the other thing and its twin.
+
+    The interval is Welch's, of the difference of the mean logarithms; the floors are :func:`noise_floor`'s.
+    """
+    logs = [np.log(np.concatenate(pair)) for pair in (first, second)]
+    parts = [values.var(ddof=1) / len(values) for values in logs]
+    error = float(np.sqrt(sum(parts)))
+    if error == 0:
+        return bool(logs[0].mean() != logs[1].mean())
+    df = sum(parts) ** 2 / sum(p**2 / (len(v) - 1) for p, v in zip(parts, logs, strict=True))
+    floors = [float(np.log1p(noise_floor(*pair) / 100)) for pair in (first, second)]
+    return bool(abs(logs[0].mean() - logs[1].mean()) > max(stats.t.ppf(0.975, df) * error, *floors))
+
+
 def median_interval(values: Any) -> tuple[float, float, float]:
     """Median of (n,) values with the distribution-free 95 % interval from order statistics (all of them for n < 6).
 

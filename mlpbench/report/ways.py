@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from mlpbench import tables
-from mlpbench.evaluators.speed import REFERENCE, median_interval
+from mlpbench.evaluators.speed import REFERENCE, differ, median_interval
 from mlpbench.protocol import ProtocolError, read_json
 from mlpbench.references.walltimes import FOLDER, load_kept
 from mlpbench.report import facts
@@ -239,6 +239,20 @@ def unlike(way: Way, reference: Timed) -> str:
     if way.machine == reference.machine:
         return ""
     return f" (unlike hardware: {way.machine} against {reference.machine})"
+
+
+def told_apart(study: Study, first: Way, second: Way) -> bool:
+    """Whether their times of a call differ by more than the noise floors of their runs."""
+    return differ(_twins(study, first), _twins(study, second))
+
+
+def _twins(study: Study, way: Way) -> tuple[list[float], list[float]]:
+    """Block times of a call and of its A/A twin, s, in the first of its trials."""
+    record = study.record[way.trials[0]]
+    values = record["tasks"]["speed"]["values"]
+    wanted = {"deployment": way.deployment, "means": way.means, "dtype": way.dtype, "tf32": way.tf32}
+    found = next((p for p in values.get("paths", []) if all(p[k] == v for k, v in wanted.items())), values)
+    return found["latency"], found["latency_again"]
 
 
 def scaling(study: Study, way: Way) -> tuple[list[tuple[float, float]], str]:

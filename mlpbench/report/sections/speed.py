@@ -13,7 +13,7 @@ from mlpbench.report.paying import cost_table, payback_table
 from mlpbench.report.section import Block, Bullets, Cell, Column, Figure, Section, Table, Text
 from mlpbench.report.speed_figures import pareto_panel, scaling_panel
 from mlpbench.report.study import Study, unique
-from mlpbench.report.ways import Timed, Way, beside, scaling, speedup, timed, unlike, ways
+from mlpbench.report.ways import Timed, Way, beside, scaling, speedup, timed, told_apart, unlike, ways
 from mlpbench.statistics.powerlaw import fit_power_law
 
 ORDER = 70
@@ -29,7 +29,7 @@ def build(study: Study) -> Section | None:
         references = timed(study, dataset)
         ran = [way for way in found if not way.reason]
         if ran:
-            finding = finding or _finding(ran, references)
+            finding = finding or _finding(study, ran, references)
             for machine in unique([way.machine for way in found]):
                 here = [way for way in found if way.machine == machine]
                 blocks.append(_table(study, dataset, str(machine), here, references))
@@ -42,13 +42,16 @@ def build(study: Study) -> Section | None:
     return Section("speed", "Speed and cost", finding, blocks) if finding else None
 
 
-def _finding(ran: list[Way], references: list[Timed]) -> str:
+def _finding(study: Study, ran: list[Way], references: list[Timed]) -> str:
     fastest = ran[0]
     time = fastest.values["us_per_atom"]
     text = (
         f"Fastest is {fastest.label}: {number(time.value, time.low, time.high)} µs per atom and call "
         f"on {fastest.machine}"
     )
+    rivals = [way.label for way in ran[1:] if way.machine == fastest.machine and not told_apart(study, fastest, way)]
+    if rivals:
+        text += f" (within the noise of this run as fast: {listing(rivals)})"
     reference = beside(fastest, references)
     if reference is None:
         return text + "; no reference method was timed beside it."

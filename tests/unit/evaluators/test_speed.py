@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from mlpbench.evaluators import Context
-from mlpbench.evaluators.speed import REFERENCE, median_interval, noise_floor, score
+from mlpbench.evaluators.speed import REFERENCE, differ, median_interval, noise_floor, score
 from mlpbench.protocol import write_json
 
 
@@ -71,3 +71,17 @@ def test_median_interval_covers() -> None:
     rng = np.random.default_rng(1)
     covered = [low <= 0 <= high for _, low, high in (median_interval(rng.normal(size=15)) for _ in range(1000))]
     assert np.mean(covered) > 0.94
+
+
+def test_the_same_is_seldom_called_different_and_a_tenth_is_found() -> None:
+    """A/A with the noise of a shared machine: at most 5 %; a difference of 10 % is found in most runs of 5 blocks."""
+    rng = np.random.default_rng(2)
+
+    def run(factor: float, noise: float) -> tuple[list[float], list[float]]:
+        first, second = factor * np.exp(rng.normal(0, noise, (2, 5)))
+        return list(first), list(second)
+
+    assert np.mean([differ(run(1.0, 0.05), run(1.0, 0.05)) for _ in range(1000)]) <= 0.05
+    assert np.mean([differ(run(1.0, 0.02), run(1.1, 0.02)) for _ in range(1000)]) > 0.9
+    assert differ(([1.0] * 3, [1.0] * 3), ([2.0] * 3, [2.0] * 3))
+    assert not differ(([1.0] * 3, [1.0] * 3), ([1.0] * 3, [1.0] * 3))

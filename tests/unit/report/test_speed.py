@@ -95,6 +95,15 @@ def test_the_finding_names_the_fastest_and_what_it_is_compared_with(study: Study
     assert blocks(section, Text) == []
 
 
+def test_what_is_as_fast_within_the_noise_is_named_too(study: Study) -> None:
+    record = next(r for r in study.records if r["identifiers"]["architecture"] == "mace" and "n200" in r["trial"])
+    noisy = [1.0e-3, 1.02e-3, 0.97e-3, 1.03e-3, 0.99e-3]
+    record["tasks"]["speed"]["values"]["paths"][0] |= {"latency": noisy, "latency_again": noisy[::-1]}
+    section = build(study)
+    assert section is not None
+    assert "within the noise of this run as fast: MACE, compiled, torch.compile" in section.finding
+
+
 def test_unlike_hardware_and_a_busy_machine_are_said(study: Study) -> None:
     write_json(study.root / "dft" / "pyscf-x-threads1.json", measured(threads=64, cpu="Large CPU", notice="load"))
     section = build(study)

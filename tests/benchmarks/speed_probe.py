@@ -1,0 +1,74 @@
+"""Raw block times of one trained potential, as JSON; run by tests/benchmarks/speed.py in the backend's environment."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from tests.benchmarks.md_throughput import mount
+
+
+def bare(calculator: Any, structures: list[Any], calls: int) -> float:
+    """Seconds per call of a loop that anyone would write: ASE, the package's calculator, nothing of mlpbench."""
+    frames = [atoms.copy() for atoms in structures]
+    for atoms in frames:
+        atoms.calc = calculator
+    start = time.perf_counter()
+    for i in range(calls):
+        atoms = frames[i % len(frames)]
+        atoms.get_potential_energy()
+        atoms.get_forces()
+    return (time.perf_counter() - start) / calls
+
+
+def main(folder: Path, split: str, rounds: int, seconds: float, studies: int, blocks: int) -> None:
+    """Print ``ours`` and ``bare`` (interleaved, s per call, one value a round) and ``twins`` of each A/A study."""
+    mount()
+    from dataclasses import replace
+
+    from mlpbench.frames import Frames
+    from mlpbench.protocol import REQUEST, Request
+    from mlpbench.worker.main import load_adapter
+    from mlpbench.worker.timing.clock import Clock
+    from mlpbench.worker.timing.machine import Watch
+    from mlpbench.worker.timing.systems import single
+
+    request = replace(Request.read(folder / REQUEST), directory=str(folder.resolve()))
+    adapter = load_adapter(request.adapter)(request)
+    calculator = adapter.load().calculator()
+    path = folder.parent / "splits"
+    files = sorted(path.rglob(f"{split}.npz"))
+    structures = Frames.load(files[0]).select(slice(8)).to_atoms()
+    clock = Clock(request.device, rounds, seconds)
+    watch = Watch(request.threads, request.device)
+    call = single(calculator, structures)
+    calls, _ = clock.warm_up(call)
+    bare(calculator, structures, calls)
+    ours, theirs = [], []
+    for turn in range(rounds):
+        order = (True, False) if turn % 2 == 0 else (False, True)
+        for mine in order:
+            (ours if mine else theirs).append(clock.block(call, calls) if mine else bare(calculator, structures, calls))
+    again, same, _ = clock.twice(call)
+    short = max(1, calls // 5)
+    twins = [_four(clock, call, short, blocks) for _ in range(studies)]
+    print(json.dumps({
+        "architecture": request.architecture["name"], "size": folder.name.split("-")[1], "calls": calls,
+        "ours": ours, "bare": theirs, "floor": [again, same], "twins": twins, "conditions": watch.report(),
+    }))  # fmt: skip
+
+
+def _four(clock: Any, call: Any, calls: int, blocks: int) -> list[list[float]]:
+    """Four series of the same thing in turn: A, its twin, B, its twin."""
+    found: list[list[float]] = [[], [], [], []]
+    for i in range(blocks):
+        for k in range(4):
+            found[(k + i) % 4].append(clock.block(call, calls))
+    return found
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), float(sys.argv[4]), int(sys.argv[5]), int(sys.argv[6]))
