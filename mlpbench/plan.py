@@ -18,7 +18,9 @@ from mlpbench.backends.locks import Environment, built_lock
 from mlpbench.backends.schema import BackendConfig
 from mlpbench.config import TrialConfig, compose_raw, validate
 from mlpbench.datasets import Dataset, Split
+from mlpbench.datasets.labels import why_not
 from mlpbench.datasets.schema import DatasetConfig
+from mlpbench.datasets.stages import stages
 from mlpbench.devices import hardware
 from mlpbench.errors import UserError
 from mlpbench.frames import Frames
@@ -121,7 +123,8 @@ def identify(raw: DictConfig, overrides: Sequence[str], find: Find = resolve) ->
     if init_seed is None:
         init_seed = derive("init", config.architecture.name, config.repetition)
     root = (config.results_dir / config.study / "splits").resolve()
-    split = datasets.prepare_split(dataset, config.dataset, split_seed, root)
+    with stages(dataset.name) as progress:
+        split = datasets.prepare_split(dataset, config.dataset, split_seed, root, progress)
     labels = _labels(config, split)
     swept = swept_settings(raw, overrides)
     key = digest(_identity(config, split, init_seed, labels, environment))
@@ -132,7 +135,7 @@ def identify(raw: DictConfig, overrides: Sequence[str], find: Find = resolve) ->
     return Trial(
         name=f"{_safe(name)[:120]}-{key[:8]}", key=key, config=config, environment=environment,
         swept=swept, split=split, dataset=dataset, split_seed=split_seed, init_seed=init_seed, labels=labels,
-        tasks=_tasks(config, key, split, dataset), skip=_why_not(config, labels),
+        tasks=_tasks(config, key, split, dataset), skip=_why_not(config, labels, dataset),
     )  # fmt: skip
 
 
@@ -235,7 +238,10 @@ def _labels(config: TrialConfig, split: Split) -> list[str]:
     return [label for label in asked if label != "stress" or config.training.stress_weight > 0]
 
 
-def _why_not(config: TrialConfig, labels: list[str]) -> str | None:
+def _why_not(config: TrialConfig, labels: list[str], dataset: Dataset) -> str | None:
+    missing = dataset.info.get("missing_labels")
+    if missing:
+        return f"{dataset.name}: {why_not(missing, list(config.dataset.labels))}"
     if "forces" not in labels and config.architecture.backend != "toy":
         return "trains on energies and forces only: this adapter does not train without forces yet"
     return None
@@ -251,7 +257,9 @@ def _safe(text: str) -> str:
 
 @lru_cache(maxsize=4)
 def _load(config: str) -> Dataset:
-    return datasets.load(DatasetConfig.model_validate_json(config))
+    found = DatasetConfig.model_validate_json(config)
+    with stages(found.name) as progress:
+        return datasets.load(found, progress)
 
 
 @lru_cache(maxsize=64)

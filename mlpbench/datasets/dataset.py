@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from mlpbench.datasets.stages import OnProgress, silent
 from mlpbench.frames import Frames
 
 
@@ -58,7 +59,7 @@ class Split:
         return list(self.manifest["warnings"])
 
 
-def frame_hashes(frames: Frames) -> list[str]:
+def frame_hashes(frames: Frames, progress: OnProgress = silent) -> list[str]:
     """sha256 (hex) of each frame's exact content, bit for bit: atoms, positions, cell, periodicity, labels."""
     offsets = frames.offsets
     result = []
@@ -73,4 +74,6 @@ def frame_hashes(frames: Frames) -> list[str]:
         for values in per_atom:
             content.update(values[part].tobytes())
         result.append(content.hexdigest())
+        if i % 10_000 == 0:
+            progress("checksums", i, len(frames))
     return result

@@ -24,6 +24,25 @@ def frames_without(frames: Frames, label: str) -> Int:
     ) else np.flatnonzero(bad)  # fmt: skip
 
 
+def missing_labels(frames: Frames, labels: list[str]) -> list[str]:
+    """Those of ``labels``, forces and stress, that no frame has at all."""
+    return [
+        label for label in labels if label in ("forces", "stress") and len(frames_without(frames, label)) == len(frames)
+    ]
+
+
+def why_not(missing: list[str], labels: list[str]) -> str | None:
+    """Why nothing can be trained on ``labels`` of which ``missing`` are nowhere; None if it can."""
+    if not missing:
+        return None
+    rest = ", ".join(label for label in labels if label not in missing)
+    keys = " and ".join(f"dataset.{label}_key=..." for label in missing)
+    return (
+        f"no frame of the pool has {' or '.join(missing)}; name the key ({keys}), or train without: "
+        f"dataset.labels=[{rest}]"
+    )
+
+
 def require(frames: Frames, labels: list[str], where: str) -> None:
     """Hold ``frames`` to finite positions, cells and labels.
 
@@ -39,12 +58,6 @@ def require(frames: Frames, labels: list[str], where: str) -> None:
         raise UserError(f"{where}: no frames", "Check dataset.path and dataset.index.")
     for label in ("positions", "cell", *labels):
         at_fault = frames_without(frames, label)
-        if len(at_fault) == len(frames) and label in ("forces", "stress"):
-            without = ", ".join(name for name in labels if name != label)
-            raise UserError(
-                f"{where}: no frame has {label}",
-                f"Name the key: dataset.{label}_key=..., or train without them: dataset.labels=[{without}].",
-            )
         if len(at_fault):
             raise UserError(
                 f"{where}: {label} missing or not finite in {len(at_fault)} of {len(frames)} frames: "

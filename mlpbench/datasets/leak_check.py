@@ -10,6 +10,7 @@ import numpy as np
 from mlpbench.datasets import leaks
 from mlpbench.datasets.dataset import Dataset
 from mlpbench.datasets.leaks import Fingerprinted, Neighbours, compare
+from mlpbench.datasets.stages import OnProgress, silent
 from mlpbench.errors import UserError
 from mlpbench.frames import Int
 
@@ -82,18 +83,34 @@ class LeakCheck:
         return ", ".join(pairs[:limit]) + (f", and {len(pairs) - limit} more pairs" if len(pairs) > limit else "")
 
 
-def check_leaks(dataset: Dataset, tolerance: float) -> LeakCheck:
+def check_leaks(dataset: Dataset, tolerance: float, progress: OnProgress = silent) -> LeakCheck:
     """Compare the pool with every test split; computed once for a data set.
 
     Args:
         dataset: with its test splits.
         tolerance: Å; see :mod:`mlpbench.datasets.fingerprint`.
+        progress: told how far it is.
     """
     key = ("leaks", tolerance)
     if key not in dataset.cache:
-        pool = Fingerprinted.of(dataset.pool)
-        splits = {name: compare(pool, Fingerprinted.of(test), tolerance) for name, test in dataset.tests.items()}
+        total = len(dataset.pool) + sum(len(test) for test in dataset.tests.values())
+        counted = _Counted(progress, "fingerprints", total)
+        pool = Fingerprinted.of(dataset.pool, counted)
+        tests = {name: Fingerprinted.of(test, counted) for name, test in dataset.tests.items()}
+        counted = _Counted(progress, "looking for copies", total - len(dataset.pool))
+        splits = {name: compare(pool, test, tolerance, counted) for name, test in tests.items()}
         frames = sorted({copy.first for found in splits.values() for copy in found.copies})
         dataset.cache[key] = LeakCheck(tolerance, splits, np.array(frames, dtype=np.int64))
     check: LeakCheck = dataset.cache[key]
     return check
+
+
+class _Counted:
+    """Adds up frames done since the last call."""
+
+    def __init__(self, progress: OnProgress, stage: str, total: int) -> None:
+        self.progress, self.stage, self.total, self.done = progress, stage, total, 0
+
+    def __call__(self, frames: int) -> None:
+        self.done += frames
+        self.progress(self.stage, self.done, self.total)

@@ -13,6 +13,7 @@ from mlpbench.datasets.fingerprint import Family, families
 from mlpbench.frames import Float, Frames, Int
 
 _COORDINATES = 8  # of the search tree: block means of a fingerprint differ by no more than its largest entry does
+_ROWS = 10_000  # frames looked up at a time
 RELATED = (
     0.35  # nearest-neighbour distance over the distance of random pairs, below which frames are neighbours in time
 )
@@ -70,13 +71,16 @@ class Fingerprinted:
         return cls(frames, families(frames, progress))
 
 
-def compare(first: Fingerprinted, second: Fingerprinted, tolerance: float) -> Neighbours:
+def compare(
+    first: Fingerprinted, second: Fingerprinted, tolerance: float, progress: Callable[[int], None] | None = None
+) -> Neighbours:
     """Pairs of frames, one of each set, that are the same configuration, and how close the sets lie.
 
     Args:
         first: for instance the pool of training frames.
         second: for instance a test split.
         tolerance: Å; the largest difference of any fingerprint entry between copies.
+        progress: called with the number of frames of the second set done since the last call.
     """
     copies: list[Copy] = []
     nearest = np.full(len(second.frames), np.inf)
@@ -85,14 +89,17 @@ def compare(first: Fingerprinted, second: Fingerprinted, tolerance: float) -> Ne
         other = first.families.get(key)
         if other is None:
             continue
-        a, b = _reduce(other.values), _reduce(family.values)
-        tree = cKDTree(a)
-        found = tree.query_ball_point(b, tolerance, p=np.inf, return_sorted=True)
-        for row, candidates in enumerate(found):
-            copies.extend(_confirm(first, second, other, family, row, candidates, tolerance))
-        _, closest = tree.query(b)
-        difference = family.values - other.values[closest]
-        nearest[family.frames] = np.sqrt((difference**2).mean(axis=1))
+        tree = cKDTree(_reduce(other.values))
+        for start in range(0, len(family.frames), _ROWS):
+            part = slice(start, start + _ROWS)
+            b = _reduce(family.values[part])
+            for row, candidates in enumerate(tree.query_ball_point(b, tolerance, p=np.inf, return_sorted=True), start):
+                copies.extend(_confirm(first, second, other, family, row, candidates, tolerance))
+            _, closest = tree.query(b)
+            difference = family.values[part] - other.values[closest]
+            nearest[family.frames[part]] = np.sqrt((difference**2).mean(axis=1))
+            if progress is not None:
+                progress(len(b))
         spreads.append(_spread(other.values, family.values))
     copies.sort(key=lambda copy: (copy.second, copy.first))
     return Neighbours(copies, nearest, float(np.nanmedian(spreads)) if spreads else float("nan"))

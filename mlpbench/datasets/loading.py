@@ -12,18 +12,25 @@ import numpy as np
 from mlpbench.datasets import sources
 from mlpbench.datasets.dataset import Dataset
 from mlpbench.datasets.holdout import BUILT_IN_KEYS, hold_out
-from mlpbench.datasets.labels import PROVENANCE_KEYS, label_seconds, level_of_theory, require
+from mlpbench.datasets.labels import PROVENANCE_KEYS, label_seconds, level_of_theory, missing_labels, require
 from mlpbench.datasets.readers import read
 from mlpbench.datasets.readers.base import Labels, Notes
 from mlpbench.datasets.schema import DatasetConfig
+from mlpbench.datasets.stages import OnProgress, silent
 from mlpbench.errors import UserError, close_match
 from mlpbench.frames import Frames, Int
 
 Headers = list[dict[str, Any]]
 
 
-def load(config: DatasetConfig) -> Dataset:
+def load(config: DatasetConfig, progress: OnProgress = silent) -> Dataset:
     """Read the data set that ``config`` describes, fetching it first if it is to be downloaded.
+
+    A label that no frame of the pool has is listed in ``info["missing_labels"]``: nothing can be trained on it.
+
+    Args:
+        config: the data set.
+        progress: told how far it is.
 
     Raises:
         UserError: a file is missing, altered or unreadable; a label is missing or not finite; a key is unknown.
@@ -34,7 +41,7 @@ def load(config: DatasetConfig) -> Dataset:
     sources.fetch_all(config)
     patterns = [config.path] if isinstance(config.path, str) else config.path
     files = [file for pattern in patterns for file in sources.resolve(config, pattern)]
-    frames, headers = _read_files(files, config, labels_of(config), notes)
+    frames, headers = _read_files(files, config, labels_of(config), notes, progress)
     tests = {name: frames.select(_indices(config, file, len(frames))) for name, file in config.test_indices.items()}
     pool = frames
     if config.pool_indices is not None:
@@ -45,9 +52,10 @@ def load(config: DatasetConfig) -> Dataset:
     named = {**({"test": config.test_path} if config.test_path else {}), **config.test_paths}
     for name, pattern in named.items():
         test_files = sources.resolve(config, pattern)
-        tests[name], _ = _read_files(test_files, config, replace(labels_of(config), index=":"), notes)
+        tests[name], _ = _read_files(test_files, config, replace(labels_of(config), index=":"), notes, progress)
         used += test_files
-    require(pool, list(config.labels), config.name)
+    missing = missing_labels(pool, list(config.labels))
+    require(pool, [label for label in config.labels if label not in missing], config.name)
     for name, test in tests.items():
         require(test, ["energy"], f"{config.name}, split {name}")
     strategy = "official"
@@ -68,6 +76,7 @@ def load(config: DatasetConfig) -> Dataset:
             "licence": config.licence, "citation": config.citation, "homepage": config.homepage, "sha256": digests,
             "label_seconds": price if config.label_seconds is None else config.label_seconds,
             "notes": notes.listed(), "strategy": strategy, "traps": list(config.traps),
+            "missing_labels": missing,
         },
         references={name: sources.resolve(config, file)[0] for name, file in config.references.items()},
     )  # fmt: skip
@@ -78,7 +87,9 @@ def labels_of(config: DatasetConfig) -> Labels:
     return Labels(**{f.name: getattr(config, f.name) for f in fields(Labels)})
 
 
-def _read_files(files: list[Path], config: DatasetConfig, labels: Labels, notes: Notes) -> tuple[Frames, Headers]:
+def _read_files(
+    files: list[Path], config: DatasetConfig, labels: Labels, notes: Notes, progress: OnProgress
+) -> tuple[Frames, Headers]:
     """All frames of ``files`` and the parts of their headers that are needed; ``group`` counts trajectories."""
     keys = {key for key in (config.group_key, config.split.key) if key}
     parts: list[Frames] = []
@@ -97,6 +108,7 @@ def _read_files(files: list[Path], config: DatasetConfig, labels: Labels, notes:
                 headers += [{} for _ in range(read_so_far - len(headers))]
                 headers.extend({k: v for k, v in header.items() if k in kept} for header in chunk.headers)
             read_so_far += len(chunk.frames)
+            progress("reading", read_so_far, None)
     frames = Frames.concatenate(parts)
     return _group(frames, headers, config.group_key), headers
 

@@ -16,6 +16,7 @@ from mlpbench.datasets.baseline import Baseline, fit_baseline
 from mlpbench.datasets.dataset import Dataset, Split, frame_hashes
 from mlpbench.datasets.leak_check import LeakCheck, check_leaks
 from mlpbench.datasets.schema import DatasetConfig
+from mlpbench.datasets.stages import OnProgress, silent
 from mlpbench.errors import UserError
 from mlpbench.frames import Frames, Int
 from mlpbench.protocol import read_json, write_json
@@ -25,7 +26,9 @@ FORMAT = 1  # of the split folder; raised when the same configuration would give
 MANIFEST = "manifest.json"
 
 
-def prepare_split(dataset: Dataset, config: DatasetConfig, split_seed: int, root: Path) -> Split:
+def prepare_split(
+    dataset: Dataset, config: DatasetConfig, split_seed: int, root: Path, progress: OnProgress = silent
+) -> Split:
     """Draw training and validation frames, fit the baseline, and write the split once under ``root``.
 
     The pool is permuted by ``split_seed``; validation is its first ``n_valid`` frames and training the next
@@ -36,12 +39,13 @@ def prepare_split(dataset: Dataset, config: DatasetConfig, split_seed: int, root
         config: the data set's configuration.
         split_seed: seed of the permutation (numpy's PCG64).
         root: folder below which splits are kept; parallel callers share it safely.
+        progress: told how far it is.
 
     Raises:
         UserError: the pool is too small, a pool frame repeats a test frame and ``on_leak`` is ``refuse``, or an
             element of a test frame is not in the training set.
     """
-    check = check_leaks(dataset, config.leak_tolerance)
+    check = check_leaks(dataset, config.leak_tolerance, progress)
     allowed = check.allowed(dataset, config.on_leak)
     order = allowed[np.random.default_rng(split_seed).permutation(len(allowed))]
     if len(order) < config.n_train + config.n_valid:
@@ -56,8 +60,9 @@ def prepare_split(dataset: Dataset, config: DatasetConfig, split_seed: int, root
     }
     parts = {name: dataset.pool.select(index) for name, index in indices.items()} | dataset.tests
     baseline = fit_baseline(parts["train"], dataset.isolated_atoms)
-    manifest = _manifest(dataset, config, split_seed, indices, parts, baseline, check)
+    manifest = _manifest(dataset, config, split_seed, indices, parts, baseline, check, progress)
     directory = _directory(root, dataset.name, config, split_seed, manifest["digest"])
+    progress("writing", 0, None)
     _write_once(directory, manifest, parts, baseline)
     files = {name: directory / f"{name}.npz" for name in parts}
     return Split(directory, read_json(directory / MANIFEST), manifest["digest"], files)
@@ -71,6 +76,7 @@ def _manifest(
     parts: dict[str, Frames],
     baseline: Baseline,
     check: LeakCheck,
+    progress: OnProgress,
 ) -> dict[str, Any]:
     splits = {}
     notes = list(dataset.info.get("notes", []))
@@ -80,7 +86,7 @@ def _manifest(
             "frames": len(frames),
             "atoms": int(frames.n_atoms.sum()),
             "indices": None if index is None else index.tolist(),  # into the pool; None for test splits
-            "sha256": frame_hashes(frames),
+            "sha256": frame_hashes(frames, progress),
         }
     hashes = {name: split["sha256"] for name, split in splits.items()}
     fit = {name: hashes[name] for name in ("train", "valid")}

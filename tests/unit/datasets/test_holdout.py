@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from mlpbench.datasets import load, prepare_split
 from mlpbench.datasets.baseline import fit_baseline
 from mlpbench.datasets.holdout import hold_out
+from mlpbench.datasets.labels import why_not
 from mlpbench.datasets.readers.base import Notes
 from mlpbench.datasets.schema import SplitConfig
 from mlpbench.errors import UserError
@@ -105,9 +106,16 @@ def test_energies_alone_need_labels_energy(tmp_path):
     for a in atoms:
         a.calc.results.pop("forces")
     write(tmp_path / "e.xyz", atoms, format="extxyz")
-    with pytest.raises(UserError, match=r"no frame has forces[\s\S]*dataset\.labels=\[energy\]"):
-        load(file_config(tmp_path / "e.xyz"))
-    assert not load(file_config(tmp_path / "e.xyz", labels=["energy"])).pool.has_forces
+    found = load(file_config(tmp_path / "e.xyz", labels=["energy", "forces", "stress"]))
+    assert found.info["missing_labels"] == ["forces", "stress"]
+    assert why_not(["forces", "stress"], ["energy", "forces", "stress"]) == (
+        "no frame of the pool has forces or stress; name the key (dataset.forces_key=... and dataset.stress_key=...), "
+        "or train without: dataset.labels=[energy]"
+    )
+    only = load(file_config(tmp_path / "e.xyz", labels=["energy"]))
+    assert not only.pool.has_forces
+    assert only.info["missing_labels"] == []
+    assert why_not([], ["energy"]) is None
 
 
 def test_an_energies_only_test_split_works(file, tmp_path):
