@@ -1,10 +1,12 @@
 """Replica-steps per second of batched MD against an ASE loop, interleaved; run inside a backend's environment.
 
     PYTHON tests/benchmarks/md_throughput.py TRIAL_FOLDER [--replicas 32] [--rounds 5] [--torch-sim-integrator]
+    PYTHON tests/benchmarks/md_throughput.py TRIAL_FOLDER --device auto --replicas 100 1000   # a GPU, if there is one
 
 PYTHON is the backend's interpreter, TRIAL_FOLDER one with a finished training (results/<study>/<trial>). Each round
 measures every engine once, in turn, so that other load on the machine hits all alike; the medians over the rounds and
-the median of the ratios within rounds are printed. Steps of a first, discarded round warm everything up.
+the median of the ratios within rounds are printed, with the peak memory for each number of replicas (of the device, or
+resident on a CPU). Steps of a first, discarded round warm everything up.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import json
+import resource
 import sys
 import time
 from pathlib import Path
@@ -90,16 +93,50 @@ def torch_sim_loop(potential: Any, system: Any, start: Any, steps: int) -> float
 CACHE: dict[str, Any] = {}
 
 
+def measure(potential: Any, starts: Any, chosen: argparse.Namespace, replicas: int) -> dict[str, Any]:
+    """Rates and memory with one number of replicas."""
+    import torch
+
+    from mlpbench.worker.tasks.md import make_system
+
+    options = {"seeds": -(-replicas // len(starts)), "seed": 0}
+    system, start = make_system(starts, options, 500.0), starts.to_atoms()[0]
+    runs = {
+        "ase": lambda: ase_loop(potential, system, start, chosen.steps * 2),
+        "predict": lambda: ours(potential, system, start, "predict", chosen.steps),
+        "torch-sim": lambda: ours(potential, system, start, "torch-sim", chosen.steps),
+    }
+    if chosen.torch_sim_integrator:
+        runs["torch-sim integrator"] = lambda: torch_sim_loop(potential, system, start, chosen.steps)
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+    rates: dict[str, list[float]] = {name: [] for name in runs}
+    for turn in range(chosen.rounds + 1):
+        for name, run in runs.items():
+            rate = run()
+            if turn:
+                rates[name].append(rate)
+    on_device = torch.cuda.is_available() and torch.cuda.max_memory_allocated() > 0
+    resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
+    return {
+        "replicas": len(system.positions), "atoms": len(start),
+        "replica_steps_per_second": {name: float(np.median(values)) for name, values in rates.items()},
+        "ratio_to_ase": {n: float(np.median(np.divide(v, rates["ase"]))) for n, v in rates.items() if n != "ase"},
+        "peak_memory_mb": torch.cuda.max_memory_allocated() / 1e6 if on_device else resident,
+        "memory_of": "device" if on_device else "process",
+    }  # fmt: skip
+
+
 def main() -> int:
     """Measure and print JSON."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--replicas", type=int, default=32)
+    parser.add_argument("--replicas", type=int, nargs="+", default=[32], help="rounded up to a multiple of 8")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--split", default="test_500K")
-    parser.add_argument("--device", default=None)
+    parser.add_argument("--device", default=None, help="cpu, cuda or auto; default: that of the trial")
     parser.add_argument("--torch-sim-integrator", action="store_true")
     chosen = parser.parse_args()
     mount()
@@ -108,45 +145,23 @@ def main() -> int:
     import torch
 
     from mlpbench.protocol import REQUEST, Request
-    from mlpbench.worker.adapter import Potential
     from mlpbench.worker.main import load_adapter
-    from mlpbench.worker.tasks.md import make_system, start_frames
+    from mlpbench.worker.tasks.md import start_frames
 
     torch.set_num_threads(chosen.threads)
     request = Request.read(chosen.folder / REQUEST)
-    request = replace(request, device=chosen.device or request.device, directory=str(chosen.folder.resolve()))
-    adapter = load_adapter(request.adapter)(request)
-    potential: Potential = adapter.load()
-    options = {
-        "starts": 8,
-        "seeds": -(-chosen.replicas // 8),
-        "seed": 0,
-        "temperature_K": 500.0,
-        "start_split": chosen.split,
-    }
-    starts = start_frames(adapter, options)
-    system, start = make_system(starts, options, options["temperature_K"]), starts.to_atoms()[0]
-    runs = {
-        "ase": lambda: ase_loop(potential, system, start, chosen.steps * 2),
-        "predict": lambda: ours(potential, system, start, "predict", chosen.steps),
-        "torch-sim": lambda: ours(potential, system, start, "torch-sim", chosen.steps),
-    }
-    if chosen.torch_sim_integrator:
-        runs["torch-sim integrator"] = lambda: torch_sim_loop(potential, system, start, chosen.steps)
-    rates: dict[str, list[float]] = {name: [] for name in runs}
-    for turn in range(chosen.rounds + 1):
-        for name, measure in runs.items():
-            rate = measure()
-            if turn:
-                rates[name].append(rate)
+    device = chosen.device or request.device
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    adapter = load_adapter(request.adapter)(replace(request, device=device, directory=str(chosen.folder.resolve())))
+    potential = adapter.load()
+    starts = start_frames(adapter, {"starts": 8, "start_split": chosen.split})
     found = {
-        "architecture": request.architecture["name"], "dtype": request.dtype, "device": request.device,
-        "threads": chosen.threads, "replicas": len(system.positions), "atoms": len(start), "rounds": chosen.rounds,
-        "replica_steps_per_second": {name: float(np.median(values)) for name, values in rates.items()},
-        "ratio_to_ase": {n: float(np.median(np.divide(v, rates["ase"]))) for n, v in rates.items() if n != "ase"},
+        "architecture": request.architecture["name"], "dtype": request.dtype, "device": device,
+        "device_name": torch.cuda.get_device_name() if device.startswith("cuda") else None,
+        "threads": chosen.threads, "rounds": chosen.rounds,
+        "sizes": [measure(potential, starts, chosen, replicas) for replicas in chosen.replicas],
     }  # fmt: skip
-    if request.device.startswith("cuda"):
-        found["peak_device_memory_mb"] = torch.cuda.max_memory_allocated() / 1e6
     print(json.dumps(found, indent=2))
     return 0
 
