@@ -115,7 +115,9 @@ def _describe(event: dict[str, Any], epochs: int | None) -> str:
 
 def _simulation(event: dict[str, Any]) -> str:
     left = "about " + duration(event["left_seconds"]) + " left"
-    return f"md, {event['run']}: step {event['step']} of {event['steps']}, {event['alive']} replicas, {left}"
+    everything = event.get("all_left_seconds", event["left_seconds"])
+    more = f" ({duration(everything)} with what follows)" if everything > 1.01 * event["left_seconds"] + 1 else ""
+    return f"md, {event['run']}: step {event['step']} of {event['steps']}, {event['alive']} replicas, {left}{more}"
 
 
 def duration(seconds: float) -> str:

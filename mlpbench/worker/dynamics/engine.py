@@ -24,6 +24,7 @@ Progress = Callable[[dict[str, Any]], None]
 
 WALL_CHECK_EVERY = 16  # steps; a look at the clock costs next to nothing, a long step does not wait for it
 REPORT_SECONDS = 5.0  # between progress events
+SAVE_SECONDS = 60.0  # a killed run loses no more than this
 
 
 @dataclass
@@ -94,7 +95,7 @@ class Engine:
         folder: for stored frames and the state to resume from.
         seed: of the thermostat's noise.
         progress: called every few seconds with ``step, steps, seconds, left_seconds, alive``.
-        chunk_frames: frames between two writes of the state.
+        chunk_frames: frames between two writes of the state, which is written after a minute at the latest.
     """
 
     def __init__(
@@ -127,7 +128,7 @@ class Engine:
         """
         step, phase, resumed = self._begin()
         start, first = time.perf_counter(), step
-        replica_steps, reported = 0, start
+        replica_steps, reported, saved = 0, start, start
         while step < self.settings.steps and len(phase.ids):
             if step % WALL_CHECK_EVERY == 0 and self._over_time(start):
                 self._end(phase, np.ones(len(phase.ids), bool), WALL_LIMIT, step)
@@ -141,7 +142,8 @@ class Engine:
             if self.progress is not None and now - reported > REPORT_SECONDS:
                 reported = now
                 self._report(step, first, now - start, len(phase.ids))
-            if step % self.chunk_steps == 0:
+            if step % self.chunk_steps == 0 or now - saved > SAVE_SECONDS:
+                saved = now
                 self.recorder.flush()
                 self._save(step, phase, now - start)
         self.recorder.flush()

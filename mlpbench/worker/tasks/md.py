@@ -12,7 +12,7 @@ import numpy as np
 from mlpbench.frames import Frames
 from mlpbench.protocol import EventLog
 from mlpbench.worker.adapter import Adapter, Potential
-from mlpbench.worker.dynamics.engine import Engine, System, start_temperatures
+from mlpbench.worker.dynamics.engine import Engine, Progress, System, start_temperatures
 from mlpbench.worker.dynamics.forces import choose
 from mlpbench.worker.dynamics.settings import ENDINGS, Settings
 from mlpbench.worker.dynamics.velocities import (
@@ -35,10 +35,11 @@ def run(adapter: Adapter, options: dict[str, Any], events: EventLog) -> dict[str
     potential = adapter.load()
     starts = start_frames(adapter, options)
     found: dict[str, Any] = {}
-    for name, settings, count in plan_runs(options, bool(starts.pbc.any()), len(starts) * options["seeds"]):
-        system = make_system(starts, options, settings.temperature_K)
-        part = first_replicas(system, count)
-        found[name] = carry_out(name, settings, part, potential, starts, options, adapter.directory, events)
+    runs = plan_runs(options, bool(starts.pbc.any()), len(starts) * options["seeds"])
+    for place, (name, settings, count) in enumerate(runs):
+        system = first_replicas(make_system(starts, options, settings.temperature_K), count)
+        progress = tell(events, name, count, [(later, number) for _, later, number in runs[place + 1 :]])
+        found[name] = carry_out(name, settings, system, potential, starts, options, adapter.directory, progress)
     return {
         "runs": found,
         "formula": starts.to_atoms()[0].get_chemical_formula(),
@@ -71,6 +72,20 @@ def plan_runs(options: dict[str, Any], periodic: bool, replicas: int) -> list[tu
             runs.append((f"nve-{step:g}fs", settings, count))
             node["velocity_interval_fs"] = None  # one spectrum is enough
     return runs
+
+
+def tell(events: EventLog, name: str, count: int, later: list[tuple[Settings, int]]) -> Progress:
+    """Writes the engine's progress as ``md`` events, with ``all_left_seconds`` of this run and the ``later`` ones.
+
+    They are taken to cost as much per replica and step as this one has so far, and to end at their wall limits.
+    """
+
+    def write(values: dict[str, Any]) -> None:
+        each = values["seconds"] / max(values["step"] * count, 1)
+        more = [min(s.steps * number * each, s.wall_seconds or float("inf")) for s, number in later]
+        events.write("md", run=name, **values, all_left_seconds=values["left_seconds"] + sum(more))
+
+    return write
 
 
 def start_frames(adapter: Adapter, options: dict[str, Any]) -> Frames:
@@ -134,16 +149,13 @@ def carry_out(
     starts: Frames,
     options: dict[str, Any],
     directory: Path,
-    events: EventLog,
+    progress: Progress,
 ) -> dict[str, Any]:
     """One run from start to the assembled ``md/<name>.npz``; returns what the record keeps of it."""
     folder = directory / FOLDER / f".{name}"
     atoms = starts.to_atoms()[0]
     forces = choose(potential, atoms, options["engine"], stress=settings.ensemble == "npt")
-    engine = Engine(
-        system, forces, settings, folder, seed=options["seed"],
-        progress=lambda values: events.write("md", run=name, **values),
-    )  # fmt: skip
+    engine = Engine(system, forces, settings, folder, seed=options["seed"], progress=progress)
     outcome = engine.run()
     arrays = engine.recorder.assemble()
     ended_fs = outcome.ended_step * settings.time_step_fs

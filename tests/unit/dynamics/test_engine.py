@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from mlpbench.worker.dynamics import engine
 from mlpbench.worker.dynamics.engine import Engine, System
 from mlpbench.worker.dynamics.forces import Labels
 from mlpbench.worker.dynamics.settings import EXPLODED, FINISHED, NON_FINITE, WALL_LIMIT, Settings
@@ -123,6 +124,19 @@ def test_resumed_run_is_the_uninterrupted_one(tmp_path, ensemble) -> None:
         assert np.array_equal(whole[name], resumed[name]), name
     assert whole["time_fs"].shape == (51,)
     assert whole["velocities"].shape == (3, 126, 8, 3)
+
+def test_a_slow_run_is_saved_by_the_clock(tmp_path, monkeypatch) -> None:
+    """Frames are far apart where each step is slow: no state would be written for hours."""
+    whole, _ = run(tmp_path / "whole", cluster(2), LennardJones(), NVE)
+    monkeypatch.setattr(engine, "SAVE_SECONDS", 0.0)
+    with pytest.raises(Killed):
+        run(tmp_path / "cut", cluster(2), KilledAt(37), NVE)
+    resumed, outcome = run(tmp_path / "cut", cluster(2), LennardJones(), NVE)
+    assert outcome.resumed
+    assert outcome.replica_steps <= 2 * (NVE.steps - 30)
+    for name in whole:
+        assert np.array_equal(whole[name], resumed[name]), name
+
 
 
 def test_state_of_another_potential_or_setting_is_not_taken_up(tmp_path) -> None:
