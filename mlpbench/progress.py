@@ -115,6 +115,8 @@ def _describe(event: dict[str, Any], epochs: int | None) -> str:
 
 def _simulation(event: dict[str, Any]) -> str:
     left = "about " + duration(event["left_seconds"]) + " left"
+    if event.get("needed_seconds", 0.0) > event["left_seconds"] + 1:
+        left += f" by its wall limit, {duration(event['needed_seconds'])} would be needed"
     everything = event.get("all_left_seconds", event["left_seconds"])
     more = f" ({duration(everything)} with what follows)" if everything > 1.01 * event["left_seconds"] + 1 else ""
     return f"md, {event['run']}: step {event['step']} of {event['steps']}, {event['alive']} replicas, {left}{more}"

@@ -15,6 +15,8 @@ from mlpbench.frames import Float
 
 NAME = "vibrational spectrum"
 MAX_CM1 = 5000.0
+# What must be seen, or it would be folded back into the spectrum: stretches of hydrogen, of anything else.
+NEEDED_CM1 = {True: 4000.0, False: 2500.0}
 SHORTEST_FS = 200.0  # a stretch of this length resolves 170 cm⁻¹; from shorter ones no spectrum is made
 JUMP = 5.0  # frames further apart than this multiple of the median step are not consecutive
 
@@ -49,12 +51,14 @@ def spectrum_rows(
         theirs = [velocities_of(part, interval_fs) for part in stretches(reference)]
         theirs = [part for part in theirs if len(part) * interval_fs >= SHORTEST_FS]
     window = min((len(part) * (interval_fs or 0.0) for part in theirs), default=float(run.arrays["length_fs"]))
-    try:
-        ours = _spectrum(parts, step, window, run.masses)
-        expected = _spectrum(theirs, interval_fs, window, run.masses, differences=True) if interval_fs else None
-    except ValueError as error:  # stored too rarely
-        not_scored["vdos_error"] = str(error)
+    slowest = max(step, interval_fs or 0.0)
+    highest = INVERSE_FS_IN_CM1 / (2 * slowest)
+    if highest < NEEDED_CM1[bool((run.masses < 3).any())]:
+        not_scored["vdos_error"] = f"velocities every {slowest:g} fs show nothing above {highest:.0f} cm⁻¹"
         return []
+    limit = min(MAX_CM1, highest)
+    ours = _spectrum(parts, step, window, run.masses, limit)
+    expected = _spectrum(theirs, interval_fs, window, run.masses, limit, differences=True) if interval_fs else None
     if ours is None:
         not_scored["vdos_error"] = f"no replica was sound for {window:.0f} fs"
         return []
@@ -88,7 +92,7 @@ def _sound(run: Run, fate: Fate, step: float) -> int:
 
 
 def _spectrum(
-    parts: list[Float], step: float, window_fs: float, masses: Float, *, differences: bool = False
+    parts: list[Float], step: float, window_fs: float, masses: Float, limit: float, *, differences: bool = False
 ) -> Distribution | None:
     """Mean over windows of (T, N, 3) velocities; None where none is as long as the window."""
     length = round(window_fs / step)
@@ -99,7 +103,7 @@ def _spectrum(
     ]
     if not windows or length < 2:
         return None
-    found = vibrational_spectrum(np.stack(windows), step, masses, max_cm1=MAX_CM1)
+    found = vibrational_spectrum(np.stack(windows), step, masses, max_cm1=limit)
     if not differences:
         return found
     # A central difference sees sin(ωΔt)/(ωΔt) of a velocity; the power has its square.

@@ -107,7 +107,7 @@ def distribution_figure(study: Study, dataset: str, n_train: int, curves: dict[s
     panels = []
     style = looks(study)
     for name in names:
-        with canvas(3.4, 2.6) as (figure, axes):
+        with canvas(4.2, 2.9) as (figure, axes):
             drawn = False
             for candidate, found in curves.items():
                 ours, theirs = found.get(name, (None, None))

@@ -94,7 +94,8 @@ class Engine:
         settings: what to do.
         folder: for stored frames and the state to resume from.
         seed: of the thermostat's noise.
-        progress: called every few seconds with ``step, steps, seconds, left_seconds, alive``.
+        progress: called every few seconds with ``step, steps, seconds, alive``, ``left_seconds`` until the wall limit
+            and ``needed_seconds`` to the planned length.
         chunk_frames: frames between two writes of the state, which is written after a minute at the latest.
     """
 
@@ -198,11 +199,11 @@ class Engine:
 
     def _report(self, step: int, first: int, seconds: float, alive: int) -> None:
         assert self.progress is not None
-        left = seconds / max(step - first, 1) * (self.settings.steps - step)
+        needed = left = seconds / max(step - first, 1) * (self.settings.steps - step)
         if self.settings.wall_seconds is not None:
             left = min(left, self.settings.wall_seconds - self.spent - seconds)
         self.progress({"step": step, "steps": self.settings.steps, "seconds": self.spent + seconds,
-                       "left_seconds": left, "alive": alive})  # fmt: skip
+                       "left_seconds": left, "needed_seconds": needed, "alive": alive})  # fmt: skip
 
     def _begin(self) -> tuple[int, Phase, bool]:
         system = self.system

@@ -81,3 +81,16 @@ def test_positions_too_far_apart_give_a_reason() -> None:
     reference = positions(np.arange(0.0, LENGTH, 10.0), 1000.0)
     assert spectrum_rows("md_500K", run_of(1000.0), SOUND, STEP, reference, 10.0, reasons, curves) == []
     assert "show nothing above" in reasons["vdos_error"]
+
+
+def test_without_hydrogen_velocities_may_be_stored_more_rarely() -> None:
+    heavy = run_of(500.0)
+    heavy.arrays["velocities"], heavy.arrays["masses"] = heavy.arrays["velocities"][:, ::2], np.array([28.0, 28.0])
+    curves, reasons = {}, {}
+    assert spectrum_rows("md_800K", heavy, SOUND, 2 * STEP, None, None, reasons, curves) == []
+    found = curves[NAME][0]
+    assert found.centres[np.argmax(found.density)] == pytest.approx(500, abs=20)
+    assert found.edges[-1] == pytest.approx(4169.6, abs=0.1)
+    assert "5 fs" not in reasons["vdos_error"]
+    spectrum_rows("md_800K", heavy, SOUND, 8.0, None, None, reasons, {})
+    assert reasons["vdos_error"] == "velocities every 8 fs show nothing above 2085 cm⁻¹"
