@@ -56,6 +56,29 @@ def comparison(
     return rows.fillna("").reset_index()
 
 
+SPEED = ("us_per_atom", "ms_per_md_step", "ns_per_day", "prepare_seconds", "peak_memory", "timing_noise")
+WAY = ["dataset", "architecture", "size", "deployment", "means", "dtype", "tf32"]
+
+
+def speeds(table: pd.DataFrame) -> pd.DataFrame:
+    """Ways of running each potential as rows, speed metrics as columns; what did not run has its reason as remark.
+
+    Args:
+        table: the speed table (see :func:`mlpbench.tables.build_speed`); means over its trials.
+    """
+    rows = []
+    for key, part in table.groupby(WAY, sort=False):
+        row: dict[str, object] = dict(zip(WAY, key, strict=True))
+        for name in SPEED:
+            values = part.loc[part["metric"] == name, "value"].astype(float)
+            if len(values):
+                row[f"{name} / {metric(name).unit}"] = _spread(values)
+        said = [*part["reason"], *(f"busy machine: {notice}" for notice in part["notice"] if notice)]
+        rows.append({**row, "remark": next((str(text) for text in said if text), "")})
+    wide = pd.DataFrame(rows)
+    return wide[[*(c for c in wide.columns if c != "remark"), "remark"]].fillna("")
+
+
 def _statuses(status: pd.Series) -> str:
     counts = status.value_counts()
     return ", ".join(f"{count} {name}" for name, count in counts.items())

@@ -46,7 +46,7 @@ def scaling_panel(study: Study, dataset: str, grown: list[Way], references: list
 
 def _reference(axes: Axes, one: Timed, largest: float, index: int) -> None:
     x, y = np.array(one.points).T
-    short = f"{one.name.split(',')[0]}, {one.machine.split(' of ')[0]}"
+    short = f"{one.code}, {one.machine.split(' of ')[0]}"
     axes.plot(x, y, color=INK, marker="P" if index == 0 else "X", linestyle="", label=f"{short}: {one.series}")
     if one.law is None:
         return
@@ -101,7 +101,7 @@ def pareto_panel(study: Study, dataset: str, ran: list[Way], references: list[Ti
         if not drawn:
             return None
         for index, one in enumerate(references):
-            short = f"{one.name.split(',')[0]}, {one.machine.split(' of ')[0]}"
+            short = f"{one.code}, {one.machine.split(' of ')[0]}"
             axes.axvline(one.seconds.value * 1e3, color=INK, linewidth=1.4, alpha=0.8 if index == 0 else 0.4)
             axes.annotate(
                 f"{short}: error 0 by definition", (one.seconds.value * 1e3, 0.03), rotation=90, ha="right",

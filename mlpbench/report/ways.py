@@ -15,7 +15,7 @@ from mlpbench.protocol import ProtocolError, read_json
 from mlpbench.references.walltimes import FOLDER, load_kept
 from mlpbench.report import facts
 from mlpbench.report.estimates import Estimate, chosen
-from mlpbench.report.numbers import listing, plural
+from mlpbench.report.numbers import listing
 from mlpbench.report.study import Study, remembered, rows_of, select, unique
 from mlpbench.statistics.intervals import intervals
 from mlpbench.statistics.powerlaw import PowerLaw, fit_power_law
@@ -76,7 +76,8 @@ class Timed:
     """A reference method that was timed, or whose time is recorded elsewhere.
 
     Attributes:
-        name: code, version and level of theory.
+        code: its name and version.
+        level: of theory, in words.
         machine: hardware in words.
         on_gpu: whether it ran on a GPU.
         threads: CPU threads.
@@ -90,7 +91,8 @@ class Timed:
         notice: what disturbed the timing.
     """
 
-    name: str
+    code: str
+    level: str
     machine: str
     on_gpu: bool
     threads: int
@@ -102,6 +104,11 @@ class Timed:
     series: str
     law: PowerLaw | None
     notice: str
+
+    @property
+    def name(self) -> str:
+        """Code and level of theory."""
+        return f"{self.code}, {self.level}"
 
 
 @remembered
@@ -172,11 +179,10 @@ def _from_command(kept: dict[str, Any]) -> Timed:
     series = kept["series"] or {"name": "", "points": []}
     points = tuple((float(p["n_atoms"]), float(p["seconds"])) for p in series["points"])
     on_gpu = kept["method"].get("device") == "gpu"
-    gpus = kept["hardware"].get("gpus") or [{"name": "a GPU"}]
-    cores = f"{plural(kept['threads'], 'thread')} of {kept['hardware'].get('cpu') or 'a CPU'}"
     return Timed(
-        name=f"{kept['version']}, {kept['level']}",
-        machine=f"{gpus[0]['name']} (with {cores})" if on_gpu else cores,
+        code=kept["version"],
+        level=kept["level"],
+        machine=_machine(on_gpu, kept["threads"], kept["hardware"]),
         on_gpu=on_gpu,
         threads=kept["threads"],
         n_atoms=kept["n_atoms"],
@@ -200,15 +206,21 @@ def _from_trials(study: Study, dataset: str, trials: list[str]) -> list[Timed]:
         if kept.get("status") == "done":
             return [
                 Timed(
-                    name=f"{kept.get('version') or kept['method']['code']}, {facts.level_of_theory(study, dataset)}",
-                    machine=f"{plural(kept['threads'], 'thread')} of {kept.get('cpu') or 'a CPU'}",
-                    on_gpu=kept["method"].get("device") == "gpu", threads=kept["threads"],
+                    code=kept.get("version") or kept["method"]["code"], level=facts.level_of_theory(study, dataset),
+                    machine=_machine(False, kept["threads"], kept), on_gpu=False, threads=kept["threads"],
                     n_atoms=_n_atoms(study, trial), seconds=_blocks(kept["seconds"]), cold=kept["cold_seconds"],
                     start=math.nan, points=(), series="", law=None,
                     notice="others were computing meanwhile" if kept.get("busy") else "",
                 )
             ]  # fmt: skip
     return []
+
+
+def _machine(on_gpu: bool, threads: int, hardware: dict[str, Any]) -> str:
+    """In the words that potentials' hardware has, so that the same machine is known as the same."""
+    gpus = hardware.get("gpus") or [{}]
+    device = {"device": "cuda" if on_gpu else "cpu", "device_name": gpus[0].get("name")}
+    return facts.hardware({**device, "cpu": hardware.get("cpu"), "threads": threads})
 
 
 def _blocks(seconds: list[float]) -> Estimate:

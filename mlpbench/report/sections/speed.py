@@ -114,19 +114,19 @@ def _way_row(
         mean_cell(errors.get((way.candidate, n_train))),
         Cell("–") if memory is None else Cell(number(memory.value), memory.value),
         Cell(number(noise), noise),
-        Cell(_remark(way, reference), mark="warn" if way.notice else ""),
+        Cell(_remark(way, reference), mark="warn" if way.notice else "", note=way.notice),
     ]  # fmt: skip
 
 
 def _remark(way: Way, reference: Timed | None) -> str:
-    parts = [f"disturbed: {way.notice}"] if way.notice else []
+    parts = ["busy machine"] if way.notice else []
     if "prepare_seconds" in way.values and way.deployment != "eager":
-        parts.append(f"compiled once in {seconds(way.values['prepare_seconds'].value)}")
+        parts.append(f"compiled in {seconds(way.values['prepare_seconds'].value)}")
     if "path_force_difference" in way.values:
         difference = way.values["path_force_difference"].value
-        parts.append(f"forces within {number(difference)} meV/Å of eager")
+        parts.append(f"ΔF to eager {number(difference)} meV/Å")
     if reference is not None and unlike(way, reference):
-        parts.append(f"speed-up across{unlike(way, reference)}")
+        parts.append("speed-up across unlike hardware")
     return "; ".join(parts)
 
 
@@ -134,16 +134,15 @@ def _reference_row(one: Timed, timestep: float) -> list[Cell]:
     frame = one.seconds
     per_atom, step = _scaled(frame, 1e6 / one.n_atoms), _scaled(frame, 1e3)
     per_day = [86400 / v * timestep * 1e-6 for v in (frame.value, frame.high, frame.low)]
-    remark = [f"disturbed: {one.notice}"] if one.notice else []
-    remark.append(f"{one.machine}; first frame of a new process {seconds(one.cold)}")
+    remark = [one.level, *(["busy machine"] if one.notice else []), f"cold {seconds(one.cold)}"]
     if math.isfinite(one.start):
         remark.append(f"start of the code {seconds(one.start)}")
     return [
-        Cell(one.name), Cell("reference"), Cell("float64"), mean_cell(per_atom), mean_cell(step),
+        Cell(f"reference: {one.code}"), Cell(one.machine), Cell("float64"), mean_cell(per_atom), mean_cell(step),
         mean_cell(Estimate(per_day[0], per_day[1], per_day[2], frame.n, "frames")),
         Cell(number(1 / per_day[0]), 1 / per_day[0]),
         Cell("1", 1.0), Cell("0", 0.0), Cell("–"), Cell("–"),
-        Cell("; ".join(remark), mark="warn" if one.notice else ""),
+        Cell("; ".join(remark), mark="warn" if one.notice else "", note=one.notice),
     ]  # fmt: skip
 
 

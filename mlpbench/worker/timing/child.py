@@ -39,10 +39,12 @@ def run_child(
     if not link.is_symlink():
         link.symlink_to(os.path.relpath(Path(request.directory) / CHECKPOINT, folder))
     replace(request, directory=str(folder), tasks=[Task(task, options=options)]).write(folder / REQUEST)
+    # A room of its own: the turn of this machine is the parent's, and waiting for it would be waiting for ever.
+    variables = {**os.environ, parent.VARIABLE: str(os.getpid()), "MLPBENCH_TURNS": str(folder / "turns")}
     with open(folder / LOG, "wb") as log:
         process = subprocess.Popen(
             [sys.executable, "-P", "-s", "-u", str(BOOTSTRAP), str(folder)],
-            cwd=folder, env={**os.environ, parent.VARIABLE: str(os.getpid())}, stdin=subprocess.DEVNULL,
+            cwd=folder, env=variables, stdin=subprocess.DEVNULL,
             stdout=log, stderr=subprocess.STDOUT,
         )  # fmt: skip
         try:
