@@ -38,7 +38,7 @@ def build(study: Study) -> Section | None:
         Column("Key", numeric=False),
     ]
     rows = [_row(row, errors, names, several) for row in rows_of(study.table.head(SHOWN))]
-    table = Table("trials", f"The {len(rows)} trials of {study.name}.", columns, rows, searchable=True)
+    table = Table("trials-listed", f"The {len(rows)} trials of {study.name}.", columns, rows, searchable=True)
     blocks: list[Any] = [Details(f"All {len(study.table)} trials", [table], paper=len(rows) <= 60)]
     if len(study.table) > SHOWN:
         blocks.append(
