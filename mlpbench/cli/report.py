@@ -23,7 +23,8 @@ def register(parser: argparse.ArgumentParser) -> None:
         "--reports", type=Path, default=Path("reports"), help="folder of the reports (default: reports)"
     )
     parser.epilog = (
-        "example:\n  mlpbench report quickstart\n  mlpbench report quickstart --out /tmp/first --pdf"
+        "example:\n  mlpbench report quickstart\n  mlpbench report quickstart --out /tmp/first --pdf\n\n"
+        "ends with 1 if a section could not be made: the page says so in its place, errors.log beside it has the cause."
     )
 
 

@@ -44,14 +44,15 @@ def build(study: Study) -> Section | None:
             "trials had not "
             "converged, so that its error would fall with a larger budget."
         )
-        blocks.append(Figure(caption, panels))
-        if len(panels) == 1:  # seconds of different machines say nothing about each other
-            blocks += _on_the_way(study, dataset)
+        # Seconds of different machines say nothing about each other.
+        blocks += (_on_the_way(study, dataset, caption, panels[0]) if len(panels) == 1 else []) or [
+            Figure(caption, panels)
+        ]
     return Section("cost", "Error against training seconds", "", blocks) if blocks else None
 
 
-def _on_the_way(study: Study, dataset: str) -> list[Block]:
-    """The validation error of the best checkpoint so far against seconds, and when each candidate reached a target."""
+def _on_the_way(study: Study, dataset: str, end: str, final: Panel) -> list[Block]:
+    """Beside the errors at the end: those of the best checkpoint so far, and when each candidate reached a target."""
     name = main_metric(study, dataset)
     found = paces(study, dataset, name)
     largest = [one for one in found if one.n_train == study.largest(dataset) and one.mean().size]
@@ -61,13 +62,14 @@ def _on_the_way(study: Study, dataset: str) -> list[Block]:
     words = "force" if name == "force_mae" else "energy"
     unit = metric(name).unit
     caption = (
-        f"What each training would have given if it had been stopped earlier, {dataset}, {largest[0].n_train} training "
-        f"frames: {words} error on the validation frames of the best checkpoint so far, against the seconds that the "
-        "package's own training loop had run (validation included). Lines: geometric mean over repetitions; bands: all "
-        f"of them; a cross: not all had converged. Grey: {target:g} {unit}, which every trial of them reaches."
+        f"First picture: {end} Second: what each training would have given if it had been stopped earlier, "
+        f"{largest[0].n_train} training frames: {words} error on the validation frames of the best checkpoint so far, "
+        "against the seconds that the package's own training loop had run (validation included). Lines: geometric mean "
+        f"over repetitions; bands: all of them; a cross: not all had converged. Grey: {target:g} {unit}, which every "
+        "trial of them reaches."
     )
     panel = _pace_panel(study, dataset, largest, words, target)
-    return [Figure(caption, [panel]), _pace_table(dataset, found, target, unit)]
+    return [Figure(caption, [final, panel]), _pace_table(dataset, found, target, unit)]
 
 
 def _round_up(value: float) -> float:
@@ -93,7 +95,7 @@ def _pace_panel(study: Study, dataset: str, largest: list[Pace], words: str, tar
         axes.set_ylabel(f"validation {words} MAE ({unit})")
         legend(axes)
     alt = f"Validation {words} error against training seconds for {', '.join(one.candidate for one in largest)}."
-    return Panel(f"pace-{dataset}", figure, alt)
+    return Panel(f"pace-{dataset}", figure, alt, "On the way there, validation error")
 
 
 def _pace_table(dataset: str, found: list[Pace], target: float, unit: str) -> Table:

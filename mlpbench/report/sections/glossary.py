@@ -28,6 +28,10 @@ WORDS = {
     "In and out of distribution": "A split in distribution comes from the same conditions as the training "
     "frames but from "
     "another trajectory; out of distribution: other temperatures, sizes or compositions.",
+    "Power": "The chance that a comparison with that many repetitions finds a difference that is really there.",
+    "Committee": "The repetitions of one candidate together: where they disagree, the error is likely large.",
+    "Best checkpoint so far": "At any moment of a training, the epoch with the lowest validation loss until then: the "
+    "potential that stopping there would have given.",
     "Parity plot": "Prediction against reference; a perfect potential lies on the diagonal.",
     "Pareto front": "The candidates that no other beats in both quantities at once.",
     "Baseline": "Reference energies of the atoms and the mean of the rest, taken off the total energy "

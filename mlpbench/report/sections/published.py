@@ -117,7 +117,7 @@ def _splitting(config: dict[str, Any]) -> list[str]:
     if (data.get("split") or {}).get("strategy") == "blocked" and not data.get("test_paths"):
         found.append("our test frames are whole stretches of the trajectory, apart from the training frames in time")
     if data.get("on_leak") == "drop":
-        found.append("our test split leaves out frames that repeat training frames")
+        found.append("our training frames leave out those that repeat test frames")
     return found
 
 

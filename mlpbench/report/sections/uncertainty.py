@@ -104,9 +104,9 @@ def _figure(study: Study, dataset: str, split: str, curves: dict[str, Calibratio
         legend(axes)
     said = listing([f"{c} {found.scale:.2f}" for c, found in curves.items()])
     caption = (
-        f"Calibration of the committees on the force components of {split}, {dataset}. Left: how often the truth "
+        f"Calibration of the committees on the force components of {split}, {dataset}. First: how often the truth "
         "lies in the central interval that the committee's spread gives (Student's t, prediction interval), against "
-        "how often it should; below the line the committee is overconfident. Right: error against spread in ten "
+        "how often it should; below the line the committee is overconfident. Second: error against spread in ten "
         "bins of rising spread; above the line the error is larger than the committee says."
     )
     panels = [

@@ -146,7 +146,7 @@ def _trial(
             "counts": {"train": point.n_train, **{s: len(f) for s, f in frames.items()}},
             "in_distribution": "test_500K",
             "baseline": {"C": -1035.0},
-            "leak": {"checked": True, "shared": 0},
+            "leak": {"policy": "refuse", "tolerance_A": 0.02, "pool_frames": [], "dropped": 0, "splits": {}},
         },
         "training": training,
         "curve": curve,

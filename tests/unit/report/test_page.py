@@ -45,7 +45,9 @@ class Page(HTMLParser):
 @pytest.fixture(scope="module")
 def written(tmp_path_factory):
     root = tmp_path_factory.mktemp("work")
-    path = write_report(fabricate(root / "results" / "made-up"), root / "reports" / "made-up").page
+    report = write_report(fabricate(root / "results" / "made-up"), root / "reports" / "made-up")
+    assert report.failed == ()
+    path = report.page
     text = path.read_text(encoding="utf-8")
     return path, text, Page(text)
 

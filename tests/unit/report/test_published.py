@@ -41,7 +41,7 @@ def test_ours_stand_beside_theirs_with_the_ratio_and_the_differences(study):
     caption = section.blocks[0].caption
     assert "100 epochs" in caption
     assert "mace small" in caption
-    assert "leaves out frames that repeat training frames" in caption
+    assert "leave out those that repeat test frames" in caption
     assert "MACE" in section.finding
     assert "SchNet" not in section.finding  # nothing is published of it for these frames
 
