@@ -54,6 +54,7 @@ def make_request(
     seed: int = 0,
     dtype: str = "float32",
     threads: int = 1,
+    device: str = "cpu",
 ) -> protocol.Request:
     """Write a small ethanol request into ``directory`` and return it."""
     directory.mkdir(parents=True, exist_ok=True)
@@ -79,7 +80,7 @@ def make_request(
         training={**TRAINING, **(training or {})},
         budget={"epochs": 3, "steps": None, "seconds": None, "patience": None, **(budget or {})},
         seed=seed,
-        device="cpu",
+        device=device,
         dtype=dtype,
         threads=threads,
         frames=files,

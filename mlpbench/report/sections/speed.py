@@ -81,7 +81,7 @@ def _table(study: Study, dataset: str, machine: str, here: list[Way], references
         Column("one nanosecond", "days", "wall time of 1 ns of MD of one replica"),
         Column("speed-up", "×", "seconds of a frame with the reference method over seconds of a call"),
         Column(error.symbol, error.unit, "of the same potential; of the reference method 0 by definition"),
-        Column("memory", "MB", metric("peak_memory").description),
+        Column("memory", "MB", "largest of the process that was timed; with the compiler's where it compiled"),
         Column("noise", "%", metric("timing_noise").description),
         Column("remark", numeric=False),
     ]
