@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from mlpbench.evaluators.speed import SECONDS_PER_DAY, median_interval, noise_floor
+from mlpbench.evaluators.speed import SECONDS_PER_DAY, best_batch, median_interval, noise_floor
 from mlpbench.metrics import metric
 
 Row = dict[str, Any]
@@ -49,6 +49,8 @@ def _path_rows(path: dict[str, Any], n_atoms: float, timestep_fs: float) -> list
         "ms_per_call": latency * 1e3,
         "ms_per_md_step": step * 1e3,
         "ns_per_day": SECONDS_PER_DAY / step * timestep_fs * 1e-6,
+        "ms_neighbours": np.array(path["neighbours"]) * 1e3 if path.get("neighbours") else None,
+        "throughput": 1 / np.array(best_batch(path["batched"])) if path.get("batched") else None,
         "timing_noise": noise_floor(path["latency"], path["latency_again"]),
         "peak_memory": path.get("peak_memory_mb"),
         "prepare_seconds": path.get("prepare_seconds"),

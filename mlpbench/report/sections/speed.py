@@ -120,6 +120,10 @@ def _way_row(
 
 def _remark(way: Way, reference: Timed | None) -> str:
     parts = ["busy machine"] if way.notice else []
+    if "ms_neighbours" in way.values:
+        parts.append(f"of a call {number(way.values['ms_neighbours'].value)} ms are its neighbour list and input")
+    if "throughput" in way.values:
+        parts.append(f"in batches {number(way.values['throughput'].value)} frames/s")
     if "prepare_seconds" in way.values and way.deployment != "eager":
         parts.append(f"compiled in {seconds(way.values['prepare_seconds'].value)}")
     if "path_force_difference" in way.values:
