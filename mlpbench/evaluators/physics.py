@@ -15,6 +15,7 @@ from mlpbench.evaluators import Context, Row
 from mlpbench.evaluators.harmonic import frequencies, superposed_rmsd
 from mlpbench.frames import Float
 from mlpbench.metrics import metric
+from mlpbench.protocol import read_json
 
 ARRAYS = "physics.npz"
 MEV = 1e3
@@ -43,6 +44,8 @@ def score(directory: Path, values: dict[str, Any], context: Context) -> list[Row
     """
     n = values["n_frames"]
     rows = [_row(title, values[name] * scale, n) for name, (title, scale) in CHECKS.items() if name in values]
+    if "crystal" in values:
+        rows += crystal_rows(values["crystal"], read_json(Path(context.references["crystal"])))
     with np.load(directory / ARRAYS, allow_pickle=False) as arrays:
         if "minimum" in arrays:
             reference = read_one(context.references["minimum"])
@@ -54,6 +57,25 @@ def score(directory: Path, values: dict[str, Any], context: Context) -> list[Row
         for name in (key.removeprefix("scan.") for key in arrays.files if key.startswith("scan.")):
             scan = list(iread(context.references[name], index=":"))
             rows += scan_rows(name, arrays[f"scan.{name}"], scan)
+    return rows
+
+
+def crystal_rows(found: dict[str, Any], reference: dict[str, Any]) -> list[Row]:
+    """Errors of the lattice constant and of the elastic constants; none of what the potential does not have.
+
+    Args:
+        found: ``lattice_constant_A`` (None: no minimum near the reference) and, where there is stress, ``elastic_GPa``.
+        reference: the same two.
+    """
+    rows = []
+    length, expected = found["lattice_constant_A"], float(reference["lattice_constant_A"])
+    if length is not None:
+        rows.append(_row("lattice_constant_error", 100 * abs(length - expected) / expected, 1))
+    both = [n for n in reference.get("elastic_GPa", {}) if n in found.get("elastic_GPa", {})]
+    errors = {name: found["elastic_GPa"][name] - float(reference["elastic_GPa"][name]) for name in both}
+    rows += [_row(f"elastic_error_{name}", error, 1) for name, error in errors.items()]
+    if errors:
+        rows.append(_row("elastic_mae", float(np.mean(np.abs(list(errors.values())))), len(errors)))
     return rows
 
 

@@ -23,7 +23,8 @@ from mlpbench.report.study import Study, select
 
 ORDER = 62
 
-AGAINST_DFT = ("frequency_mae", "frequency_max", "minimum_rmsd")
+AGAINST_DFT = ("frequency_mae", "frequency_max", "minimum_rmsd", "lattice_constant_error", "elastic_mae")
+SIGNED = ("barrier_error_", "elastic_error_")
 CHECKS = (
     "force_consistency", "rotation_error", "translation_error", "permutation_error", "extensivity_error", "cutoff_jump",
 )  # fmt: skip
@@ -37,7 +38,7 @@ def build(study: Study) -> Section | None:
         names = {m for m in study.metrics_of(dataset, "") if _group(m) == "physics"}
         if not names:
             continue
-        scans = sorted(m for m in names if m.startswith(("scan_rmse_", "barrier_error_")))
+        scans = sorted(m for m in names if m.startswith(("scan_rmse_", *SIGNED)))
         shown = [m for m in AGAINST_DFT if m in names] + scans
         if shown:
             blocks.append(_table(study, dataset, "physics", shown, "against the reference"))
@@ -70,7 +71,7 @@ def _table(study: Study, dataset: str, name: str, metrics: list[str], words: str
 
 
 def _mean(study: Study, dataset: str, name: str, candidate: str, n_train: int) -> TableCell:
-    if not name.startswith("barrier_error_"):
+    if not name.startswith(SIGNED):
         return mean_cell(cells(study, dataset, name, "").get((candidate, n_train)))
     values = select(study.part(dataset, name, ""), candidate=candidate, n_train=n_train)["value"]
     if values.empty:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -15,9 +16,10 @@ from ase.optimize import BFGS
 from mlpbench.frames import Float, Frames, Int
 from mlpbench.protocol import EventLog
 from mlpbench.worker.adapter import Adapter, Potential, Prediction
+from mlpbench.worker.tasks.crystal import cubic
 
 ARRAYS = "physics.npz"
-NOT_A_SCAN = ("minimum", "hessian")
+NOT_A_SCAN = ("minimum", "hessian", "crystal")
 CROSSING = 1e-4  # Å, the first points on either side of the cutoff
 COORDINATES = 30  # of each frame, at most, for the check of forces: a large cell has hundreds, and each costs two calls
 FAR = 50.0  # Å between two copies that must not feel each other
@@ -28,7 +30,8 @@ def run(adapter: Adapter, options: dict[str, Any], events: EventLog) -> dict[str
     (eV/Å, of the relaxation), ``relax_steps``, ``seed``, and ``references`` (name -> path of the data set's files).
 
     Writes ``physics.npz``: ``minimum`` (N, 3) Å, ``hessian`` (3N, 3N) eV/Å² and ``scan.<name>`` (K,) eV. Returns the
-    errors of the symmetry checks in eV and eV/Å, and how the relaxation ended.
+    errors of the symmetry checks in eV and eV/Å, how the relaxation ended, and ``crystal`` (see
+    :func:`mlpbench.worker.tasks.crystal.cubic`) where the data set has one.
     """
     potential = adapter.load(dtype="float64")
     frames = _frames(adapter, options["n_frames"])
@@ -45,6 +48,9 @@ def run(adapter: Adapter, options: dict[str, Any], events: EventLog) -> dict[str
         if "hessian" in references:
             atoms.positions = arrays["minimum"]
             arrays["hessian"] = hessian(potential, atoms, options["hessian_displacement_A"])
+    if "crystal" in references:
+        values["crystal"] = cubic(potential, Path(references["crystal"]), PredictCalculator)
+        events.write("physics", check="crystal")
     for name, path in references.items():
         if name not in NOT_A_SCAN and str(path).endswith("xyz"):
             scan = Frames.from_atoms(iread(path, index=":"))
