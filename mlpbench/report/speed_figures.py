@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from matplotlib.axes import Axes
 
@@ -33,14 +35,14 @@ def scaling_panel(study: Study, dataset: str, grown: list[Way], references: list
             axes.plot(x, y, color=look.color, marker=look.marker, linestyle="-", label=way.candidate)
         for index, one in enumerate(series):
             _reference(axes, one, max(sizes), index)
-        recorded = _recorded(study, axes)
+        _crosses(axes, recorded(study))
         logarithmic(axes, "xy")
         axes.set_xlabel("atoms")
         axes.set_ylabel("time of one call (s)")
         legend(axes)
     alt = f"Seconds of one energy-and-forces call against atoms for {listing([w.candidate for w in grown])}"
     alt += f" and {listing(unique([one.name for one in series]))}." if series else "."
-    alt += f" Recorded times of {listing(recorded)} are crosses." if recorded else ""
+    alt += " Crosses: times recorded elsewhere." if recorded(study) else ""
     return Panel(f"scaling-{dataset}", figure, alt, "Time against atoms")
 
 
@@ -60,12 +62,19 @@ def _reference(axes: Axes, one: Timed, largest: float, index: int) -> None:
         )
 
 
-def _recorded(study: Study, axes: Axes) -> list[str]:
-    """Crosses for times that others recorded, on hardware of their own; the codes and systems drawn."""
+def recorded(study: Study) -> list[dict[str, Any]]:
+    """Times that others recorded, taken into this study by ``mlpbench dft time STUDY --recorded``."""
     try:
-        rows = read_json(study.root / FOLDER / RECORDED)["rows"]
+        rows: list[dict[str, Any]] = read_json(study.root / FOLDER / RECORDED)["rows"]
     except (FileNotFoundError, ProtocolError):
-        return []  # none were taken into this study
+        return []  # none were
+    return rows
+
+
+def _crosses(axes: Axes, rows: list[dict[str, Any]]) -> None:
+    """Recorded times, on hardware of their own."""
+    if not rows:
+        return
     axes.plot(
         [row["n_atoms"] for row in rows], [row["seconds_per_step"] for row in rows], color=FAINT, marker="x",
         linestyle="", label="recorded elsewhere, other hardware",
@@ -76,7 +85,6 @@ def _recorded(study: Study, axes: Axes) -> list[str]:
             f"{row['code']} {row['system']}, {cores}", (row["n_atoms"], row["seconds_per_step"]), xytext=(5, -3),
             textcoords="offset points", fontsize=6.5, color=FAINT,
         )  # fmt: skip
-    return unique([f"{row['code']} ({row['source']})" for row in rows])
 
 
 def pareto_panel(study: Study, dataset: str, ran: list[Way], references: list[Timed]) -> Panel | None:

@@ -10,14 +10,13 @@ from mlpbench.report.cell import mean_cell
 from mlpbench.report.estimates import Estimate, cells, main_metric
 from mlpbench.report.numbers import interval, listing, number, plural, seconds
 from mlpbench.report.paying import cost_table, payback_table
-from mlpbench.report.section import Block, Bullets, Cell, Column, Figure, Section, Table, Text
-from mlpbench.report.speed_figures import pareto_panel, scaling_panel
+from mlpbench.report.section import Block, Bullets, Cell, Column, Details, Figure, Section, Table, Text
+from mlpbench.report.speed_figures import pareto_panel, recorded, scaling_panel
 from mlpbench.report.study import Study, unique
 from mlpbench.report.ways import Timed, Way, beside, scaling, speedup, timed, told_apart, unlike, ways
 from mlpbench.statistics.powerlaw import fit_power_law
 
 ORDER = 70
-SHOWN = ("us_per_atom", "ms_per_md_step", "ns_per_day")
 
 
 def build(study: Study) -> Section | None:
@@ -77,9 +76,10 @@ def _table(study: Study, dataset: str, machine: str, here: list[Way], references
         Column("Potential", numeric=False),
         Column("run as", numeric=False, note="eager: the package as it is; compiled and accelerated: its own means"),
         Column("precision", numeric=False),
-        *(Column(metric(name).symbol, metric(name).unit, metric(name).description) for name in SHOWN),
-        Column("one nanosecond", "days", "wall time of 1 ns of MD of one replica"),
+        _column("us_per_atom"),
         Column("speed-up", "×", "seconds of a frame with the reference method over seconds of a call"),
+        *(_column(name) for name in ("ms_per_md_step", "ns_per_day")),
+        Column("one nanosecond", "days", "wall time of 1 ns of MD of one replica"),
         Column(error.symbol, error.unit, "of the same potential; of the reference method 0 by definition"),
         Column("memory", "MB", "largest of the process that was timed; with the compiler's where it compiled"),
         Column("noise", "%", metric("timing_noise").description),
@@ -92,6 +92,10 @@ def _table(study: Study, dataset: str, machine: str, here: list[Way], references
         "density need fewer cycles, which is not counted). A dash: it could not run here, and the remark says why."
     )
     return Table(f"speed-{dataset}-{_slug(machine)}", caption, columns, rows, headers=2, searchable=len(rows) > 12)
+
+
+def _column(name: str) -> Column:
+    return Column(metric(name).symbol, metric(name).unit, metric(name).description)
 
 
 def _way_row(
@@ -108,9 +112,8 @@ def _way_row(
     noise, memory = way.values["timing_noise"].value, way.values.get("peak_memory")
     return [
         *head,
-        mean_cell(way.values["us_per_atom"]), mean_cell(step), mean_cell(ns),
+        mean_cell(way.values["us_per_atom"]), mean_cell(factor), mean_cell(step), mean_cell(ns),
         Cell(number(1 / ns.value), 1 / ns.value),
-        mean_cell(factor),
         mean_cell(errors.get((way.candidate, n_train))),
         Cell("–") if memory is None else Cell(number(memory.value), memory.value),
         Cell(number(noise), noise),
@@ -142,10 +145,9 @@ def _reference_row(one: Timed, timestep: float) -> list[Cell]:
     if math.isfinite(one.start):
         remark.append(f"start of the code {seconds(one.start)}")
     return [
-        Cell(f"reference: {one.code}"), Cell(one.machine), Cell("float64"), mean_cell(per_atom), mean_cell(step),
-        mean_cell(Estimate(per_day[0], per_day[1], per_day[2], frame.n, "frames")),
-        Cell(number(1 / per_day[0]), 1 / per_day[0]),
-        Cell("1", 1.0), Cell("0", 0.0), Cell("–"), Cell("–"),
+        Cell(f"reference: {one.code}"), Cell(one.machine), Cell("float64"), mean_cell(per_atom), Cell("1", 1.0),
+        mean_cell(step), mean_cell(Estimate(per_day[0], per_day[1], per_day[2], frame.n, "frames")),
+        Cell(number(1 / per_day[0]), 1 / per_day[0]), Cell("0", 0.0), Cell("–"), Cell("–"),
         Cell("; ".join(remark), mark="warn" if one.notice else "", note=one.notice),
     ]  # fmt: skip
 
@@ -179,7 +181,7 @@ def _figures(study: Study, dataset: str, ran: list[Way], references: list[Timed]
             "what was computed: extrapolated, not measured. "
             + (f"What ended the potentials' series: {'; '.join(ends)}." if ends else "")
         )
-        found.append(Figure(caption, [panel]))
+        found += [Figure(caption, [panel]), *_recorded(study, dataset)]
     panel = pareto_panel(study, dataset, ran, references)
     if panel is not None:
         caption = (
@@ -189,6 +191,24 @@ def _figures(study: Study, dataset: str, ran: list[Way], references: list[Timed]
         )
         found.append(Figure(caption, [panel]))
     return found
+
+
+def _recorded(study: Study, dataset: str) -> list[Block]:
+    rows = [
+        [
+            Cell(row["system"]), Cell(str(row["n_atoms"]), row["n_atoms"]), Cell(row["code"]),
+            Cell(str(row["cores"] or "not recorded")), Cell(number(row["seconds_per_step"]), row["seconds_per_step"]),
+            Cell(row["source"]),
+        ]
+        for row in recorded(study)
+    ]  # fmt: skip
+    columns = [
+        Column("system", numeric=False), Column("atoms"), Column("code", numeric=False), Column("cores"),
+        Column("one step", "s", "wall time of one self-consistent energy with forces"), Column("source", numeric=False),
+    ]  # fmt: skip
+    caption = "Recorded elsewhere, on unlike hardware and other systems: for the order of magnitude, not for a ratio."
+    table = Table(f"recorded-{dataset}", caption, columns, rows)
+    return [Details("Recorded DFT times and their sources", [table])] if rows else []
 
 
 def _crossover(study: Study, ran: list[Way], references: list[Timed]) -> list[Block]:

@@ -10,9 +10,10 @@ import pytest
 from mlpbench import tables
 from mlpbench.errors import UserError
 from mlpbench.protocol import write_json
+from mlpbench.references.recorded import read_recorded
 from mlpbench.report import Study
 from mlpbench.report.prices import Prices, load_prices
-from mlpbench.report.section import Bullets, Figure, Section, Table, Text
+from mlpbench.report.section import Bullets, Details, Figure, Section, Table, Text
 from mlpbench.report.sections.speed import build
 from mlpbench.report.ways import beside, timed, ways
 from tests.unit.report.fabricate import Plan, fabricate
@@ -166,6 +167,15 @@ def test_growth_and_crossover_are_told_with_what_is_extrapolated(study: Study) -
     assert "SchNet: it needs more than the cap of 100 MB" in scaling.caption
     dashes = [line.get_linestyle() for line in scaling.panels[0].canvas.axes[0].lines]
     assert "--" in dashes
+
+
+def test_recorded_times_stand_with_their_sources(study: Study) -> None:
+    assert blocks(build(study), Details) == []
+    write_json(study.root / "dft" / "recorded.json", {"rows": read_recorded()})
+    (details,) = blocks(build(study), Details)
+    (table,) = details.blocks
+    assert "unlike hardware" in table.caption
+    assert [row[-1].text for row in table.rows] == [row["source"] for row in read_recorded()]
 
 
 def test_a_study_without_timings_has_no_such_section(tmp_path: Path) -> None:
