@@ -15,7 +15,8 @@ from mlpbench.report.numbers import number, seconds
 from mlpbench.report.prices import load_prices
 from mlpbench.report.section import Cell, Column, Table
 from mlpbench.report.study import Study, rows_of, select
-from mlpbench.report.ways import Timed, Way, beside, unlike
+from mlpbench.report.timed import Timed, beside, unlike
+from mlpbench.report.ways import Way
 
 
 def payback_table(study: Study, dataset: str, ran: list[Way], references: list[Timed]) -> Table | None:

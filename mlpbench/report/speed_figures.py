@@ -15,7 +15,8 @@ from mlpbench.report.estimates import cells, main_metric
 from mlpbench.report.numbers import listing
 from mlpbench.report.section import Panel
 from mlpbench.report.study import Study, unique
-from mlpbench.report.ways import Timed, Way, scaling
+from mlpbench.report.timed import Timed
+from mlpbench.report.ways import Way, scaling
 
 RECORDED = "recorded.json"
 EXTRAPOLATED = (0, (6, 4))  # the one dash in these figures that means: not computed

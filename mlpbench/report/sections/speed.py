@@ -8,13 +8,14 @@ from mlpbench.metrics import metric
 from mlpbench.report import facts
 from mlpbench.report.cell import mean_cell
 from mlpbench.report.estimates import Estimate, cells, main_metric
+from mlpbench.report.growth import growth
 from mlpbench.report.numbers import interval, listing, number, plural, seconds
 from mlpbench.report.paying import cost_table, payback_table
-from mlpbench.report.section import Block, Bullets, Cell, Column, Details, Figure, Section, Table, Text
+from mlpbench.report.section import Block, Cell, Column, Details, Figure, Section, Table, Text
 from mlpbench.report.speed_figures import pareto_panel, recorded, scaling_panel
 from mlpbench.report.study import Study, unique
-from mlpbench.report.ways import Timed, Way, beside, scaling, speedup, timed, told_apart, unlike, ways
-from mlpbench.statistics.powerlaw import fit_power_law
+from mlpbench.report.timed import Timed, beside, speedup, timed, unlike
+from mlpbench.report.ways import Way, scaling, told_apart, ways
 
 ORDER = 70
 
@@ -34,7 +35,7 @@ def build(study: Study) -> Section | None:
                 blocks.append(_table(study, dataset, str(machine), here, references))
             blocks += _remarks(ran, references)
             blocks += _figures(study, dataset, ran, references)
-            blocks += _crossover(study, ran, references)
+            blocks += growth(study, ran, references)
             blocks += [table for table in (payback_table(study, dataset, ran, references),) if table is not None]
         costs = cost_table(study, dataset, references)
         blocks += [costs] if costs is not None else []
@@ -209,49 +210,6 @@ def _recorded(study: Study, dataset: str) -> list[Block]:
     caption = "Recorded elsewhere, on unlike hardware and other systems: for the order of magnitude, not for a ratio."
     table = Table(f"recorded-{dataset}", caption, columns, rows)
     return [Details("Recorded DFT times and their sources", [table])] if rows else []
-
-
-def _crossover(study: Study, ran: list[Way], references: list[Timed]) -> list[Block]:
-    """How the reference's cost grows, and where it would meet the potentials'."""
-    items = []
-    for one in references:
-        if one.law is None:
-            continue
-        law = one.law
-        known = math.isfinite(law.lower)
-        ends = f" (95 % {law.lower:.2f} to {law.upper:.2f})" if known else " (two points: no interval)"
-        items.append(
-            f"{one.name} on {one.machine}: time grows as N^{law.exponent:.2f}{ends} over {one.series} of "
-            f"{law.smallest:.0f} to {law.largest:.0f} atoms."
-        )
-        for way in ran:
-            text = _meeting(study, way, one)
-            if text:
-                items.append(text)
-    return [Bullets(items)] if items else []
-
-
-def _meeting(study: Study, way: Way, one: Timed) -> str:
-    points, _ = scaling(study, way)
-    if len(points) < 2 or one.law is None or beside(way, [one]) is None:
-        return ""
-    law = fit_power_law([p[0] for p in points], [p[1] for p in points])
-    assert law is not None
-    largest = points[-1][0]
-    cheaper = all(law.at(n) < one.law.at(n) for n in (one.law.smallest, one.law.largest))
-    meeting = law.reaches(one.law)
-    where = (
-        f"the two fits would meet at {number(meeting)} atoms"
-        if meeting is not None
-        else "the two fits meet at no number of atoms above 1"
-    )
-    measured = "at every size measured it is the cheaper one" if cheaper else "at some sizes the reference is cheaper"
-    ahead = one.law.at(largest) / law.at(largest)
-    far = " (reference extrapolated)" if largest > one.law.largest else ""
-    return (
-        f"{way.candidate} grows as N^{law.exponent:.2f} over {law.smallest:.0f} to {largest:.0f} atoms; {measured}, "
-        f"{where}; at {largest:.0f} atoms it is {number(ahead)} times as fast{far}{unlike(way, one)}."
-    )
 
 
 def _timestep(study: Study, here: list[Way]) -> float:

@@ -15,7 +15,8 @@ from mlpbench.report import Study
 from mlpbench.report.prices import Prices, load_prices
 from mlpbench.report.section import Bullets, Details, Figure, Section, Table, Text
 from mlpbench.report.sections.speed import build
-from mlpbench.report.ways import beside, timed, ways
+from mlpbench.report.timed import beside, timed
+from mlpbench.report.ways import ways
 from tests.unit.report.fabricate import Plan, fabricate
 
 CALL = {"schnet": 2e-3, "mace": 10e-3}  # s
