@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
-import pandas as pd
+import numpy.typing as npt
 
 from mlpbench.report.study import Study, remembered, select
 from mlpbench.statistics.intervals import MeanInterval, intervals
@@ -42,6 +42,7 @@ class Estimate:
     basis: Literal["repetitions", "frames", "none"]
 
 
+Ends = npt.NDArray[np.float64]  # (R, 2), lower and upper end over test frames
 Cells = dict[tuple[str, int], Estimate]
 
 
@@ -52,7 +53,8 @@ def cells(study: Study, dataset: str, name: str, split: str) -> Cells:
     The variance over repetitions is pooled over training sizes and candidates where they may share it: three
     repetitions alone say little about it.
     """
-    rows = study.part(dataset, name, split).dropna(subset=["value"])
+    rows = study.part(dataset, name, split)[["candidate", "n_train", "repetition", "value", "lower", "upper"]]
+    rows = rows.dropna(subset=["value"])
     if rows.empty:
         return {}
     wide = rows.pivot_table(index="repetition", columns=["candidate", "n_train"], values="value", sort=False)
@@ -60,18 +62,19 @@ def cells(study: Study, dataset: str, name: str, split: str) -> Cells:
     means = intervals([wide[key].to_numpy() for key in wide], scale="linear" if linear else None)
     keys: Any = list(wide.columns)
     places = rows.groupby(["candidate", "n_train"]).indices
+    ends = rows[["lower", "upper"]].to_numpy(dtype=float)
     found = {
-        (str(candidate), int(n_train)): _estimate(mean, rows.iloc[places[candidate, n_train]])
+        (str(candidate), int(n_train)): _estimate(mean, ends[places[candidate, n_train]])
         for (candidate, n_train), mean in zip(keys, means, strict=True)
     }
     return dict(sorted(found.items(), key=lambda item: (item[0][1], item[1].value)))
 
 
-def _estimate(mean: MeanInterval, part: pd.DataFrame) -> Estimate:
+def _estimate(mean: MeanInterval, ends: Ends) -> Estimate:
     if math.isfinite(mean.lower):
         return Estimate(mean.value, mean.lower, mean.upper, mean.n, "repetitions")
-    if mean.n == 1 and part["lower"].notna().all():
-        return Estimate(mean.value, float(part["lower"].iloc[0]), float(part["upper"].iloc[0]), 1, "frames")
+    if mean.n == 1 and np.isfinite(ends[:, 0]).all():
+        return Estimate(mean.value, float(ends[0, 0]), float(ends[0, 1]), 1, "frames")
     return Estimate(mean.value, math.nan, math.nan, mean.n, "none")
 
 

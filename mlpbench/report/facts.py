@@ -75,8 +75,14 @@ def statuses(study: Study) -> str:
 
 def unconverged(table: pd.DataFrame) -> pd.DataFrame:
     """The trials that are done, but whose training had not come to rest."""
-    done = table[table["status"] == "done"]
-    return done[done["converged"].map(lambda value: value is not True and value != True)]  # noqa: E712
+    open_ended = (table["status"] == "done").to_numpy() & ~table["converged"].map(rested).to_numpy(dtype=bool)
+    found: pd.DataFrame = table[open_ended]
+    return found
+
+
+def rested(converged: Any) -> bool:
+    """Whether a trial is known to have converged."""
+    return converged is True or bool(converged == True)  # noqa: E712
 
 
 @remembered

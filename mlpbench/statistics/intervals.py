@@ -201,24 +201,26 @@ def intervals(
         raise ValueError("the log scale needs positive values")
     values = np.log(raw) if scale == "log" else raw
     shared = pooled_variance(values, confidence) if (worth_pooling(values) if pool is None else pool) else None
-    rich = np.isfinite(values).sum(axis=0) >= ENOUGH if pool is None else np.zeros(values.shape[1], dtype=bool)
-    return [_one(values[:, k], None if rich[k] else shared, scale, confidence) for k in range(values.shape[1])]
+    n = np.isfinite(values).sum(axis=0)
+    mean = np.nanmean(values, axis=0)
+    square, df = np.nansum((values - mean) ** 2, axis=0), (n - 1).astype(np.float64)
+    variance = np.divide(square, df, out=np.full(len(n), np.nan), where=df > 0)
+    if shared is not None and shared.df > 0:
+        borrows = n < ENOUGH if pool is None else np.ones(len(n), dtype=bool)
+        variance, df = np.where(borrows, shared.value, variance), np.where(borrows, shared.df, df)
+    se = np.sqrt(variance / n)
+    half = -stdtrit(np.where(df > 0, df, np.nan), (1 - confidence) / 2) * se
+    ends = np.stack([mean, mean - half, mean + half], axis=1)
+    rows = (np.exp(ends) if scale == "log" else ends).tolist()
+    return [
+        MeanInterval(value, lower, upper, int(n[k]), float(se[k]), float(df[k]), scale)
+        for k, (value, lower, upper) in enumerate(rows)
+    ]
 
 
 def interval(values: npt.ArrayLike, *, scale: str | None = None, confidence: float = 0.95) -> MeanInterval:
     """:func:`intervals` for one setting with (R,) values."""
     return intervals([values], scale=scale, confidence=confidence)[0]
-
-
-def _one(column: Float, shared: Variance | None, scale: str, confidence: float) -> MeanInterval:
-    column = column[np.isfinite(column)]
-    variance = shared or pooled_variance(column[:, None])
-    mean, n = float(column.mean()), len(column)
-    se = float(np.sqrt(variance.value / n)) if variance.df > 0 else np.nan
-    half = float(stats.t.isf((1 - confidence) / 2, variance.df) * se) if variance.df > 0 else np.nan
-    ends = np.array([mean, mean - half, mean + half])
-    value, lower, upper = np.exp(ends) if scale == "log" else ends
-    return MeanInterval(float(value), float(lower), float(upper), n, se, variance.df, scale)
 
 
 def probability_below(found: MeanInterval, limit: float, extra_se: float = 0.0) -> float:

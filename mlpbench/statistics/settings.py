@@ -46,16 +46,18 @@ def _varied_in(trials: pd.DataFrame) -> set[tuple[tuple[str, ...], str]]:
 
 def setting_labels(trials: pd.DataFrame) -> pd.Series:
     """One readable label a trial, equal for repetitions of one setting: ``mace tiny, N = 200, training.lr=0.01``."""
-    names, varied = varied_columns(trials), _varied_in(trials)
+    varied = _varied_in(trials)
+    names = [name for name in swept_columns(trials) if any(name == other for _, other in varied)]
     several = trials["dataset"].nunique() > 1
 
-    def label(row: pd.Series) -> str:
-        start = f"{row['dataset']}: " if several else ""
-        place = (str(row["dataset"]), str(row["architecture"]), str(row["size"]))
-        rest = "".join(f", {name}={_short(row[name])}" for name in names if (place, name) in varied)
-        return f"{start}{row['architecture']} {row['size']}, N = {row['n_train']}{rest}"
+    def label(dataset: str, architecture: str, size: str, n_train: int, *values: object) -> str:
+        start, place = f"{dataset}: " if several else "", (dataset, architecture, size)
+        given = zip(names, values, strict=True)
+        rest = "".join(f", {name}={_short(value)}" for name, value in given if (place, name) in varied)
+        return f"{start}{architecture} {size}, N = {n_train}{rest}"
 
-    return pd.Series([label(row) for _, row in trials.iterrows()], index=trials.index, dtype=object)
+    columns = [trials[name].astype(str) for name in BASE[:3]] + [trials[name] for name in (BASE[3], *names)]
+    return pd.Series([label(*row) for row in zip(*columns, strict=True)], index=trials.index, dtype=object)
 
 
 def _short(value: object) -> str:
@@ -102,10 +104,13 @@ def choose(trials: pd.DataFrame, metrics: pd.DataFrame, metric: str = "force_mae
     table = trials.assign(setting=setting_labels(trials))
     valid = metrics[(metrics["metric"] == metric) & (metrics["split"] == VALID)]
     scores = table.merge(valid[["trial", "value"]].dropna(), on="trial")
-    found = []
-    for group, part in table.groupby(list(BASE), sort=False):
+    scores = scores[scores["status"] == "done"][[*BASE, "setting", "repetition", "value"]]
+    scored = dict(list(scores.groupby(list(BASE), sort=False)))
+    varied, found = varied_columns(trials), []
+    columns = ["setting", "architecture", *varied, *(["train_seconds"] if "train_seconds" in table else [])]
+    for group, part in table[list(dict.fromkeys([*BASE, *columns]))].groupby(list(BASE), sort=False):
         names = list(dict.fromkeys(part["setting"]))
-        mine = scores[scores["setting"].isin(names) & (scores["status"] == "done")]
+        mine = scored.get(group, scores.iloc[:0])
         if len(names) > 1 and mine.empty:
             known = set(metrics.loc[metrics["split"] == VALID, "metric"])
             raise UserError(
@@ -115,7 +120,7 @@ def choose(trials: pd.DataFrame, metrics: pd.DataFrame, metric: str = "force_mae
         best, error = _best(mine) if len(mine) else (names[0], float("nan"))
         row = part[part["setting"] == best].iloc[0]
         seconds = part["train_seconds"].astype(float).sum(min_count=1) if "train_seconds" in part else np.nan
-        values = {name: row[name] for name in varied_columns(trials)}
+        values = {name: row[name] for name in varied}
         found.append(Choice(group, best, values, error, len(names), len(part), float(seconds)))
     return found
 

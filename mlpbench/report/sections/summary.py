@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
+from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from mlpbench.metrics import metric
@@ -12,10 +15,15 @@ from mlpbench.report.cell import mean_cell
 from mlpbench.report.estimates import Verdict, against_best, cells
 from mlpbench.report.numbers import number
 from mlpbench.report.section import Block, Cell, Column, Mark, Section, Table
-from mlpbench.report.study import Study, select
+from mlpbench.report.study import SPEED_COLUMNS, Study, rows_of, select
 
 ORDER = 15
 
+Row = dict[str, Any]
+COLUMNS = [
+    "candidate", "size", "n_train", "status", "reason", "converged", "train_seconds", "train_peak_memory",
+    "n_parameters", *SPEED_COLUMNS,
+]  # fmt: skip
 ACCURACY = ("energy_mae", "energy_mae_total", "force_mae", "stress_mae")
 MARKS: dict[Verdict, Mark] = {
     "best": "best",
@@ -45,14 +53,17 @@ def _table(study: Study, dataset: str) -> Table:
     marks = {name: _marks(study, dataset, name, str(split)) for name in names}
     table = select(study.table, dataset=dataset)
     several = table["size"].nunique() > 1
+    groups: dict[tuple[str, str, int], list[Row]] = {}
+    for row in rows_of(table[COLUMNS]):
+        groups.setdefault((str(row["candidate"]), str(row["size"]), int(row["n_train"])), []).append(row)
     rows = []
     main = "force_mae" if "force_mae" in names else (names[0] if names else None)
     order = {key: entry.value for key, entry in estimates[main].items()} if main else {}
-    for (candidate, size, n_train), trials in table.groupby(["candidate", "size", "n_train"]):
-        place = (str(candidate), int(str(n_train)))
+    for (candidate, size, n_train), trials in groups.items():
+        place = (candidate, n_train)
         errors = [mean_cell(estimates[name].get(place), marks[name].get(place, "")) for name in names]
-        rows.append((place[1], order.get(place, math.inf), _row(place, str(size) if several else None, trials, errors)))
-    rows.sort(key=lambda row: (-row[0], row[1]))
+        rows.append((place[1], order.get(place, math.inf), _row(place, size if several else None, trials, errors)))
+    rows.sort(key=lambda row: (-row[0], row[1], row[2][0].text))
     columns = [
         Column("Candidate", numeric=False),
         *([Column("Size", numeric=False)] if several else []),
@@ -72,8 +83,8 @@ def _table(study: Study, dataset: str) -> Table:
     return Table(f"summary-{dataset}", caption, columns, [row[2] for row in rows], legend=LEGEND)
 
 
-def _row(place: tuple[str, int], size: str | None, trials: pd.DataFrame, errors: list[Cell]) -> list[Cell]:
-    done = trials[trials["status"] == "done"]
+def _row(place: tuple[str, int], size: str | None, trials: list[Row], errors: list[Cell]) -> list[Cell]:
+    done = [row for row in trials if row["status"] == "done"]
     return [
         Cell(place[0]),
         *([Cell(size)] if size is not None else []),
@@ -95,34 +106,25 @@ def _marks(study: Study, dataset: str, name: str, split: str) -> dict[tuple[str,
     return found
 
 
-def _time(done: pd.DataFrame) -> Cell:
-    if len(facts.machines(done)) > 1:
+def _time(done: list[Row]) -> Cell:
+    if len({facts.hardware(row) for row in done}) > 1:
         return Cell("–", note="repetitions ran on different hardware; see the trials table", detail="mixed hardware")
     return _mean(done, "train_seconds")
 
 
-def _mean(done: pd.DataFrame, column: str) -> Cell:
-    values = pd.to_numeric(done[column], errors="coerce").dropna()
-    return Cell(number(float(values.mean())), float(values.mean())) if len(values) else Cell("–")
+def _mean(done: list[Row], column: str) -> Cell:
+    values = [float(row[column]) for row in done if pd.notna(row[column])]
+    return Cell(number(float(np.mean(values))), float(np.mean(values))) if values else Cell("–")
 
 
-def _state(trials: pd.DataFrame) -> Cell:
-    done = int((trials["status"] == "done").sum())
-    wrong = [
-        f"{s.replace('_', ' ')}: {r}" for s, r in zip(trials["status"], trials["reason"], strict=True) if s != "done"
-    ]
-    open_ended = len(facts.unconverged(trials))
-    parts = [f"{done} of {len(trials)}"]
+def _state(trials: list[Row]) -> Cell:
+    lost = [row for row in trials if row["status"] != "done"]
+    open_ended = sum(row["status"] == "done" and not facts.rested(row["converged"]) for row in trials)
+    parts = [f"{len(trials) - len(lost)} of {len(trials)}"]
     if open_ended:
         parts.append(f"{open_ended} unconverged")
-    if wrong:
-        kinds = trials.loc[trials["status"] != "done", "status"].value_counts()
-        parts += [f"{count} {str(status).replace('_', ' ')}" for status, count in kinds.items()]
-    reason = "; ".join(dict.fromkeys(wrong)) if not done else ""
-    return Cell(
-        ", ".join(parts),
-        float(done),
-        reason,
-        "bad" if wrong else "warn" if open_ended else "",
-        "; ".join(wrong),
-    )
+    parts += [f"{n} {str(status).replace('_', ' ')}" for status, n in Counter(r["status"] for r in lost).most_common()]
+    wrong = [f"{row['status'].replace('_', ' ')}: {row['reason']}" for row in lost]
+    reason = "; ".join(dict.fromkeys(wrong)) if len(lost) == len(trials) else ""
+    mark: Mark = "bad" if wrong else "warn" if open_ended else ""
+    return Cell(", ".join(parts), float(len(trials) - len(lost)), reason, mark, "; ".join(wrong))

@@ -1,0 +1,136 @@
+"""The way back: from a trial's resolved configuration to the overrides that compose it."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from functools import lru_cache
+from typing import Any
+
+import yaml
+from omegaconf import DictConfig, OmegaConf
+
+from mlpbench.config.checks import validate
+from mlpbench.config.composing import compose_raw
+from mlpbench.config.places import conf_dirs
+
+_PLAIN = re.compile(r"[A-Za-z_][\w./-]*")  # text that Hydra reads as text without quotes
+_WORDS = {"null", "true", "false", "inf", "nan"}
+_OWN = {"study", "reports_dir", "repetition", "architecture.name", "architecture.backend", "size", "dataset.n_train"}
+_GROUPS = ("training", "budget", "evaluation")
+_BACKEND = ("python", "pythonpath")  # what an override may say of a backend and still mean the same adapter
+
+
+def overrides_of(config: Mapping[str, Any], *, without: tuple[str, ...] = ()) -> dict[str, str]:
+    """Overrides, key -> value in Hydra's grammar, that compose ``config`` again.
+
+    Groups come first (``dataset``, ``architecture``, ``size`` and, where the default is not the closest, ``training``,
+    ``budget``, ``evaluation``), then ``dataset.n_train``, then every value that differs from what they compose.
+    The study's name, ``repetition`` and ``reports_dir`` are left to the caller.
+
+    Args:
+        config: of a record.
+        without: keys and groups that are left as they are by default, e.g. ``evaluation``.
+
+    Raises:
+        UserError: the data set, architecture or size has no file in ``conf`` any more.
+    """
+    data = config["dataset"]
+    found = {
+        "dataset": _dataset_option(data),
+        "architecture": str(config["architecture"]["name"]),
+        "size": str(config["size"]),
+    }
+    needed = {"dataset.variant": _value(data["variant"])} if data.get("variant") is not None else {}
+    if data["kind"] == "file":
+        needed["dataset.path"] = _value(data["path"])
+    base = _composed(_texts({**found, **needed}))
+    for group in _GROUPS:
+        if group not in without and any(True for _ in _unlike(base[group], config[group], group)):
+            option = _closest(_texts({**found, **needed}), group, config[group])
+            if option is not None:
+                found[group] = option
+    chosen = _texts({**found, **needed})
+    found["dataset.n_train"] = str(data["n_train"])
+    found |= needed
+    for key, value in _unlike(_composed(chosen), config):
+        if key not in {*_OWN, *needed, *without} and key.split(".")[0] not in {*without, "backend"}:
+            # A key that no file has must be added, and so must what a mapping holds.
+            added = isinstance(value, Mapping) or OmegaConf.select(_raw(chosen), key, default=_raw) is _raw
+            found[f"++{key}" if added else key] = _value(value)
+    own = str(config["architecture"]["backend"])
+    for name in _BACKEND:
+        value = (config.get("backend") or {}).get(own, {}).get(name)
+        if value:
+            found[f"backend.{own}.{name}"] = _value(value)
+    return found
+
+
+def _texts(overrides: Mapping[str, str]) -> tuple[str, ...]:
+    return tuple(f"{key}={value}" for key, value in overrides.items())
+
+
+def _unlike(base: Mapping[str, Any], config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Keys of ``config`` whose values are not those of ``base``, as deep as both are mappings."""
+    for name, value in config.items():
+        key = f"{prefix}.{name}" if prefix else name
+        known = base.get(name)
+        if isinstance(value, Mapping) and isinstance(known, Mapping) and known:
+            yield from _unlike(known, value, key)
+        elif name not in base or value != known:
+            yield key, value
+
+
+@lru_cache(maxsize=256)
+def _composed(overrides: tuple[str, ...]) -> dict[str, Any]:
+    return dict(validate(_raw(overrides)).model_dump(mode="json"))
+
+
+@lru_cache(maxsize=256)
+def _raw(overrides: tuple[str, ...]) -> DictConfig:
+    return compose_raw(list(overrides))
+
+
+def _closest(overrides: tuple[str, ...], group: str, wanted: Mapping[str, Any]) -> str | None:
+    """The option of ``group`` with the fewest differences; None for the default one."""
+    names = sorted({path.stem for folder in conf_dirs() for path in (folder / group).glob("[!_]*.yaml")})
+    scores = {
+        name: len(list(_unlike(_composed((*overrides, f"{group}={name}"))[group], wanted, group))) for name in names
+    }
+    best = min(scores, key=lambda name: (scores[name], name != "default", name))
+    return None if best == "default" else best
+
+
+def _dataset_option(data: Mapping[str, Any]) -> str:
+    """The file in ``conf/dataset`` that says the most of this data set and contradicts it the least."""
+    scores = {}
+    for folder in reversed(conf_dirs()):
+        for path in (folder / "dataset").glob("[!_]*.yaml"):
+            stated = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+            stated = {k: v for k, v in stated.items() if k not in ("defaults", "n_train", "n_valid", "per_variant")}
+            variant = str(data.get("variant"))
+            filled = {k: v.replace("{variant}", variant) if isinstance(v, str) else v for k, v in stated.items()}
+            known = {k: v for k, v in filled.items() if v not in (None, "", "???") and not isinstance(v, dict | list)}
+            same = sum(data.get(key) == value for key, value in known.items())
+            scores[path.stem] = (len(known) - same, -same)
+    # Its name and kind may not be contradicted by more than the settings that an override changes.
+    return min(scores, key=lambda name: (scores[name][0] + scores[name][1], scores[name], name))
+
+
+def _value(value: Any) -> str:
+    """``value`` in the grammar of Hydra's overrides."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, int | float):
+        return repr(value)
+    if isinstance(value, list | tuple):
+        return f"[{','.join(_value(item) for item in value)}]"
+    if isinstance(value, Mapping):
+        return f"{{{','.join(f'{_value(str(k))}:{_value(v)}' for k, v in value.items())}}}"
+    text = str(value)
+    if _PLAIN.fullmatch(text) and text.lower() not in _WORDS:
+        return text
+    return json.dumps(text, ensure_ascii=False) if "'" in text else f"'{text}'"
