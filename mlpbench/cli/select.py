@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 from mlpbench.errors import EXIT_DONE, EXIT_FAILED
 
@@ -40,16 +41,27 @@ def execute(arguments: argparse.Namespace) -> int:
     """
     from mlpbench import tables
     from mlpbench.decision import describe, parse_constraint, select
-    from mlpbench.records import load_all
 
     constraints = [parse_constraint(text, "max") for text in arguments.max]
     constraints += [parse_constraint(text, "min") for text in arguments.min]
     root = tables.find_study(arguments.study, arguments.results)
-    trials, metrics = tables.load(root)
-    named = (record["split"].get("in_distribution") for record in load_all(root))
+    trials, metrics, records = tables.write_all(root)
+    named = (record["split"].get("in_distribution") for record in records)
     decision = select(
         trials, metrics, constraints, arguments.objective, study=arguments.study, dataset=arguments.dataset,
         split=arguments.split, in_distribution=next((str(name) for name in named if name), None),
+        configs={record["trial"]: record["config"] for record in records}, pool=_pool(root, records),
     )  # fmt: skip
     print(describe(decision))
     return EXIT_DONE if decision.chosen is not None else EXIT_FAILED
+
+
+def _pool(root: Path, records: list[dict[str, Any]]) -> int | None:
+    """Frames that there are to train and validate with, as the manifest of a split says; None where it is gone."""
+    from mlpbench.protocol import read_json
+
+    for record in records:
+        path = root / str(record["split"]["directory"]) / "manifest.json"
+        if path.is_file():
+            return int(read_json(path)["pool_frames"])
+    return None

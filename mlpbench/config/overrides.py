@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
@@ -43,12 +42,13 @@ def overrides_of(config: Mapping[str, Any], *, without: tuple[str, ...] = ()) ->
         "size": str(config["size"]),
     }
     needed = {"dataset.variant": _value(data["variant"])} if data.get("variant") is not None else {}
-    if data["kind"] == "file":
+    if data.get("kind") == "file":
         needed["dataset.path"] = _value(data["path"])
     base = _composed(_texts({**found, **needed}))
     for group in _GROUPS:
-        if group not in without and any(True for _ in _unlike(base[group], config[group], group)):
-            option = _closest(_texts({**found, **needed}), group, config[group])
+        wanted = config.get(group) or {}
+        if group not in without and any(True for _ in _unlike(base[group], wanted, group)):
+            option = _closest(_texts({**found, **needed}), group, wanted)
             if option is not None:
                 found[group] = option
     chosen = _texts({**found, **needed})
@@ -133,4 +133,5 @@ def _value(value: Any) -> str:
     text = str(value)
     if _PLAIN.fullmatch(text) and text.lower() not in _WORDS:
         return text
-    return json.dumps(text, ensure_ascii=False) if "'" in text else f"'{text}'"
+    # Double quotes read better once a shell's single ones stand around the whole.
+    return f"'{text}'" if any(sign in text for sign in '"\\\\$') else f'"{text}"'

@@ -9,85 +9,64 @@ import pandas as pd
 import yaml
 
 from mlpbench.config import conf_dirs
+from mlpbench.decision.commands import run_commands
+from mlpbench.decision.evidence import Table
 from mlpbench.decision.model import Advice, Candidate, Constraint
 from mlpbench.metrics import metric
 from mlpbench.statistics.curves import fit_learning_curve
 from mlpbench.statistics.extrapolation import frames_needed
-from mlpbench.statistics.settings import BASE, swept_columns
 
 
-def run_command(study: str, values: dict[str, object], repetitions: Sequence[int], swept: Sequence[str]) -> str:
-    """``mlpbench run`` for ``repetitions`` of one setting.
-
-    Args:
-        study: its name.
-        values: dataset, architecture, size, n_train and swept settings.
-        repetitions: their numbers, consecutive.
-        swept: names of ``values`` that are given as they stand (constant ones too: they made the trials).
-    """
-    names = {"n_train": "dataset.n_train"}
-    parts = [f"{names.get(name, name)}={values[name]}" for name in BASE]
-    parts += [f"{name}={_plain(values[name])}" for name in swept if _given(values.get(name)) and name not in names]
-    numbers = ",".join(str(r) for r in repetitions)
-    if len(repetitions) > 6:
-        numbers = f"range({repetitions[0]},{repetitions[-1] + 1})"  # Hydra's; always consecutive here
-    multi = " -m" if len(repetitions) > 1 else ""
-    quoted = f"'repetition={numbers}'" if "(" in numbers else f"repetition={numbers}"  # a shell's brackets
-    return f"mlpbench run{multi} study={study} {' '.join(parts)} {quoted}"
-
-
-def _given(value: object) -> bool:
-    return value is not None and value == value
-
-
-def _plain(value: object) -> str:
-    if isinstance(value, float | np.floating):
-        return f"{value:g}"
-    return str(value)
-
-
-def more_repetitions(study: str, candidate: Candidate, count: int, why: str, swept: Sequence[str]) -> Advice:
+def more_repetitions(table: Table, candidate: Candidate, count: int, why: str) -> Advice:
     """``count`` further repetitions of ``candidate``, numbered after those it has."""
     first = max(candidate.repetitions, default=-1) + 1
-    command = run_command(study, candidate.values, range(first, first + count), swept)
-    return Advice(command, why, count * candidate.trial_seconds / 3600)
+    overrides = table.overrides(candidate.label)
+    commands = run_commands(table.study, [(overrides, r) for r in range(first, first + count)])
+    return Advice("\n".join(commands), why, count * candidate.trial_seconds / 3600)
 
 
-def measuring(study: str, name: str, trials: pd.DataFrame) -> str:
-    """The command that would measure metric ``name`` on the study's trials."""
+def measuring(table: Table, name: str) -> str:
+    """Commands that would measure metric ``name`` on the finished trials of ``table``; empty: no evaluation does."""
+    evaluation = _evaluation(name)
+    if evaluation is None:
+        return ""
+    done = table.trials[table.trials["status"] == "done"]
+    trials = []
+    for row in (done if len(done) else table.trials).to_dict("records"):
+        overrides = table.overrides_of(row, without=("evaluation",)) | {"evaluation": evaluation}
+        trials.append((overrides, int(row["repetition"])))
+    return "\n".join(run_commands(table.study, trials))
+
+
+# Metrics that need a part of an evaluation which an option may leave out.
+_PARTS = {"own_trajectory": "own_trajectory", "death": "own_trajectory", "speedup": "reference",
+          "reference_seconds": "reference", "breakeven": "reference", "nve": "nve"}  # fmt: skip
+
+
+def _evaluation(name: str) -> str | None:
+    """The option of ``conf/evaluation`` that measures a metric; None for what every trial measures, or none can."""
     group = metric(name).group
-    axes = {"dataset": "dataset", "architecture": "architecture", "size": "size", "n_train": "dataset.n_train",
-            "repetition": "repetition"}  # fmt: skip
-    parts = [f"{key}={','.join(str(v) for v in sorted(set(trials[column])))}" for column, key in axes.items()]
-    for setting in swept_columns(trials):
-        given = sorted({_plain(v) for v in trials[setting] if _given(v)})
-        parts += [f"{setting}={','.join(given)}"] if given and setting != "setting" else []
-    evaluation = _evaluation(group)
-    return f"mlpbench run -m study={study} {' '.join(parts)}{f' evaluation={evaluation}' if evaluation else ''}"
-
-
-def _evaluation(group: str) -> str | None:
-    """The option of ``conf/evaluation`` that measures ``group``; None for what every trial measures."""
-    if group in ("accuracy", "cost"):
-        return None
+    part = next((part for start, part in _PARTS.items() if name.startswith(start)), None)
     files = {path.stem: path for folder in reversed(conf_dirs()) for path in (folder / "evaluation").glob("*.yaml")}
     options = {name: yaml.safe_load(path.read_text(encoding="utf-8")) or {} for name, path in files.items()}
-    able = [name for name, option in options.items() if option.get(group) is not None]
+    able = [
+        option for option, content in options.items()
+        if content.get(group) is not None and (part is None or content[group].get(part) is not None)
+    ]  # fmt: skip
     # The leanest that does: the fewest parts besides the one that is wanted.
-    return min(able, key=lambda n: (sum(v is not None for v in options[n].values()), n), default=f"{group}")
+    return min(able, key=lambda n: (sum(v is not None for v in options[n].values()), n), default=None)
 
 
 def more_data(
-    study: str, constraint: Constraint, candidates: Sequence[Candidate], rows: pd.DataFrame, swept: Sequence[str]
+    table: Table, constraint: Constraint, candidates: Sequence[Candidate], rows: pd.DataFrame
 ) -> list[Advice]:
     """For each architecture that fails an error limit: the training set that its learning curve says would do.
 
     Args:
-        study: its name.
+        table: the study.
         constraint: an upper limit on an error.
         candidates: those of one data set.
         rows: ``setting, repetition, value`` of the metric, one row a trial.
-        swept: names of swept settings.
     """
     found = []
     curves: dict[tuple[object, ...], list[Candidate]] = {}
@@ -105,11 +84,17 @@ def more_data(
         if not need.reachable or need.n <= n_of[largest.label]:
             continue
         frames = int(np.ceil(need.n / 10) * 10)
-        values = {**largest.values, "n_train": frames}
+        overrides = {**table.overrides(largest.label), "dataset.n_train": str(frames)}
         hours = 3 * largest.trial_seconds * frames / n_of[largest.label] / 3600
         why = (
             f"{architecture} {size} would reach {constraint} with about {need.n:.0f} training frames "
             f"(95 % interval {need.lower:.0f} to {need.upper:.0f}), by its learning curve"
         )
-        found.append(Advice(run_command(study, values, (0, 1, 2), swept), why, hours))
+        valid = int(table.trials["n_valid"].max()) if "n_valid" in table.trials else 0
+        lacking = max(frames + valid - table.pool, 0) if table.pool is not None else 0
+        if lacking:
+            why += f"; {lacking} more frames must be labelled first (the pool has {table.pool}, {valid} for validation)"
+        price = table.config(largest.label).get("dataset", {}).get("label_seconds")
+        commands = run_commands(table.study, [(overrides, repetition) for repetition in range(3)])
+        found.append(Advice("\n".join(commands), why, hours, lacking * float(price) / 3600 if price else 0.0))
     return found

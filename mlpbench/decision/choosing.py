@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -36,6 +37,8 @@ def select(
     dataset: str | None = None,
     split: str | None = None,
     in_distribution: str | None = None,
+    configs: Mapping[str, Mapping[str, Any]] | None = None,
+    pool: int | None = None,
 ) -> Decision:
     """Choose among the settings of one data set.
 
@@ -53,6 +56,9 @@ def select(
         split: test split of the accuracy metrics; None: ``in_distribution``, or the only one, or the one with the
             largest errors.
         in_distribution: the split that the data set names as in distribution.
+        configs: trial -> resolved configuration of its record, for commands that repeat all of it; None: commands
+            know only what the tables hold.
+        pool: labelled frames that there are for training and validation; None: not known.
 
     Raises:
         UserError: a metric, split or data set that is not known (with the close match), or no trials.
@@ -69,12 +75,12 @@ def select(
     used, notes = _split(metrics, split, in_distribution)
     for constraint in constraints:
         _known_split(constraint.split, metrics)
-    table = Table(name, trials, metrics, used, swept_columns(trials.drop(columns="setting")))
+    table = Table(name, trials, metrics, used, swept_columns(trials.drop(columns="setting")), configs or {}, pool)
     notes += _choose_settings(table)
     candidates = [_candidate(table, part, constraints, goal) for part in table.parts()]
     candidates, chosen = _rank(candidates, goal)
     missing = {
-        metric: advising.measuring(name, metric, table.trials)
+        metric: advising.measuring(table, metric)
         for metric in dict.fromkeys([c.metric for c in constraints] + [goal])
         if metric != LABELS and table.evidence(metric, None, goal_worst(metric)) == {}
     }

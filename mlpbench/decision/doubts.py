@@ -33,19 +33,21 @@ def find_doubts(
         further = [c.further for c in one.checks]
         chance = f"a chance of {percent(one.probability)}" if known else "an unknown chance (too few repetitions)"
         doubts.append(f"{one.label} has {chance} to keep the constraints")
-        if any(f is None for f in further):
+        if any(c.frames for c in one.checks if c.further != 0):
+            doubts[-1] += ": the test frames are too few to tell, however many the repetitions"
+        elif any(f is None for f in further):
             doubts[-1] += ", and is too close to a limit for 100 further repetitions to tell"
         elif max((f or 0 for f in further), default=0) > 0:
             count = max(f or 0 for f in further)
             why = f"tells whether {one.label} keeps the constraints"
-            advice.append(advising.more_repetitions(table.study, one, count, why, table.swept))
+            advice.append(advising.more_repetitions(table, one, count, why))
     if chosen is not None:
         second = next((c for c in candidates if c.verdict == "passes" and c.objective == c.objective), None)
         found = _close(table, chosen, second, goal) if second is not None else None
         if found is not None and second is not None:
             doubts.append(found[0])
             advice += [
-                advising.more_repetitions(table.study, c, found[1], f"tells it and {other.label} apart", table.swept)
+                advising.more_repetitions(table, c, found[1], f"tells it and {other.label} apart")
                 for c, other in ((chosen, second), (second, chosen))
                 if found[1]
             ]
@@ -55,8 +57,8 @@ def find_doubts(
         for constraint in constraints:
             if constraint.kind == "max" and find_metric(constraint.metric).group == "accuracy":
                 rows = table.rows(constraint.metric, constraint.split, constraint.kind)
-                advice += advising.more_data(table.study, constraint, candidates, rows, table.swept)
-    return doubts, sorted(_unique(advice), key=lambda a: (a.hours != a.hours, a.hours))
+                advice += advising.more_data(table, constraint, candidates, rows)
+    return doubts, sorted(_unique(advice), key=lambda a: (a.hours != a.hours, a.hours + a.label_hours))
 
 
 def _unique(advice: list[Advice]) -> list[Advice]:

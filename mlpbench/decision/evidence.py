@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 from scipy import stats
 
+from mlpbench.decision.commands import Overrides, overrides_of_trial
 from mlpbench.decision.model import Check, Constraint
 from mlpbench.metrics import metric as find_metric
 from mlpbench.statistics.intervals import MeanInterval, intervals, probability_below
@@ -107,6 +110,8 @@ class Table:
     metrics: pd.DataFrame
     split: str | None
     swept: list[str]
+    configs: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    pool: int | None = None
 
     def __post_init__(self) -> None:
         self._rows: dict[tuple[str, str | None, str], pd.DataFrame] = {}
@@ -115,6 +120,23 @@ class Table:
     def parts(self) -> list[pd.DataFrame]:
         """The trials of each setting."""
         return [part for _, part in self.trials.groupby("setting", sort=False)]
+
+    def overrides(self, setting: str) -> Overrides:
+        """What makes a trial of ``setting``, but for its repetition."""
+        return self.overrides_of(self._trial(setting))
+
+    def config(self, setting: str) -> Mapping[str, Any]:
+        """The resolved configuration of a trial of ``setting``; empty where it is not known."""
+        return self.configs.get(str(self._trial(setting)["trial"]), {})
+
+    def _trial(self, setting: str) -> dict[Any, Any]:
+        part = self.trials[self.trials["setting"] == setting]
+        known = part[part["status"] == "done"]
+        return (known if len(known) else part).iloc[0].to_dict()
+
+    def overrides_of(self, row: Mapping[Any, Any], without: tuple[str, ...] = ()) -> Overrides:
+        """See :func:`mlpbench.decision.commands.overrides_of_trial`."""
+        return overrides_of_trial(row, self.configs.get(str(row["trial"])), self.swept, without=without)
 
     def rows(self, name: str, split: str | None, worst: str) -> pd.DataFrame:
         """See :func:`by_trial`."""
@@ -163,8 +185,19 @@ def check(found: Evidence | None, constraint: Constraint) -> Check:
     chance = probability(found, constraint)
     return Check(
         constraint, value, found.mean.lower, found.mean.upper, found.mean.n, constraint.allows(value), chance, margin,
-        _further(found, constraint, chance),
+        _further(found, constraint, chance), _frames_decide(found, constraint),
     )  # fmt: skip
+
+
+def _gap(mean: MeanInterval, constraint: Constraint) -> float:
+    """Distance of the mean from the limit, on the scale of the mean."""
+    return abs(np.log(mean.value / constraint.limit)) if mean.scale == "log" else abs(mean.value - constraint.limit)
+
+
+def _frames_decide(found: Evidence, constraint: Constraint) -> bool:
+    """Whether the uncertainty of the test frames alone leaves it open."""
+    wanted = float(stats.norm.ppf(CLEAR))
+    return found.shared and found.frame_se > 0 and _gap(found.mean, constraint) < wanted * found.frame_se
 
 
 def _further(found: Evidence, constraint: Constraint, chance: float) -> int | None:
@@ -175,7 +208,7 @@ def _further(found: Evidence, constraint: Constraint, chance: float) -> int | No
     if max(chance, 1 - chance) >= CLEAR:
         return 0
     sd = mean.se * np.sqrt(mean.n)
-    gap = abs(np.log(mean.value / constraint.limit)) if mean.scale == "log" else abs(mean.value - constraint.limit)
+    gap = _gap(mean, constraint)
     for more in range(1, _MOST + 1):
         n = mean.n + more
         se = np.hypot(sd / np.sqrt(n), found.frame_se if found.shared else 0.0)

@@ -64,6 +64,7 @@ class Check:
         probability: that the true mean keeps it, over repetitions and test frames; NaN where nothing is known.
         margin: relative distance to the limit, positive inside.
         further: further repetitions that would make the probability clear; None if more than 100 would.
+        frames: no number of repetitions would: the test frames themselves are too few to tell.
     """
 
     constraint: Constraint
@@ -75,6 +76,7 @@ class Check:
     probability: float
     margin: float
     further: int | None
+    frames: bool = False
 
 
 Verdict = Literal["chosen", "passes", "fails", "unknown", "no result"]
@@ -121,14 +123,16 @@ class Advice:
     """Further trials, and what they would settle.
 
     Attributes:
-        command: a ready ``mlpbench run`` command.
+        command: ready ``mlpbench run`` commands, a line each.
         why: what it would settle.
         hours: estimated training time; NaN where no trial tells.
+        label_hours: time for labels that must be made first, where the data set says what one takes.
     """
 
     command: str
     why: str
     hours: float
+    label_hours: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -147,7 +151,7 @@ class Decision:
         thin: the evidence does not carry the answer.
         doubts: why it is thin, one sentence each.
         advice: cheapest first: further trials that would settle it.
-        missing: metrics the study lacks -> command that would measure them.
+        missing: metrics the study lacks -> commands that would measure them, a line each; empty: no evaluation does.
         notes: caveats (unconverged trials, several machines, which split was taken).
     """
 

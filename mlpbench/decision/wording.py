@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mlpbench.decision.evidence import unit
-from mlpbench.decision.model import Candidate, Check, Decision
+from mlpbench.decision.model import Advice, Candidate, Check, Decision
 
 
 def describe(decision: Decision) -> str:
@@ -15,12 +15,11 @@ def describe(decision: Decision) -> str:
     for doubt in decision.doubts:
         lines.append(f"Thin evidence: {doubt}")
     for name, command in decision.missing.items():
-        lines.append(f"Not measured in this study: {name}. To measure it:\n  {command}")
+        lines.append(f"Not measured in this study: {name}. {_how(command)}")
     if decision.advice:
         lines += ["", "What would settle it, cheapest first:"]
         for advice in decision.advice:
-            cost = "" if advice.hours != advice.hours else f" (about {_hours(advice.hours)} of training)"
-            lines += [f"  {advice.command}", f"    {advice.why}{cost}"]
+            lines += [*(f"  {line}" for line in advice.command.splitlines()), f"    {advice.why}{_cost(advice)}"]
     others = [c for c in decision.candidates if c is not decision.chosen]
     if others:
         lines += ["", "The others:", *[f"  {_other(c)}" for c in others]]
@@ -32,7 +31,8 @@ def describe(decision: Decision) -> str:
 def headline(decision: Decision) -> str:
     """The answer in one sentence."""
     asked = ", ".join(str(c) for c in decision.constraints) or "no constraint"
-    where = f" on {decision.split}" if decision.split else ""
+    own = all(c.split for c in decision.constraints) and bool(decision.constraints)
+    where = f" on {decision.split}" if decision.split and not own else ""
     if decision.chosen is None:
         reason = "none is known to pass" if decision.missing else "none passes"
         return f"{decision.dataset}, {asked}{where}: {reason} of {len(decision.candidates)} candidates."
@@ -68,5 +68,18 @@ def _other(candidate: Candidate) -> str:
     return f"{candidate.label}: {candidate.reason or candidate.verdict}"
 
 
+def _cost(advice: Advice) -> str:
+    labels = f", {_hours(advice.label_hours)} of labels" if advice.label_hours else ""
+    return "" if advice.hours != advice.hours else f" (about {_hours(advice.hours)} of training{labels})"
+
+
+def _how(command: str) -> str:
+    if not command:
+        return "No evaluation measures it on these data and this machine; it comes with every trial where it can."
+    return "To measure it (nothing is trained again):\n" + "\n".join(f"  {line}" for line in command.splitlines())
+
+
 def _hours(hours: float) -> str:
+    if hours < 1 / 30:
+        return f"{hours * 3600:.0f} s"
     return f"{hours * 60:.0f} min" if hours < 1 else f"{hours:.1f} h"

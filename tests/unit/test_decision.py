@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 
+import numpy as np
 import pytest
 
 from mlpbench.cli import select as command
 from mlpbench.decision import Constraint, describe, parse_constraint, select
+from mlpbench.decision.commands import run_commands
 from mlpbench.errors import UserError
 from tests.unit.decision_tables import make
 
@@ -136,11 +138,27 @@ def test_command_registers_and_shows_an_example():
 
 
 def test_many_repetitions_are_a_range_that_hydra_reads():
-    from mlpbench.decision.advice import run_command
-
-    values = {"dataset": "ethanol", "architecture": "toy", "size": "tiny", "n_train": 50, "training.lr": 0.01}
-    command = run_command("demo", values, range(3, 20), ["training.lr"])
-    assert command == (
+    overrides = {"dataset": "ethanol", "architecture": "toy", "size": "tiny", "dataset.n_train": "50",
+                 "training.lr": "0.01"}  # fmt: skip
+    assert run_commands("demo", [(overrides, r) for r in range(3, 20)]) == [
         "mlpbench run -m study=demo dataset=ethanol architecture=toy size=tiny dataset.n_train=50 training.lr=0.01 "
         "'repetition=range(3,20)'"
-    )
+    ]
+
+
+def test_commands_run_these_trials_and_no_others():
+    def trial(architecture, n, repetition, **more):
+        named = {"dataset": "d", "architecture": architecture, "size": "tiny", "dataset.n_train": str(n)}
+        return {**named, **more}, repetition
+
+    grid = [trial(a, n, r) for a in ("mace", "schnet") for n in (50, 200) for r in (0, 1)]
+    assert run_commands("s", grid) == [
+        "mlpbench run -m study=s dataset=d architecture=mace,schnet size=tiny dataset.n_train=50,200 repetition=0,1"
+    ]
+    assert run_commands("s", grid[:1]) == [
+        "mlpbench run study=s dataset=d architecture=mace size=tiny dataset.n_train=50 repetition=0"
+    ]
+    uneven = run_commands("s", [*grid[:-1], trial("schnet", 200, 1, **{"training.lr": "0.003"})])
+    counts = [np.prod([len(word.split(",")) for word in command.split() if "=" in word]) for command in uneven]
+    assert sum(counts) == 8
+    assert sum("training.lr=0.003" in command for command in uneven) == 1
