@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from glob import escape
 from pathlib import Path
 from typing import Any
 
@@ -128,15 +129,27 @@ def identify(raw: DictConfig, overrides: Sequence[str], find: Find = resolve) ->
     labels = _labels(config, split)
     swept = swept_settings(raw, overrides)
     key = digest(_identity(config, split, init_seed, labels, environment))
-    name = "-".join(
+    start = "-".join(
         [config.architecture.name, config.size, dataset.name, f"n{config.dataset.n_train}", f"r{config.repetition}"]
-        + [f"{setting.rpartition('.')[2]}{_short(value)}" for setting, value in swept.items()]
     )
+    rest = [f"-{setting.rpartition('.')[2]}{_short(value)}" for setting, value in swept.items()]
+    name = _folder(root.parent, _safe(start), _safe("".join(rest)), key[:8])
     return Trial(
-        name=f"{_safe(name)[:120]}-{key[:8]}", key=key, config=config, environment=environment,
+        name=name, key=key, config=config, environment=environment,
         swept=swept, split=split, dataset=dataset, split_seed=split_seed, init_seed=init_seed, labels=labels,
         tasks=_tasks(config, key, split, dataset), skip=_why_not(config, labels, dataset),
     )  # fmt: skip
+
+
+def _folder(study_root: Path, start: str, rest: str, mark: str) -> str:
+    """Name of the trial's folder: as before where the same trial was asked for in other words (another order of the
+    overrides, a default said or left out), else from the words of now.
+    """
+    name = f"{(start + rest)[:120]}-{mark}"
+    if not (study_root / name).is_dir():
+        known = sorted(study_root.glob(f"{escape(start)}*-{mark}"))
+        return known[0].name if known else name
+    return name
 
 
 def swept_settings(raw: DictConfig, overrides: Sequence[str]) -> dict[str, Any]:

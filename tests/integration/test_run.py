@@ -52,6 +52,9 @@ def test_a_sweep_its_tables_and_what_is_cached(tmp_path: Path, mlpbench: Run) ->
     assert "4 cached" in again.stdout
     assert {p: p.stat().st_mtime_ns for p in checkpoints} == checkpoints
 
+    other_words = mlpbench("plan", "-m", "repetition=0,1", "training.ema_decay=0.99", *TOY[::-1], "study=s")
+    assert other_words.stdout.count(" cached") >= 2, other_words.stdout
+
     planned = mlpbench("plan", "-m", "study=s", *TOY, "training.lr=0.01,0.002", "repetition=0,1")
     states = [line.split()[1].rstrip(":") for line in planned.stdout.splitlines() if line.startswith("toy-")]
     assert states == ["cached", "cached", "new", "new"]  # a changed learning rate, and nothing else
