@@ -87,7 +87,7 @@ def paces(study: Study, dataset: str, metric: str) -> list[Pace]:
     for (candidate, n_train), part in done.groupby(["candidate", "n_train"], sort=False):
         curves, rested = [], 0
         for row in rows_of(part):
-            curve = best_so_far((study.record.get(str(row["trial"])) or {}).get("curve") or [], KEYS[metric])
+            curve = best_so_far(study.curve(str(row["trial"])), KEYS[metric])
             if curve.shape[1] > 1:
                 curves.append(curve)
                 rested += row["converged"] == True  # noqa: E712  # NaN is neither
