@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from mlpbench.cli._arguments import share
 from mlpbench.errors import EXIT_DONE, EXIT_FAILED
 
 HELP = "what changed between two studies: settings, packages, hardware, and every metric with significance"
@@ -20,7 +21,7 @@ def register(parser: argparse.ArgumentParser) -> None:
         "in-distribution one)",
     )  # fmt: skip
     parser.add_argument(
-        "--margin", type=float, default=0.05, metavar="SHARE", help="relative difference that does not matter "
+        "--margin", type=share, default=0.05, metavar="SHARE", help="relative difference that does not matter "
         "(default: 0.05)",
     )  # fmt: skip
     parser.add_argument(
@@ -52,11 +53,8 @@ def execute(arguments: argparse.Namespace) -> int:
         UserError: a study, metric or split that is not there, or nothing in common.
     """
     from mlpbench.comparison import compare_studies, describe, load_side
-    from mlpbench.errors import UserError
     from mlpbench.report.compare import write_comparison
 
-    if not 0 < arguments.margin < 1:
-        raise UserError(f"--margin {arguments.margin:g}: a margin is a share between 0 and 1", "For 5 %: --margin 0.05")
     first, second = (load_side(name, arguments.results) for name in (arguments.first, arguments.second))
     found = compare_studies(first, second, arguments.metric, arguments.split, margin=arguments.margin)
     print(describe(found))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from mlpbench.cli._arguments import share
 from mlpbench.errors import EXIT_DONE
 
 HELP = "what a sweep would run, what is cached, what would be skipped and why; runs nothing"
@@ -15,6 +16,7 @@ def register(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="as for mlpbench run")
     parser.add_argument("-m", "--multirun", action="store_true", help="every combination of comma-separated values")
     parser.add_argument("--pilot", metavar="STUDY", help="from this study's repetitions: how many would decide")
+    parser.add_argument("--margin", type=share, default=0.05, metavar="SHARE", help="of a tie (default: 0.05)")
     parser.add_argument("--metric", default="force_mae", help="what the pilot is to decide on (default: force_mae)")
     parser.add_argument("--results", type=Path, default=Path("results"), help="default: results")
     parser.epilog = (
@@ -74,13 +76,14 @@ def execute(arguments: argparse.Namespace) -> int:
 
 def _pilot(arguments: argparse.Namespace) -> int:
     """Print how many repetitions a study needs before it decides, and the hours they cost."""
-    from mlpbench import records, tables
+    from mlpbench import tables
     from mlpbench.metrics import metric
     from mlpbench.pilot import plan_pilot
 
     root = tables.find_study(arguments.pilot, arguments.results)
-    trials, metrics = tables.load(root)
+    trials, metrics, records = tables.write_all(root)
     metric(arguments.metric)
-    names = [record["split"].get("in_distribution") for record in records.load_all(root)]
-    print(plan_pilot(trials, metrics, arguments.metric, split=next((name for name in names if name), "test")).text)
+    names = [record["split"].get("in_distribution") for record in records]
+    split = next((name for name in names if name), "test")
+    print(plan_pilot(trials, metrics, arguments.metric, split=split, margin=arguments.margin).text)
     return EXIT_DONE

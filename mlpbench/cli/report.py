@@ -6,6 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from mlpbench.cli._arguments import share
 from mlpbench.errors import EXIT_DONE, EXIT_FAILED, UserError
 
 HELP = "write a study's report: one HTML file that opens offline, figures and tables"
@@ -15,6 +16,10 @@ def register(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of this command."""
     parser.add_argument("study", metavar="STUDY", nargs="+", help="name of a study, a folder of the results")
     parser.add_argument("--out", type=Path, metavar="DIR", help="where to write (default: reports/STUDY)")
+    parser.add_argument(
+        "--margin", type=share, default=0.05, metavar="SHARE", help="relative difference that does not matter, "
+        "inside which two potentials tie (default: 0.05)",
+    )  # fmt: skip
     parser.add_argument("--pdf", action="store_true", help="also write each figure as PDF (slower)")
     parser.add_argument(
         "--results", type=Path, default=Path("results"), help="folder of the results (default: results)"
@@ -42,7 +47,7 @@ def execute(arguments: argparse.Namespace) -> int:
             f"--out names one folder, but {len(arguments.study)} studies were given",
             "Leave it out: each report then goes to its own folder, reports/STUDY.",
         )
-    studies = [load_study(name, arguments.results) for name in arguments.study]
+    studies = [load_study(name, arguments.results, arguments.margin) for name in arguments.study]
     code = EXIT_DONE
     for study in studies:
         out = arguments.out or arguments.reports / study.name

@@ -107,7 +107,7 @@ def comparisons(study: Study, dataset: str, name: str, split: str) -> dict[int, 
             sizes.append(int(str(n_train)))
     found: dict[int, list[Pairwise]] = {}
     at = POWER_AT if len(pairs) <= MOST_POWERS else ()  # one integral for each pair and number of repetitions
-    for n, result in zip(sizes, compare(pairs, at=at) if pairs else [], strict=True):
+    for n, result in zip(sizes, compare(pairs, margin=study.margin, at=at) if pairs else [], strict=True):
         found.setdefault(n, []).append(result)
     return found
 
@@ -157,7 +157,9 @@ def chosen(study: Study, dataset: str) -> list[str]:
         scores = valid[valid["candidate"].isin(names)]
         if len(names) > 1 and len(scores):
             scores = scores[scores["n_train"] == scores["n_train"].max()]
-            names = [str(np.log(scores["value"]).groupby(scores["candidate"]).mean().idxmin())]
+            wide = scores.pivot_table(index="repetition", columns="candidate", values="value", sort=False)
+            common = wide.dropna()  # on the same splits, so that none profits from an easy one
+            names = [str(np.log(common if len(common) else wide).mean().idxmin())]
         found.append(names[0])
     return found
 

@@ -17,6 +17,7 @@ import pandas as pd
 from mlpbench import protocol
 from mlpbench.frames import Float, Frames
 from mlpbench.records import load_curve
+from mlpbench.statistics.paired import MARGIN
 
 NAMES = {
     "schnet": "SchNet",
@@ -57,6 +58,7 @@ class Study:
         metrics: long table of metric values, one row for each trial, split and metric.
         records: the content of each ``record.json``; those that were loaded have neither ``metrics``, which are in the
             table, nor ``curve``, see :meth:`curve`.
+        margin: relative difference that does not matter: of a tie.
     """
 
     name: str
@@ -64,6 +66,12 @@ class Study:
     trials: pd.DataFrame
     metrics: pd.DataFrame
     records: list[dict[str, Any]]
+    margin: float = MARGIN
+
+    @property
+    def margin_words(self) -> str:
+        """The margin as a reader wants it, e.g. ``5 %``."""
+        return f"{100 * self.margin:g} %"
 
     def __post_init__(self) -> None:
         self._number_repetitions()

@@ -103,10 +103,11 @@ def _sentences(study: Study, dataset: str) -> list[str]:
         f"{compared[0].candidate} has the lowest mean {what}: "
         f"{number(first.value, first.low, first.high)} {unit}{spread}."
     )
-    return [headline, *_others(compared), *_cost(study, dataset, n_train, [c for c, n in table if n == n_train])]
+    here = [c for c, n in table if n == n_train]
+    return [headline, *_others(compared, study.margin_words), *_cost(study, dataset, n_train, here)]
 
 
-def _others(compared: list[Against]) -> list[str]:
+def _others(compared: list[Against], margin: str) -> list[str]:
     words: dict[str, list[str]] = {"worse": [], "tie": [], "undecided": [], "unknown": []}
     for other in compared[1:]:
         if math.isfinite(other.low):
@@ -116,7 +117,7 @@ def _others(compared: list[Against]) -> list[str]:
             words[other.verdict].append(f"{other.candidate} ({number(other.ratio)} times its error)")
     parts = []
     if words["tie"]:
-        parts.append(f"A tie with it, to within 5 %: {listing(words['tie'])}.")
+        parts.append(f"A tie with it, to within {margin}: {listing(words['tie'])}.")
     undecided = words["undecided"] + words["unknown"]
     if undecided:
         more = [c.further for c in compared[1:] if c.verdict == "undecided" and c.further]
@@ -184,10 +185,18 @@ def _limits(study: Study) -> list[str]:
             f"Times come from different hardware and are never averaged: {'; '.join(facts.machines(study.trials))}."
         )
     if study.settings:
-        tried = study.table.groupby(["architecture", "size"])["candidate"].nunique().reset_index()
-        rows = tried.itertuples(index=False, name=None)
-        counts = listing([f"{architecture} {size}: {number(count)}" for architecture, size, count in rows])
         limits.append(
-            f"Settings were chosen on validation error and are reported on test; tried per architecture – {counts}."
+            "Settings were chosen on validation error and are reported on test; tried per architecture – "
+            f"{listing(_tuning(study))}. One that was tuned more has an advantage."
         )
     return limits
+
+
+def _tuning(study: Study) -> list[str]:
+    """The tuning budget of each architecture: settings, trials and their training time."""
+    groups = study.table.groupby(["architecture", "size"])
+    return [
+        f"{architecture} {size}: {plural(part['candidate'].nunique(), 'setting')}, {plural(len(part), 'trial')}, "
+        f"{seconds(float(part['train_seconds'].astype(float).sum()))}"
+        for (architecture, size), part in groups
+    ]

@@ -19,8 +19,8 @@ WORDS = {
     "Student's t on the "
     "logarithm of the error, the variance pooled over the settings that share it.",
     "Better, tie, undecided": "Better: the Holm-corrected 95 % interval of the paired error ratio excludes "
-    "1. Tie: the "
-    "interval lies inside ±5 %. Undecided: neither; more repetitions would tell.",
+    "1. Tie: the interval lies inside the margin (±5 % unless the report says otherwise). Undecided: neither; more "
+    "repetitions would tell.",
     "Converged": "A validation loss within 2 % of the best was reached before the last 10 % of epochs, and it fell by "
     "at most 5 % over the last 20 %. An unconverged trial says how fast an architecture is optimised, not "
     "what it can reach.",

@@ -80,8 +80,9 @@ def _pairs(
     entry = metric(main_metric(study, dataset))
     caption = (
         f"Every pair of candidates by {entry.symbol} on {facts.split_words(study, dataset, split)}, "
-        f"{study.largest(dataset)} training frames. Better: the interval excludes 1; a tie: it lies inside ±5 %. "
-        f"Power is said for a true difference of {EFFECT} %, with the variance taken at its upper 65 % limit."
+        f"{study.largest(dataset)} training frames. Better: the interval excludes 1; a tie: it lies "
+        f"inside ±{study.margin_words}. Power is said for a true difference of {EFFECT} %, with the variance taken at "
+        "its upper 65 % limit."
     )
     return Table(f"pairs-{dataset}", caption, columns, rows)
 

@@ -33,7 +33,7 @@ MARKS: dict[Verdict, Mark] = {
     "worse": "",
 }
 LEGEND = (
-    "★ lowest mean of its training size; ≈ a tie with it (95 % interval of the paired ratio inside ±5 %); "
+    "★ lowest mean of its training size; ≈ a tie with it (95 % interval of the paired ratio inside ±{margin}); "
     "? these repetitions cannot tell it from the best; no mark: worse, Holm-corrected. "
     "Small print: 95 % interval over repetitions, variance of the log error pooled over the column."
 )
@@ -80,7 +80,8 @@ def _table(study: Study, dataset: str) -> Table:
         f"mean over repetitions; {'' if several else 'size ' + str(table['size'].iloc[0]) + '; '}budget: "
         f"{', '.join(facts.budgets(study, dataset))}."
     )
-    return Table(f"summary-{dataset}", caption, columns, [row[2] for row in rows], legend=LEGEND)
+    marked = LEGEND.format(margin=study.margin_words)
+    return Table(f"summary-{dataset}", caption, columns, [row[2] for row in rows], legend=marked)
 
 
 def _row(place: tuple[str, int], size: str | None, trials: list[Row], errors: list[Cell]) -> list[Cell]:

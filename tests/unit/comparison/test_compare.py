@@ -178,4 +178,7 @@ def test_the_command_its_page_and_its_exit_code(
     assert main(["compare", "old", "nwe"]) == 2
     assert "Did you mean 'new'" in capsys.readouterr().err
     assert main(["compare", "old", "new", "--metric", "forc_mae"]) == 2
-    assert main(["compare", "old", "new", "--margin", "5"]) == 2
+    with pytest.raises(SystemExit) as stop:
+        main(["compare", "old", "new", "--margin", "5"])
+    assert stop.value.code == 2
+    assert "between 0 and 1" in capsys.readouterr().err
