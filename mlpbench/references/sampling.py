@@ -46,6 +46,9 @@ class Sampling(BaseModel):
     time_step_fs: float = Field(gt=0)
     equilibration_ps: float = Field(ge=0, description="dropped at the start of each trajectory")
     spacing_fs: float = Field(gt=0, description="between the frames that are kept")
+    hold_centre: bool = Field(
+        description="hold the centre of mass as ASE's Langevin does (fixcm): it overheats small molecules"
+    )
     relax_fmax: float | None = Field(gt=0, description="eV/Å; the start is relaxed below it; None: taken as it is")
     relax_steps: int = Field(gt=0, description="at most")
     temperatures_K: list[float] = Field(min_length=1, description="one trajectory for each, and each seed")
@@ -89,6 +92,7 @@ class Sampling(BaseModel):
         return (
             f"Langevin, {self.friction_per_ps:g}/ps, {self.time_step_fs:g} fs; {self.equilibration_ps:g} ps "
             f"of equilibration, then a frame every {self.spacing_fs:g} fs"
+            + (", centre of mass held (ASE's fixcm, which overheats small molecules)" if self.hold_centre else "")
         )
 
 

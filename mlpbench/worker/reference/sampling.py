@@ -2,16 +2,17 @@
 
 ``request.json`` has ``code`` (module:Class), ``method``, ``start`` (``numbers, positions, cell, pbc``; Å), ``runs``
 (name -> ``temperature_K, frames, seed``) and ``settings`` (``friction_per_ps, time_step_fs, equilibration_ps,
-spacing_fs, relax_fmax, relax_steps``). Several processes may share the folder; each takes the next run that nobody has
-claimed. While it goes, ``<name>.progress`` holds the steps that are done; at its end ``<name>.npz`` has ``positions``
-(F, N, 3) Å, ``energy`` (F,) eV, ``kinetic_temperature_K`` (F,) and ``version``, or ``<name>.failed`` says why there is
-nothing.
+spacing_fs, hold_centre, relax_fmax, relax_steps``). Several processes may share the folder; each takes the next run
+that nobody has claimed. While it goes, ``<name>.progress`` holds the steps that are done; at its end ``<name>.npz`` has
+``positions`` (F, N, 3) Å, ``energy`` (F,) eV, ``kinetic_temperature_K`` (F,) and ``version``, or ``<name>.failed`` says
+why there is nothing.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -67,15 +68,18 @@ def draw(code: Code, start: Structure, run: dict[str, Any], settings: dict[str, 
         optimiser = BFGS(atoms, logfile=None)
         if not optimiser.run(fmax=settings["relax_fmax"], steps=settings["relax_steps"]):
             raise RuntimeError(f"the start does not relax below {settings['relax_fmax']} eV/Å")
+    if settings["hold_centre"]:
+        warnings.filterwarnings("ignore", "The implementation of `fixcm=True`", FutureWarning)  # the schema warns of it
     generator = np.random.default_rng(run["seed"])
     MaxwellBoltzmannDistribution(atoms, temperature_K=run["temperature_K"], rng=generator)
     dynamics = Langevin(
         atoms, settings["time_step_fs"] * units.fs, temperature_K=run["temperature_K"],
         friction=settings["friction_per_ps"] / (1000 * units.fs), rng=generator,
-        fixcm=False,  # ASE's way of holding the centre of mass does not sample the canonical ensemble
+        fixcm=settings["hold_centre"],
     )  # fmt: skip
     steps = _Steps(dynamics, path.with_suffix(".progress"))
     steps.run(round(1000 * settings["equilibration_ps"] / settings["time_step_fs"]))
+    freedom = 3 * len(atoms) - (3 if settings["hold_centre"] else 0)
     positions: list[Array] = []
     energies: list[float] = []
     temperatures: list[float] = []
@@ -85,7 +89,7 @@ def draw(code: Code, start: Structure, run: dict[str, Any], settings: dict[str, 
         if not np.isfinite(energies[-1]) or not np.isfinite(atoms.positions).all():
             raise RuntimeError(f"the trajectory broke after {len(positions)} frames")
         positions.append(atoms.positions - (0 if atoms.pbc.any() else atoms.get_center_of_mass()))
-        temperatures.append(atoms.get_kinetic_energy() / (1.5 * len(atoms) * units.kB))
+        temperatures.append(2 * atoms.get_kinetic_energy() / (freedom * units.kB))
     return {
         "positions": np.array(positions), "energy": np.array(energies), "kinetic_temperature_K": np.array(temperatures),
     }  # fmt: skip

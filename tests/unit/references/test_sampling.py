@@ -24,7 +24,8 @@ EMT = complete_method({"code": "ase", "calculator": "ase.calculators.emt.EMT"})
 ASE = BackendConfig(name="ase", adapter="mlpbench.worker.reference.ase_code:AseCode")
 SETTINGS = {
     "start": None, "friction_per_ps": 50.0, "time_step_fs": 4.0, "equilibration_ps": 0.4, "spacing_fs": 8.0,
-    "relax_fmax": 0.05, "relax_steps": 50, "temperatures_K": [300.0], "frames": 5, "seeds": [0], "trajectories": None,
+    "hold_centre": False, "relax_fmax": 0.05, "relax_steps": 50, "temperatures_K": [300.0], "frames": 5, "seeds": [0],
+    "trajectories": None,
 }  # fmt: skip
 
 
@@ -66,9 +67,7 @@ def test_what_is_there_is_not_drawn_again(tmp_path: Path, here: None) -> None:
     paths, _ = draw(start, sampling(), EMT, ASE, tmp_path)
     stamp = paths[0].stat().st_mtime_ns
     seen: list[tuple[int, int]] = []
-    paths, _ = draw(
-        start, sampling(temperatures_K=[300, 400]), EMT, ASE, tmp_path, on_step=lambda *n: seen.append(n)
-    )
+    paths, _ = draw(start, sampling(temperatures_K=[300, 400]), EMT, ASE, tmp_path, on_step=lambda *n: seen.append(n))
     assert [path.name for path in paths] == ["300K.xyz", "400K.xyz"]
     assert paths[0].stat().st_mtime_ns == stamp
     assert seen[-1] == (110, 110)  # 100 steps of equilibration and 5 frames of 2 steps
