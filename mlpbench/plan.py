@@ -208,32 +208,34 @@ def _tasks(config: TrialConfig, key: str, split: Split, dataset: Dataset) -> lis
     for name in ("physics", "md", "speed"):
         options = getattr(config.evaluation, name)
         if options is not None:
-            filled = _filled_in(name, options, config, splits)
+            filled = _filled_in(name, options, config, splits, dataset)
             options = {**filled, "references": references}
             bought = {k: v for k, v in filled.items() if k not in AFTERWARDS.get(name, ())}
             tasks.append(Task(name, key=digest([key, split.digest, name, bought]), options=options))
     return tasks
 
 
-def _filled_in(name: str, options: dict[str, Any], config: TrialConfig, splits: list[str]) -> dict[str, Any]:
+def _filled_in(
+    name: str, options: dict[str, Any], config: TrialConfig, splits: list[str], dataset: Dataset
+) -> dict[str, Any]:
     """What an evaluation leaves to the data set: the split it starts from, and the reference method."""
     tests = [split for split in splits if split != "valid"]
     own = config.dataset.in_distribution or (tests[0] if tests else "valid")
     filled = dict(options)
     if name == "speed":
         filled["split"] = options.get("split") or own
-        filled["reference"] = _with_method(options.get("reference"), "method", config)
+        filled["reference"] = _with_method(options.get("reference"), "method", dataset)
     if name == "md":
         filled["start_split"] = options.get("start_split") or own
-        filled["own_trajectory"] = _with_method(options.get("own_trajectory"), "reference", config)
+        filled["own_trajectory"] = _with_method(options.get("own_trajectory"), "reference", dataset)
     return filled
 
 
-def _with_method(node: dict[str, Any] | None, field: str, config: TrialConfig) -> dict[str, Any] | None:
+def _with_method(node: dict[str, Any] | None, field: str, dataset: Dataset) -> dict[str, Any] | None:
     """``node`` with the data set's reference method where it names none; None where neither has one."""
     if not node:
         return None
-    method = node.get(field) or config.dataset.reference_method
+    method = node.get(field) or dataset.info.get("reference_method")
     return {**node, field: method} if method else None
 
 

@@ -110,10 +110,11 @@ def _from_study(study: Path) -> tuple[Frames, dict[str, Any] | None]:
     record = next((r for r in load_all(study) if r["split"].get("directory")), None)
     if record is None:
         raise UserError(f"no trial of {study} has a split to take frames from")
-    dataset = record["config"]["dataset"]
+    dataset, info = record["config"]["dataset"], record["split"].get("info") or {}
     speed = record["config"]["evaluation"].get("speed") or {}
     split = speed.get("split") or record["split"].get("in_distribution") or "valid"
-    return Frames.load(study / record["split"]["directory"] / f"{split}.npz"), dataset.get("reference_method")
+    method = info.get("reference_method") or dataset.get("reference_method")
+    return Frames.load(study / record["split"]["directory"] / f"{split}.npz"), method
 
 
 def _from_dataset(name: str) -> tuple[Frames, dict[str, Any] | None]:
@@ -126,7 +127,7 @@ def _from_dataset(name: str) -> tuple[Frames, dict[str, Any] | None]:
     tests = loaded.tests
     chosen = trial.dataset.in_distribution if trial.dataset.in_distribution in tests else next(iter(tests), None)
     frames: Frames = tests[chosen] if chosen is not None else loaded.pool
-    return frames, trial.dataset.reference_method
+    return frames, loaded.info["reference_method"]
 
 
 def _threads(text: str, usable: int) -> list[int]:

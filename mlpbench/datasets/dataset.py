@@ -23,7 +23,8 @@ class Dataset:
         tests: test split name -> frames.
         isolated_atoms: element symbol -> energy of the free atom (eV); None if the set has none.
         info: level_of_theory, licence, citation, homepage, label_seconds, sha256 (file -> digest), notes
-            (sentences on what was detected), strategy (how the test frames came about), traps.
+            (sentences on what was detected), strategy (how the test frames came about), traps, missing_labels (that
+            no frame of the pool has), reference_method (that repeats the labels, or None).
         references: name -> file with the minimum, Hessian or scans at the same level of theory.
         cache: what is derived from the frames and wanted again (leak checks); never part of the data.
     """

@@ -12,7 +12,8 @@ from mlpbench.frames import Frames, Int
 
 LABEL_SECONDS = "label_seconds"  # info key: wall time of a frame's calculation, s; it prices the data
 LEVEL = "level_of_theory"  # info key
-PROVENANCE_KEYS = (LABEL_SECONDS, LEVEL)  # written by 'mlpbench data label'
+METHOD = "reference_method"  # info key: code and settings that repeat the label
+PROVENANCE_KEYS = (LABEL_SECONDS, LEVEL, METHOD)  # written by 'mlpbench data label'
 
 
 def frames_without(frames: Frames, label: str) -> Int:
@@ -85,6 +86,12 @@ def level_of_theory(headers: Sequence[dict[str, Any]], where: str) -> str | None
             "Label them all alike (mlpbench data label), or choose frames with dataset.index.",
         )
     return levels[0] if levels else None
+
+
+def reference_method(headers: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
+    """The method that the first header names; None if it names none. They agree where :func:`level_of_theory` does."""
+    named = headers[0].get(METHOD) if headers else None
+    return dict(named) if isinstance(named, dict) else None
 
 
 def listed(numbers: Int, limit: int = 10) -> str:

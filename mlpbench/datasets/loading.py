@@ -12,7 +12,14 @@ import numpy as np
 from mlpbench.datasets import sources
 from mlpbench.datasets.dataset import Dataset
 from mlpbench.datasets.holdout import BUILT_IN_KEYS, hold_out
-from mlpbench.datasets.labels import PROVENANCE_KEYS, label_seconds, level_of_theory, missing_labels, require
+from mlpbench.datasets.labels import (
+    PROVENANCE_KEYS,
+    label_seconds,
+    level_of_theory,
+    missing_labels,
+    reference_method,
+    require,
+)
 from mlpbench.datasets.readers import read
 from mlpbench.datasets.readers.base import Labels, Notes
 from mlpbench.datasets.schema import DatasetConfig
@@ -48,6 +55,7 @@ def load(config: DatasetConfig, progress: OnProgress = silent) -> Dataset:
         chosen = _indices(config, config.pool_indices, len(frames))
         pool, headers = frames.select(chosen), [headers[i] for i in chosen] if headers else headers
     price, level = label_seconds(headers), level_of_theory(headers, config.name)
+    method = config.reference_method or reference_method(headers)
     used = list(files)
     named = {**({"test": config.test_path} if config.test_path else {}), **config.test_paths}
     for name, pattern in named.items():
@@ -76,7 +84,7 @@ def load(config: DatasetConfig, progress: OnProgress = silent) -> Dataset:
             "licence": config.licence, "citation": config.citation, "homepage": config.homepage, "sha256": digests,
             "label_seconds": price if config.label_seconds is None else config.label_seconds,
             "notes": notes.listed(), "strategy": strategy, "traps": list(config.traps),
-            "missing_labels": missing,
+            "missing_labels": missing, "reference_method": method,
         },
         references={name: sources.resolve(config, file)[0] for name, file in config.references.items()},
     )  # fmt: skip

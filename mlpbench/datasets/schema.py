@@ -188,7 +188,8 @@ class DatasetConfig(_Strict):
     reference_method: dict[str, Any] | None = Field(
         default=None,
         description="a reference code and its settings that repeat these labels, e.g. {code: pyscf, xc: pbe, "
-        "basis: def2-svp}; used to label further frames and to time the reference; null: none can be run",
+        "basis: def2-svp}; used to label further frames and to time the reference; null: as the file's headers say "
+        "(mlpbench data label writes it), else none can be run",
     )
     label_seconds: float | None = Field(
         default=None, gt=0, description="cost of one label, seconds per frame, if known"

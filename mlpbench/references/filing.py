@@ -12,14 +12,14 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import read, write
 
 from mlpbench.backends.schema import BackendConfig
-from mlpbench.datasets.labels import LABEL_SECONDS, LEVEL
+from mlpbench.datasets.labels import LABEL_SECONDS, LEVEL, METHOD
 from mlpbench.datasets.readers.ase_files import ENERGY_KEYS, FORCES_KEYS, STRESS_KEYS
 from mlpbench.errors import UserError
 from mlpbench.frames import Frames
 from mlpbench.references.labels import Label, OnLabel, Unlabelled, label
-from mlpbench.references.methods import parse_method
+from mlpbench.references.methods import level_of, parse_method
 
-_LABELS = {*ENERGY_KEYS, *FORCES_KEYS, *STRESS_KEYS, LABEL_SECONDS, LEVEL}
+_LABELS = {*ENERGY_KEYS, *FORCES_KEYS, *STRESS_KEYS, LABEL_SECONDS, LEVEL, METHOD}
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ def label_file(
     """Label the structures of ``source`` and write those that have a label to ``target``, in their order.
 
     The header keeps what ``source`` says of a frame, except labels; ``frame`` (number in ``source``, where the header
-    has none), ``level_of_theory`` and ``label_seconds`` are added.
+    has none), ``level_of_theory``, ``reference_method`` and ``label_seconds`` are added.
 
     Args:
         source: whatever ASE reads.
@@ -102,7 +102,7 @@ def label_file(
     )  # fmt: skip
     words = parse_method(method).words()
     labelled = [
-        _labelled(atoms, i, answer, words)
+        _labelled(atoms, i, answer, words, method)
         for i, (atoms, answer) in enumerate(zip(structures, found, strict=True))
         if isinstance(answer, Label)
     ]
@@ -114,10 +114,11 @@ def label_file(
     return Filed(target, found)
 
 
-def _labelled(atoms: Atoms, number: int, answer: Label, words: str) -> Atoms:
+def _labelled(atoms: Atoms, number: int, answer: Label, words: str, method: dict[str, Any]) -> Atoms:
     result = Atoms(atoms.numbers, positions=atoms.positions, cell=atoms.cell, pbc=atoms.pbc)
     result.info = {"frame": number, **{k: v for k, v in atoms.info.items() if k not in _LABELS}}
     result.info |= {LEVEL: f"{words}, {answer.version}", LABEL_SECONDS: float(f"{answer.seconds:.3g}")}
+    result.info[METHOD] = {**level_of(method), "backend": method["backend"]}
     labels: dict[str, Any] = {"energy": answer.energy, "forces": answer.forces}
     if answer.stress is not None:
         labels["stress"] = answer.stress

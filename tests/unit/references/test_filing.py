@@ -49,6 +49,7 @@ def test_file_has_labels_level_and_price_of_each_frame(tmp_path: Path, geometrie
         np.testing.assert_allclose(atoms.get_forces(), np.tile([0.1, 0, 0], (3, 1)), atol=1e-8)
         assert atoms.info["level_of_theory"] == "PBE/def2-svp, grid level 3, fake 1.0"
         assert 0 < atoms.info["label_seconds"] < 10  # of this calculation, not what the source said
+        assert atoms.info["reference_method"] == METHOD
         assert "REF_energy" not in atoms.info
         assert "REF_forces" not in atoms.arrays
 
@@ -68,6 +69,7 @@ def test_a_data_set_takes_price_and_level_from_the_file(tmp_path: Path, geometri
     info = load(config).info
     assert info["label_seconds"] == pytest.approx(np.mean(costs))
     assert info["level_of_theory"] == "PBE/def2-svp, grid level 3, fake 1.0"
+    assert info["reference_method"] == METHOD  # further frames can be labelled, and the reference timed
     info = load(config.model_copy(update={"label_seconds": 5.0, "level_of_theory": "mine"})).info
     assert (info["label_seconds"], info["level_of_theory"]) == (5.0, "mine")
 
