@@ -45,7 +45,11 @@ def load(config: DatasetConfig, progress: OnProgress = silent) -> Dataset:
     notes = Notes()
     if config.path is None:
         raise UserError(f"data set {config.name} has no path", "Set dataset.path=FILE.")
-    sources.fetch_all(config)
+
+    def received(name: str, done: int, total: int | None) -> None:
+        progress(f"downloading {name}", done // 10**6, None if total is None else total // 10**6, "MB")
+
+    sources.fetch_all(config, received)
     patterns = [config.path] if isinstance(config.path, str) else config.path
     files = [file for pattern in patterns for file in sources.resolve(config, pattern)]
     frames, headers = _read_files(files, config, labels_of(config), notes, progress)

@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Protocol
 
-OnProgress = Callable[[str, int, int | None], None]  # what is done, frames so far, frames in all (None: not known)
+
+class OnProgress(Protocol):
+    """Told how far something is."""
+
+    def __call__(self, stage: str, done: int, total: int | None, unit: str = "frames") -> None:
+        """``done`` of ``total`` (None: not known) have gone through ``stage``."""
+
 
 _PATIENCE = 2.0  # s of work that nobody needs to hear of
 _ON_A_TERMINAL = 0.2  # s between two updates of a line
 _IN_A_LOG = 30.0  # s between two lines
 
 
-def silent(stage: str, done: int, total: int | None) -> None:
+def silent(stage: str, done: int, total: int | None, unit: str = "frames") -> None:
     """Says nothing."""
 
 
@@ -30,8 +37,8 @@ class Stages:
         self._live = sys.stderr.isatty()
         self._stage, self._begin, self._last, self._shown = "", time.monotonic(), time.monotonic(), False
 
-    def __call__(self, stage: str, done: int, total: int | None) -> None:
-        """``done`` frames of ``total`` have gone through ``stage``; a new stage starts a new clock."""
+    def __call__(self, stage: str, done: int, total: int | None, unit: str = "frames") -> None:
+        """``done`` of ``total`` have gone through ``stage``; a new stage starts a new clock."""
         now = time.monotonic()
         if stage != self._stage:
             self._stage, self._begin = stage, now
@@ -40,7 +47,7 @@ class Stages:
         if self._shown and not self._live and now - self._last < _IN_A_LOG:
             return
         self._last, self._shown = now, True
-        text = f"{self.name}: {stage}, {done:,}{f' of {total:,}' if total else ''} frames"
+        text = f"{self.name}: {stage}, {done:,}{f' of {total:,}' if total else ''} {unit}"
         if total and done:
             text += f", about {(now - self._begin) / done * (total - done):.0f} s left"
         print(f"\r\x1b[2K{text}" if self._live else text, end="" if self._live else "\n", file=sys.stderr, flush=True)

@@ -40,6 +40,18 @@ def test_a_log_gets_few_lines_with_the_time_left(
     assert len(said) == 4  # one after two seconds, then one every thirty
 
 
+def test_a_download_counts_megabytes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    now = 0.0
+    monkeypatch.setattr(stages.time, "monotonic", lambda: now)
+    with stages.stages("acac") as progress:
+        progress("downloading x.zip", 0, 80, "MB")
+        now = 10.0
+        progress("downloading x.zip", 20, 80, "MB")
+    assert capsys.readouterr().err == "acac: downloading x.zip, 20 of 80 MB, about 30 s left\n"
+
+
 def test_what_is_done_in_a_moment_says_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     with stages.stages("small") as progress:
         progress("reading", 10, None)
