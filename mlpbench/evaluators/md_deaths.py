@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from ase.data import covalent_radii
+from ase.data import chemical_symbols, covalent_radii
 
 from mlpbench.frames import Float, Int
 
@@ -88,14 +88,15 @@ class Fate:
         time_ps: until when it was sound: the time of death, of the wall limit, or the planned length.
         frames: stored frames that observables may use, all before collapse.
         detail: e.g. which bond broke and how long it was.
-        bond: the first bond that broke, as (i, j) atoms from 0, whatever the cause; None if none did before the end.
+        pair: atoms (i, j), from 0, that the cause is about: of the broken bond, of the overlap, the one that left and its
+            nearest; for another cause the first bond that broke, None if none did.
     """
 
     cause: str
     time_ps: float
     frames: int
     detail: str = ""
-    bond: tuple[int, int] | None = None
+    pair: tuple[int, int] | None = None
 
     @property
     def died(self) -> bool:
@@ -133,9 +134,9 @@ def classify(
     if good < len(replica.time_fs) and replica.ended != WALL_LIMIT:
         found["exploded" if replica.ended == "exploded" else "non_finite"] = (good, "")
     found |= _temperature(replica.temperature[:good], times, kelvin, limits)
-    bond = None
+    pairs: dict[str, tuple[int, int]] = {}
     if molecule and good:
-        broken, bond = _geometry(replica.positions[:good], numbers, limits, mean_distances)
+        broken, pairs = _geometry(replica.positions[:good], numbers, limits, mean_distances)
         found |= broken
     if structure is not None and good:
         first = structure(replica.positions[:good])
@@ -152,7 +153,7 @@ def classify(
     frame, detail = found[cause]
     at_engine = cause in ("non_finite", "exploded") and replica.ended == cause
     when = replica.ended_fs if at_engine else float(replica.time_fs[min(frame, len(replica.time_fs) - 1)])
-    return Fate(cause, when / 1000, frame, detail, bond)
+    return Fate(cause, when / 1000, frame, detail, pairs.get(cause, pairs.get("bond")))
 
 
 def _temperature(kelvins: Float, times: Float, target: float, limits: Limits) -> dict[str, tuple[int, str]]:
@@ -185,8 +186,8 @@ def distances(positions: Float) -> Float:
 
 def _geometry(
     positions: Float, numbers: Int, limits: Limits, mean_distances: Float | None
-) -> tuple[dict[str, tuple[int, str]], tuple[int, int] | None]:
-    """Frames at which a bond is off, two atoms overlap, or one has left, and that bond; in pieces, to save memory."""
+) -> tuple[dict[str, tuple[int, str]], dict[str, tuple[int, int]]]:
+    """Frames at which a bond is off, two atoms overlap, or one has left, and which; in pieces, to keep memory small."""
     bonds = bonds_of(positions[0], numbers, limits.bond_factor)
     radii = covalent_radii[numbers]
     reach = radii[:, None] + radii[None]
@@ -195,7 +196,7 @@ def _geometry(
     if mean_distances is not None:  # a pair bonded here but not in the reference keeps its own length
         mean = np.where(mean_distances < limits.bond_factor * reach, mean_distances, start)
     found: dict[str, tuple[int, str]] = {}
-    first: tuple[int, int] | None = None
+    pairs: dict[str, tuple[int, int]] = {}
     for begin in range(0, len(positions), 1000):
         r = distances(positions[begin : begin + 1000])
         r[:, np.arange(len(numbers)), np.arange(len(numbers))] = np.inf
@@ -208,22 +209,24 @@ def _geometry(
         for name, bad in tests.items():
             if name not in found and bad.any():
                 k = int(np.argmax(bad))
-                detail = ""
                 if name == "bond":
-                    worst = bonds[int(np.argmax(off[k]))]
-                    first = (int(worst[0]), int(worst[1]))
-                    detail = _bond_detail(worst, numbers, r[k], mean)
+                    worst: tuple[int, ...] = tuple(int(i) for i in bonds[int(np.argmax(off[k]))])
+                    detail = f"{_pair_words(worst, numbers, r[k])}, mean in the reference {mean[worst]:.2f} Å"
+                elif name == "overlap":
+                    worst = tuple(int(i) for i in np.unravel_index(np.argmin(r[k] / reach), r[k].shape))
+                    detail = _pair_words(worst, numbers, r[k])
+                else:
+                    loose = int(np.argmax(r[k].min(axis=1)))
+                    worst = (loose, int(np.argmin(r[k, loose])))
+                    detail = f"{_pair_words(worst, numbers, r[k])}, and no atom is nearer"
+                pairs[name] = (worst[0], worst[1])
                 found[name] = (begin + k, detail)
         if len(found) == len(tests):
             break
-    return found, first
+    return found, pairs
 
 
-def _bond_detail(bond: Int, numbers: Int, r: Float, mean: Float) -> str:
-    from ase.data import chemical_symbols
-
-    i, j = (int(k) for k in bond)
+def _pair_words(pair: tuple[int, ...], numbers: Int, r: Float) -> str:
+    i, j = pair
     names = f"{chemical_symbols[numbers[i]]}{i}–{chemical_symbols[numbers[j]]}{j}"
-    return f"{names} {r[i, j]:.2f} Å, mean in the reference {mean[i, j]:.2f} Å"
-
-
+    return f"{names} {r[i, j]:.2f} Å"

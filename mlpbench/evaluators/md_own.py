@@ -71,16 +71,16 @@ def _compared(labels: dict[str, Any], k: int, run: Run, found: list[Fate]) -> di
     }  # fmt: skip
     if kind == LAST:
         one |= {"cause": fate.cause, "detail": fate.detail}
-        if fate.bond is not None:
+        if fate.pair is not None:
             positions = run.arrays["positions"][replica, frame].astype(np.float64)
-            pulls = [pull(positions, forces, fate.bond) for forces in (ours, theirs)]
+            pulls = [pull(positions, forces, fate.pair) for forces in (ours, theirs)]
             one |= {"pull_eV_per_A": pulls[0], "reference_pull_eV_per_A": pulls[1]}
     return one
 
 
-def pull(positions: Float, forces: Float, bond: tuple[int, int]) -> float:
+def pull(positions: Float, forces: Float, pair: tuple[int, int]) -> float:
     """½(F_i − F_j)·u in eV/Å with u from i to j: above zero, the forces bring the two atoms together."""
-    i, j = bond
+    i, j = pair
     u = positions[j] - positions[i]
     return float(0.5 * (forces[i] - forces[j]) @ u / np.linalg.norm(u))
 

@@ -131,8 +131,8 @@ def logarithmic(axes: Axes, which: str) -> None:
         axis.set_minor_formatter(NullFormatter())
 
 
-def legend(axes: Axes) -> None:
-    """The legend above the axes, where it hides nothing."""
+def legend(axes: Axes, columns: int | None = None) -> None:
+    """The legend above the axes, where it hides nothing; in 4 columns, or 2 if names are long, unless it is said."""
     handles, labels = axes.get_legend_handles_labels()
     if handles:
         axes.legend(
@@ -140,7 +140,7 @@ def legend(axes: Axes) -> None:
             labels,
             loc="lower left",
             bbox_to_anchor=(-0.02, 1.0),
-            ncols=4 if max(map(len, labels)) < 9 else 2,
+            ncols=columns or (4 if max(map(len, labels)) < 9 else 2),
             borderaxespad=0.2,
             columnspacing=1.2,
             handletextpad=0.5,

@@ -39,7 +39,7 @@ def survival_figure(study: Study, dataset: str, found: Sequence[Replicas]) -> Fi
             axes.set_xlim(left=0.0)
             axes.set_xlabel("time (ps)")
             axes.set_ylabel("share of sound replicas")
-            legend(axes)
+            legend(axes, 2 if len(places) > 1 else None)
         said = "; ".join(f"{r.candidate} {sum(r.died)} of {len(r.died)} dead" for r in here)
         name = f"survival-{dataset}-{condition}-{n_train}".replace(" ", "").replace(",", "-")
         panels.append(Panel(name, figure, f"Survival: {said}.", f"{condition}, {n_train} training frames"))
@@ -76,7 +76,7 @@ def causes_figure(dataset: str, found: Sequence[Replicas]) -> Figure:
             axes.set_xlabel("replicas")
             axes.grid(visible=False, axis="y")
             axes.set_xlim(0, max(len(r.causes) for r in here))
-            legend(axes)
+            legend(axes, 3)
         counted = "; ".join(f"{r.candidate} at {r.n_train}: " + _counts(r) for r in here[::-1])
         panels.append(Panel(f"causes-{dataset}-{condition}".replace(" ", ""), figure, f"{counted}.", condition))
     caption = (

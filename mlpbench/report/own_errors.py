@@ -85,13 +85,14 @@ def death_table(study: Study, dataset: str) -> Table | None:
         Column("Candidate", numeric=False), Column("Training frames"), Column("Run, replica", numeric=False),
         Column("Last sound frame", "ps"), Column("Cause", numeric=False), Column("In the next frame", numeric=False),
         Column("F MAE", "meV/Å", "On the last sound frame, over all components."),
-        Column("Pull, potential", "eV/Å", "Half the difference of the two atoms' forces along their bond; above zero "
-               "they are drawn together."),
+        Column("Pull, potential", "eV/Å", "Half the difference of the two atoms' forces along the line between them: "
+               "above zero they are drawn together."),
         Column("Pull, reference", "eV/Å", "The same from the reference method's forces."),
     ]  # fmt: skip
     caption = (
         f"A second look at deaths of {dataset}: the reference method on the last sound frame. Where the reference "
-        "pulls a bond together and the potential does not, the potential broke it."
+        "pulls a long bond together, or pushes two close atoms apart, and the potential does not, the fault is the "
+        "potential's."
     )
     return Table(f"second-look-{dataset}", caption, columns, rows, headers=2)
 

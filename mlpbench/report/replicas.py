@@ -54,7 +54,8 @@ class Replicas:
     @property
     def bonds(self) -> Counter[str]:
         """Kinds of bonds that broke first, e.g. ``O–H``, and how often."""
-        found = (re.match(r"([A-Z][a-z]?)\d+–([A-Z][a-z]?)\d+ ", detail) for detail in self.details)
+        broken = [d for d, cause in zip(self.details, self.causes, strict=True) if cause == "bond"]
+        found = (re.match(r"([A-Z][a-z]?)\d+–([A-Z][a-z]?)\d+ ", detail) for detail in broken)
         return Counter("–".join(sorted(match.groups())) for match in found if match)
 
 

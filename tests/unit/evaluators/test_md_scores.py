@@ -141,7 +141,7 @@ def test_further_temperatures_have_splits_of_their_own(tmp_path: Path) -> None:
     assert survival == {"md_500K": 1.0, "md_1000K": 0.5}
     kept = json.loads((tmp_path / "md" / "scores.json").read_text())["runs"]["nvt-1000K"]
     assert kept["temperature_K"] == 1000.0
-    assert kept["replicas"][0]["bond"] == [2, 3]  # O–H, counted from 0
+    assert kept["replicas"][0]["pair"] == [2, 3]  # O–H, counted from 0
     assert (tmp_path / "md" / "death-nvt-1000K-001.xyz").exists()
 
 
