@@ -88,7 +88,7 @@ class Fate:
         time_ps: until when it was sound: the time of death, of the wall limit, or the planned length.
         frames: stored frames that observables may use, all before collapse.
         detail: e.g. which bond broke and how long it was.
-        pair: atoms (i, j), from 0, that the cause is about: of the broken bond, of the overlap, the one that left and its
+        pair: atoms (i, j), from 0, that the cause is about: of a broken bond, of an overlap, the one that left and its
             nearest; for another cause the first bond that broke, None if none did.
     """
 
