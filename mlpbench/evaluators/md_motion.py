@@ -70,7 +70,9 @@ def vibrational_spectrum(
     power = np.abs(np.fft.rfft(velocities * window, n=points, axis=1)) ** 2
     spectrum = np.einsum("rfni,n->f", power, masses)
     edges = np.linspace(0.0, max_cm1, bins + 1)
-    density = np.histogram(frequencies, bins=edges, weights=spectrum)[0]
+    # The power between two edges, not the number of grid points that happen to lie there.
+    power = np.concatenate([[0.0], np.cumsum(0.5 * (spectrum[1:] + spectrum[:-1]) * np.diff(frequencies))])
+    density = np.diff(np.interp(edges, frequencies, power))
     return Distribution(edges, density / density.sum() / np.diff(edges))
 
 

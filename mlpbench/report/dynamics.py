@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 
 from mlpbench.evaluators.md_curves import Curves
 from mlpbench.evaluators.md_spectrum import NAME as SPECTRUM
+from mlpbench.evaluators.md_structure import Distribution
 from mlpbench.frames import Float
 from mlpbench.report.drawing import FAINT, GRID, INK, PAIRS, Look, canvas, legend, looks
 from mlpbench.report.numbers import plural
@@ -146,6 +147,9 @@ def spectrum_figure(
     lines = [(c, ours, looks(study)[c].color) for c, (ours, _) in found.items()]
     if reference is not None:
         lines.insert(0, ("reference MD", reference, FAINT))
+    end = max(_end_of_power(curve) for _, curve, _ in lines)
+    if harmonic is not None:
+        end = max(end, float(harmonic.max()) + 100)
     with canvas(6.4, 0.9 + 0.62 * len(lines)) as (figure, axes):
         if harmonic is not None:
             for wavenumber in harmonic:
@@ -154,8 +158,8 @@ def spectrum_figure(
             height = curve.density / curve.density.max()
             axes.fill_between(curve.centres, level, level + 0.92 * height, color=color, alpha=0.25, linewidth=0)
             axes.plot(curve.centres, level + 0.92 * height, color=color, linewidth=1.0)
-            axes.text(4080, level + 0.12, label, fontsize=8, color=color, ha="right")
-        axes.set_xlim(0, 4100)
+            axes.text(0.995 * end, level + 0.4, label, fontsize=8, color=color, ha="right")
+        axes.set_xlim(0, end)
         axes.set_yticks([])
         axes.grid(visible=False)
         axes.set_xlabel("wavenumber (cm⁻¹)")
@@ -165,3 +169,9 @@ def spectrum_figure(
         f"repetition. {marks}Each curve is scaled to its highest peak; anharmonic bands lie below harmonic frequencies."
     )
     return Figure(caption, [Panel(f"spectrum-{dataset}", figure, f"Spectra of {plural(len(lines), 'candidate')}.")])
+
+
+def _end_of_power(curve: Distribution) -> float:
+    """cm⁻¹ that holds 99.5 % of the power, and a little more."""
+    power = np.cumsum(curve.density * np.diff(curve.edges))
+    return float(curve.edges[int(np.searchsorted(power, 0.995 * power[-1])) + 1]) * 1.08

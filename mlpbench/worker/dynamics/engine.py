@@ -151,6 +151,12 @@ class Engine:
         seconds = time.perf_counter() - start
         return Outcome(self.ended, self.ended_step, seconds, replica_steps, resumed)
 
+    def is_of(self, fingerprint: str, start_energy: Any) -> bool:
+        """Whether a finished run that left these two was this one: same settings, same start, same potential."""
+        if fingerprint != self._fingerprint():
+            return False
+        return _same_potential(start_energy, self.forces(self.system.positions, self.system.cell).energy)
+
     def _step(self, phase: Phase, step: int) -> Phase:
         noise = None
         if self.integrator.needs_noise:
@@ -246,17 +252,18 @@ class Engine:
         if not self.state_file.exists():
             return None
         with np.load(self.state_file, allow_pickle=False) as stored:
-            # 1 meV: the same weights in another process differ by rounding only, retrained ones by far more.
-            same = str(stored["fingerprint"]) == self.print and np.allclose(
-                stored["start_energy"], labels.energy, rtol=0, atol=1e-3
-            )
-            if not same:
+            if str(stored["fingerprint"]) != self.print or not _same_potential(stored["start_energy"], labels.energy):
                 return None
             self.ended, self.ended_step = stored["ended"], stored["ended_step"]
             self.start_energy, self.spent = stored["start_energy"], float(stored["spent"])
             self.generator.bit_generator.state = json.loads(str(stored["random"]))
             self.recorder.resume(int(stored["chunks"]))
             return int(stored["step"]), Phase(**{name: stored[name] for name in Phase.__dataclass_fields__})
+
+
+def _same_potential(before: Any, now: Float) -> bool:
+    """By the energies at the start, eV: the same weights in another process differ by rounding only, others by more."""
+    return np.shape(before) == now.shape and bool(np.allclose(before, now, rtol=0, atol=1e-3))
 
 
 def start_temperatures(system: System) -> Float:

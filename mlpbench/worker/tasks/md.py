@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from mlpbench.frames import Frames
-from mlpbench.protocol import EventLog
+from mlpbench.protocol import EventLog, read_json, write_json
 from mlpbench.worker.adapter import Adapter, Potential
 from mlpbench.worker.dynamics.engine import Engine, Progress, System, start_temperatures
 from mlpbench.worker.dynamics.forces import choose
@@ -24,6 +24,7 @@ from mlpbench.worker.dynamics.velocities import (
 from mlpbench.worker.tasks import Skip
 
 FOLDER = "md"
+FINISHED = "finished.json"  # in a run's hidden folder, until the whole task is done
 
 
 def run(adapter: Adapter, options: dict[str, Any], events: EventLog) -> dict[str, Any]:
@@ -36,10 +37,12 @@ def run(adapter: Adapter, options: dict[str, Any], events: EventLog) -> dict[str
     starts = start_frames(adapter, options)
     found: dict[str, Any] = {}
     runs = plan_runs(options, bool(starts.pbc.any()), len(starts) * options["seeds"])
+    clear(adapter.directory / FOLDER, {name for name, _, _ in runs})
     for place, (name, settings, count) in enumerate(runs):
         system = first_replicas(make_system(starts, options, settings.temperature_K), count)
         progress = tell(events, name, count, [(later, number) for _, later, number in runs[place + 1 :]])
         found[name] = carry_out(name, settings, system, potential, starts, options, adapter.directory, progress)
+    clear(adapter.directory / FOLDER, set(found), hidden=True)
     return {
         "runs": found,
         "formula": starts.to_atoms()[0].get_chemical_formula(),
@@ -151,27 +154,50 @@ def carry_out(
     directory: Path,
     progress: Progress,
 ) -> dict[str, Any]:
-    """One run from start to the assembled ``md/<name>.npz``; returns what the record keeps of it."""
-    folder = directory / FOLDER / f".{name}"
+    """One run from start to the assembled ``md/<name>.npz``; returns what the record keeps of it.
+
+    A run that an interrupted task had finished already is not done again.
+    """
+    folder, path = directory / FOLDER / f".{name}", directory / FOLDER / f"{name}.npz"
     atoms = starts.to_atoms()[0]
     forces = choose(potential, atoms, options["engine"], stress=settings.ensemble == "npt")
     engine = Engine(system, forces, settings, folder, seed=options["seed"], progress=progress)
+    if path.is_file() and (folder / FINISHED).is_file():
+        before = read_json(folder / FINISHED)
+        same_limit = before["summary"]["settings"]["wall_seconds"] == settings.wall_seconds
+        if same_limit and engine.is_of(before["fingerprint"], before["start_energy"]):
+            kept: dict[str, Any] = before["summary"]
+            return kept
     outcome = engine.run()
     arrays = engine.recorder.assemble()
     ended_fs = outcome.ended_step * settings.time_step_fs
     save(
-        directory / FOLDER / f"{name}.npz", **arrays, numbers=system.numbers, masses=system.masses,
+        path, **arrays, numbers=system.numbers, masses=system.masses,
         start_cell=system.cell, pbc=starts.pbc[0], baseline=starts.baseline[0], ended=outcome.ended, ended_fs=ended_fs,
         length_fs=np.array(settings.steps * settings.time_step_fs), temperature_K=np.array(settings.temperature_K),
     )  # fmt: skip
     shutil.rmtree(folder)
     rate = outcome.replica_steps / outcome.seconds if outcome.seconds > 0 else None
-    return {
+    summary = {
         "settings": settings.to_dict(), "replicas": len(system.positions), "engine": forces.name,
         "start_temperature_K": float(start_temperatures(system).mean()),
         "seconds": outcome.seconds, "replica_steps": outcome.replica_steps, "replica_steps_per_second": rate,
         "resumed": outcome.resumed, "ended": [ENDINGS[code] for code in outcome.ended], "ended_fs": ended_fs.tolist(),
     }  # fmt: skip
+    marker = {"summary": summary, "fingerprint": engine.print, "start_energy": engine.start_energy.tolist()}
+    write_json(folder / FINISHED, marker)
+    return summary
+
+
+def clear(folder: Path, names: set[str], hidden: bool = False) -> None:
+    """Forget what earlier configurations left: everything but the arrays of runs called ``names``; with ``hidden``,
+    nothing but what those would resume from.
+    """
+    for path in folder.glob("*"):
+        if path.is_dir() and (hidden or path.name.removeprefix(".") not in names):
+            shutil.rmtree(path)
+        elif not hidden and path.is_file() and (path.suffix != ".npz" or path.stem not in names):
+            path.unlink()
 
 
 def save(path: Path, **arrays: Any) -> None:
