@@ -29,7 +29,9 @@ class Limits:
         temperature_window_fs: the temperature is averaged over this time before it is judged.
         bond_factor: two atoms are bonded in the start frame up to this multiple of their covalent radii.
         bond_A: largest deviation of a bond from its mean length in the reference (Fu et al. 2022: 0.5 Å).
-        overlap_factor: two atoms overlap below this multiple of their covalent radii.
+        overlap_factor: two atoms are too close below this multiple of their covalent radii.
+        contact_A: two atoms without a bond are also too close when this much nearer than such elements ever are
+            in the reference frames: false minima need not break a bond. None: no test.
         fragment_A: an atom farther than this from every other one has left.
         structure: largest ∫|g(r) − g_ref(r)|dr of a sliding window, Å (Fu et al.: water 3, LiPS 1); None: no test.
         structure_window_ps: that window.
@@ -42,6 +44,7 @@ class Limits:
     bond_factor: float = 1.3
     bond_A: float = 0.5
     overlap_factor: float = 0.5
+    contact_A: float | None = 0.3
     fragment_A: float = 3.0
     structure: float | None = None
     structure_window_ps: float = 1.0
@@ -115,6 +118,7 @@ def classify(
     *,
     molecule: bool,
     mean_distances: Float | None = None,
+    closest: Float | None = None,
     structure: StructureTest | None = None,
 ) -> Fate:
     """The fate of one replica.
@@ -126,6 +130,7 @@ def classify(
         limits: thresholds.
         molecule: whether bonds are judged (not in a periodic system).
         mean_distances: (N, N) Å, mean over the reference's frames; None: the start frame's.
+        closest: (N, N) Å, smallest over the reference's frames; None: :attr:`Limits.contact_A` is not tested.
         structure: the test on g(r) of a periodic system.
     """
     good = replica.frames
@@ -136,7 +141,7 @@ def classify(
     found |= _temperature(replica.temperature[:good], times, kelvin, limits)
     pairs: dict[str, tuple[int, int]] = {}
     if molecule and good:
-        broken, pairs = _geometry(replica.positions[:good], numbers, limits, mean_distances)
+        broken, pairs = _geometry(replica.positions[:good], numbers, limits, mean_distances, closest)
         found |= broken
     if structure is not None and good:
         first = structure(replica.positions[:good])
@@ -185,7 +190,7 @@ def distances(positions: Float) -> Float:
 
 
 def _geometry(
-    positions: Float, numbers: Int, limits: Limits, mean_distances: Float | None
+    positions: Float, numbers: Int, limits: Limits, mean_distances: Float | None, closest: Float | None
 ) -> tuple[dict[str, tuple[int, str]], dict[str, tuple[int, int]]]:
     """Frames at which a bond is off, two atoms overlap, or one has left, and which; in pieces, to keep memory small."""
     bonds = bonds_of(positions[0], numbers, limits.bond_factor)
@@ -195,6 +200,7 @@ def _geometry(
     mean = start
     if mean_distances is not None:  # a pair bonded here but not in the reference keeps its own length
         mean = np.where(mean_distances < limits.bond_factor * reach, mean_distances, start)
+    nearest = _nearest_allowed(bonds, numbers, limits, closest)
     found: dict[str, tuple[int, str]] = {}
     pairs: dict[str, tuple[int, int]] = {}
     for begin in range(0, len(positions), 1000):
@@ -203,7 +209,7 @@ def _geometry(
         off = np.abs(r[:, bonds[:, 0], bonds[:, 1]] - mean[bonds[:, 0], bonds[:, 1]])
         tests: dict[str, npt.NDArray[np.bool_]] = {
             "bond": (off > limits.bond_A).any(axis=1) if len(bonds) else np.zeros(len(r), bool),
-            "overlap": (r < limits.overlap_factor * reach).any(axis=(1, 2)),
+            "overlap": (r < nearest).any(axis=(1, 2)),
             "fragment": (r.min(axis=2) > limits.fragment_A).any(axis=1),
         }
         for name, bad in tests.items():
@@ -213,7 +219,7 @@ def _geometry(
                     worst: tuple[int, ...] = tuple(int(i) for i in bonds[int(np.argmax(off[k]))])
                     detail = f"{_pair_words(worst, numbers, r[k])}, mean in the reference {mean[worst]:.2f} Å"
                 elif name == "overlap":
-                    worst = tuple(int(i) for i in np.unravel_index(np.argmin(r[k] / reach), r[k].shape))
+                    worst = tuple(int(i) for i in np.unravel_index(np.argmin(r[k] / nearest), r[k].shape))
                     detail = _pair_words(worst, numbers, r[k])
                 else:
                     loose = int(np.argmax(r[k].min(axis=1)))
@@ -224,6 +230,22 @@ def _geometry(
         if len(found) == len(tests):
             break
     return found, pairs
+
+
+def _nearest_allowed(bonds: Int, numbers: Int, limits: Limits, closest: Float | None) -> Float:
+    """(N, N) Å: two atoms nearer than this are too close."""
+    radii = covalent_radii[numbers]
+    allowed: Float = limits.overlap_factor * (radii[:, None] + radii[None])
+    if closest is None or limits.contact_A is None:
+        return allowed
+    apart = ~np.eye(len(numbers), dtype=bool)
+    apart[bonds[:, 0], bonds[:, 1]] = apart[bonds[:, 1], bonds[:, 0]] = False
+    for a in np.unique(numbers):
+        for b in np.unique(numbers):
+            kind = apart & (numbers[:, None] == a) & (numbers[None] == b)
+            if kind.any():
+                allowed[kind] = np.maximum(allowed[kind], closest[kind].min() - limits.contact_A)
+    return allowed
 
 
 def _pair_words(pair: tuple[int, ...], numbers: Int, r: Float) -> str:

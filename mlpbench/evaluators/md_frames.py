@@ -93,6 +93,17 @@ def mean_distances(context: Context, numbers: Int) -> Float | None:
     return None if not len(positions) else distances(positions).mean(axis=0)
 
 
+def closest_distances(context: Context, numbers: Int) -> Float | None:
+    """(N, N) Å over the frames of all splits with these atoms, whatever their temperature."""
+    positions = np.concatenate([matching(part, numbers)[0] for part in context.frames.values()])
+    if not len(positions):
+        return None
+    smallest = np.full((len(numbers), len(numbers)), np.inf)
+    for begin in range(0, len(positions), 1000):  # in pieces, to keep memory small
+        smallest = np.minimum(smallest, distances(positions[begin : begin + 1000]).min(axis=0))
+    return smallest
+
+
 def reference_frames(context: Context, splits: list[str], numbers: Int) -> tuple[Float, Float] | None:
     """Frames of reference MD, from the splits that the configuration says are such; None if there are none.
 
@@ -123,6 +134,7 @@ def fates(run: Run, context: Context, options: dict[str, Any]) -> list[Fate]:
     """
     limits = Limits(**options.get("limits", {}))
     mean = None if run.periodic else mean_distances(context, run.numbers)
+    closest = None if run.periodic else closest_distances(context, run.numbers)
     reference = reference_frames(context, options.get("reference_splits", []), run.numbers)
     found = []
     for index in range(len(run)):
@@ -132,7 +144,7 @@ def fates(run: Run, context: Context, options: dict[str, Any]) -> list[Fate]:
         found.append(
             classify(
                 run.replica(index), run.numbers, run.kelvin(options), limits,
-                molecule=not run.periodic, mean_distances=mean, structure=test,
+                molecule=not run.periodic, mean_distances=mean, closest=closest, structure=test,
             )
         )  # fmt: skip
     return found

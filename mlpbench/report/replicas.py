@@ -19,7 +19,7 @@ from mlpbench.report.study import Study, remembered, select
 # As a reader says it; the order is that of figures and tables, the sound ones first.
 WORDS = {
     "survived": "survived", "wall_limit": "stopped by the clock", "bond": "bond broken", "fragment": "atom left",
-    "overlap": "atoms overlap", "structure": "structure lost", "too_hot": "overheated", "too_cold": "froze",
+    "overlap": "atoms too close", "structure": "structure lost", "too_hot": "overheated", "too_cold": "froze",
     "exploded": "exploded", "non_finite": "not finite",
 }  # fmt: skip
 
@@ -53,10 +53,10 @@ class Replicas:
 
     @property
     def bonds(self) -> Counter[str]:
-        """Kinds of bonds that broke first, e.g. ``O–H``, and how often."""
+        """Kinds of bonds that broke first, e.g. ``O–H``, and how often; hydrogen stands last."""
         broken = [d for d, cause in zip(self.details, self.causes, strict=True) if cause == "bond"]
         found = (re.match(r"([A-Z][a-z]?)\d+–([A-Z][a-z]?)\d+ ", detail) for detail in broken)
-        return Counter("–".join(sorted(match.groups())) for match in found if match)
+        return Counter("–".join(sorted(match.groups(), key=lambda e: (e == "H", e))) for match in found if match)
 
 
 @remembered

@@ -107,7 +107,7 @@ def _deaths(study: Study, dataset: str, found: list[Replicas]) -> list[Block]:
     )
     table = Table(f"deaths-{dataset}", caption, columns, rows)
     labelled = death_table(study, dataset)
-    return [table, *([labelled] if labelled is not None else [])]
+    return [table, *([Details("A second look at single deaths", [labelled])] if labelled is not None else [])]
 
 
 def _distributions(study: Study, dataset: str) -> list[Block]:

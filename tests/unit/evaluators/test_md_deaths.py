@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
-from mlpbench.evaluators.md_deaths import Limits, Replica, bonds_of, classify, distances
+from mlpbench.evaluators.md_deaths import Fate, Limits, Replica, bonds_of, classify, distances
 from tests.support import ethanol_frames
 
 FRAMES = ethanol_frames("test_500K", 100)
@@ -144,6 +146,27 @@ def test_overlap_of_atoms_that_are_not_bonded() -> None:
         mean_distances=MEAN,
     )
     assert found.cause == "overlap"
+
+
+def test_two_hydrogens_that_stick_together_are_too_close_though_no_bond_broke() -> None:
+    """H4 and H5 at 1.05 Å, as a false minimum of a potential had them; no reference frame has hydrogens below 1.4 Å."""
+    positions = stable()
+    middle = 0.5 * (positions[60:, 4] + positions[60:, 5])
+    along = positions[60:, 5] - positions[60:, 4]
+    along /= np.linalg.norm(along, axis=-1)[:, None]
+    positions[60:, 4], positions[60:, 5] = middle - 0.525 * along, middle + 0.525 * along
+    closest = distances(stable()).min(axis=0)
+    assert 1.35 < closest[3:, 3:][np.triu_indices(6, 1)].min() < 1.8
+
+    def found(**limits: Any) -> Fate:
+        return classify(
+            replica(positions=positions), NUMBERS, 500.0, Limits(**limits), molecule=True, mean_distances=MEAN,
+            closest=closest,
+        )  # fmt: skip
+
+    assert (found().cause, found().frames, found().pair) == ("overlap", 60, (4, 5))
+    assert found().detail == "H4–H5 1.05 Å"
+    assert found(contact_A=None).cause == "survived"
 
 
 def test_first_failure_decides_and_order_breaks_ties() -> None:
