@@ -207,19 +207,30 @@ def _rank(candidates: list[Candidate], goal: str) -> tuple[list[Candidate], Cand
     """The chosen first, then those that pass by the objective, then the others by their chance."""
     sign = 1 if goal_worst(goal) == "max" else -1
     passing = [c for c in candidates if c.verdict == "passes"]
-    passing.sort(key=lambda c: (c.objective != c.objective, sign * c.objective, -c.probability))
+    passing.sort(key=lambda c: (c.objective != c.objective, sign * c.objective, -round(c.probability, 3), -_room(c)))
     others = [c for c in candidates if c.verdict != "passes"]
     others.sort(key=lambda c: (c.verdict == "no result", -c.probability if c.probability == c.probability else 0.0))
     if not passing or passing[0].objective != passing[0].objective:
         return passing + others, None
-    best = replace(passing[0], verdict="chosen", reason=f"the best {goal} of {len(passing)} that pass")
+    equal = sum(c.objective == passing[0].objective for c in passing)
+    reason = f"the best {goal} of {len(passing)} that pass"
+    if equal > 1:
+        reason += f" ({equal} are equal; of these the {'surest' if passing[0].checks else 'first'})"
+    best = replace(passing[0], verdict="chosen", reason=reason)
     rest = [replace(c, reason=_worse(c, best, goal)) for c in passing[1:]]
     return [best, *rest, *others], best
+
+
+def _room(one: Candidate) -> float:
+    """Its smallest margin."""
+    return min((c.margin for c in one.checks if c.margin == c.margin), default=0.0)
 
 
 def _worse(one: Candidate, best: Candidate, goal: str) -> str:
     if one.objective != one.objective:
         return f"passes, but {goal} was not measured"
+    if one.objective == best.objective:
+        return f"passes, with the same {goal}{', but with less room to the limits' if one.checks else ''}"
     times = f", {one.objective / best.objective:.3g} times" if best.objective > 0 else ""
     return f"passes, but {goal} is {one.objective:.3g} {unit(goal)} against {best.objective:.3g}{times}"
 

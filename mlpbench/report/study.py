@@ -97,6 +97,11 @@ class Study:
         """Trial name -> record."""
         return {str(record["trial"]): record for record in self.records}
 
+    @cached_property
+    def configs(self) -> dict[str, dict[str, Any]]:
+        """Trial -> resolved configuration, of records that hold one."""
+        return {name: record["config"] for name, record in self.record.items() if record.get("config")}
+
     def curve(self, trial: str) -> list[dict[str, Any]]:
         """The training curve of a trial, one entry an epoch; empty where it has none."""
         record = self.record.get(trial, {})

@@ -41,8 +41,8 @@ def frames_needed(curve: LearningCurve, target: float, *, extrapolation: float =
     Args:
         curve: a fitted learning curve.
         target: error, in the unit of the curve.
-        extrapolation: how many times the largest training size may be asked about (and one over it below the
-            smallest).
+        extrapolation: how many times the largest training size may be asked about. Below the smallest one nothing is
+            refused: that many frames reach the target already.
 
     Raises:
         ValueError: a target that is not positive.

@@ -43,6 +43,13 @@ def test_other_objectives_choose_otherwise():
     assert decide(tables, objective="us_per_atom").chosen.values["architecture"] == "schnet"
 
 
+def test_equal_objectives_are_settled_by_the_margin():
+    decision = decide(make(ERRORS, speed=SPEED), force(200), objective="fewest_labels")
+    assert decision.chosen.label == "mace tiny, N = 50"  # all three keep it for certain; mace has the most room
+    assert "3 are equal" in decision.chosen.reason
+    assert "same labels" in next(c.reason for c in decision.candidates if c.label == "schnet tiny, N = 50")
+
+
 def test_a_constraint_on_another_split():
     decision = decide(make(ERRORS, speed=SPEED), force(60, "test_1000K"))
     assert decision.chosen.label == "mace tiny, N = 200"

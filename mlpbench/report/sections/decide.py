@@ -62,6 +62,7 @@ def _decisions(study: Study, dataset: str, found: list[Option]) -> Table:
             study=study.name,
             dataset=dataset,
             in_distribution=study.in_distribution(dataset),
+            configs=study.configs,
         )
         asked = ", ".join(str(c) for c in constraints) or "no constraint"
         rows.append([Cell(f"{asked}; {GOALS[goal]}"), *_answer(answer)])
