@@ -10,6 +10,8 @@ Verdict = Literal[
     "identical", "better", "tie", "undecided", "worse", "one repetition", "other frames", "other hardware"
 ]
 EVERY = "all settings"
+_ORDER = ("worse", "better", "tie", "identical", "undecided", "one repetition", "other frames", "other hardware")
+_CLEAR = ("worse", "better")
 
 
 @dataclass(frozen=True)
@@ -135,13 +137,20 @@ class StudyComparison:
 
     @property
     def headline(self) -> str:
-        """The answer in one sentence."""
-        counts = Counter(str(one.verdict) for one in self.judged if one.level == "setting")
-        words = ("worse", "better", "tie", "identical", "undecided", "one repetition", "other frames", "other hardware")
-        found = ", ".join(f"{counts[word]} {word}" for word in words if counts[word]) or "nothing to compare"
-        clear = [one for one in self.judged if one.level != "setting" and one.verdict in ("better", "worse")]
-        if clear:
-            means = "; ".join(f"{one.metric} {one.verdict} over {one.setting}" for one in clear)
-            found = f"{found}; {means}"
-        lost = f"; {len(self.lost)} finished before and not now" if self.lost else ""
-        return f"{self.second} against {self.first}, {self.matched} trials matched: {found}{lost}."
+        """The answer in one sentence: each metric over all settings, and single ones where they differ."""
+        places = list(dict.fromkeys((one.metric, one.split) for one in self.judged))
+        found = [self._verdict([one for one in self.judged if (one.metric, one.split) == place]) for place in places]
+        lost = f"; {len(self.lost)} trials finished before and not now" if self.lost else ""
+        said = "; ".join(found) or "nothing to compare"
+        return f"{self.second} against {self.first}, {self.matched} trials matched: {said}{lost}."
+
+    def _verdict(self, rows: list[Judged]) -> str:
+        over = next((one.verdict for one in rows if one.level == "all"), None)
+        counts = Counter(str(one.verdict) for one in rows if one.level == "setting")
+        apart = [one.setting for one in rows if one.level == "architecture" and one.verdict != over]
+        clear = [f"{one.verdict} over {one.setting}" for one in rows if one.setting in apart and one.verdict in _CLEAR]
+        listed = ", ".join(f"{counts[word]} {word}" for word in _ORDER if counts[word])
+        name = f"{rows[0].metric} {over} over all settings" if over else rows[0].metric
+        if over and list(counts) == [over]:
+            return "; ".join([name, *clear])
+        return "; ".join([f"{name} (settings: {listed})" if over else f"{name}: {listed}", *clear])

@@ -74,7 +74,7 @@ def test_an_upgrade_that_makes_one_architecture_worse(records: list[Record]) -> 
     assert mace.lower < 1.2 < mace.upper
     # 1 % may be told from nothing by five repetitions, but lies inside the margin: no regression.
     assert {row.setting.partition(" ")[0] for row in found.regressions} == {"all", "mace"}
-    assert "force_mae worse over mace small, all settings" in found.headline
+    assert "force_mae worse over all settings (settings: 3 worse, 1 tie)" in found.headline
 
 
 def test_errors_on_other_frames_are_not_judged(records: list[Record]) -> None:
