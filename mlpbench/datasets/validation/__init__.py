@@ -19,6 +19,7 @@ from mlpbench.datasets.statistics import Summary, summarise
 from mlpbench.datasets.validation.finding import Finding, Subject
 from mlpbench.datasets.validation.forces_check import check_forces, check_net_force
 from mlpbench.datasets.validation.labels_check import check_labels, check_outliers, check_plausible
+from mlpbench.datasets.validation.overview import overview
 from mlpbench.datasets.validation.stress import check_stress
 from mlpbench.datasets.validation.structure_check import (
     check_cells,
@@ -55,6 +56,7 @@ class Validation:
         notes: what the reader detected or assumed.
         frames: the frames that were checked.
         looked_at: their number, and the number there are.
+        structure: temperatures, trajectories and copies, as name and value.
     """
 
     name: str
@@ -63,6 +65,12 @@ class Validation:
     notes: list[str]
     frames: Frames
     looked_at: tuple[int, int]
+    structure: list[tuple[str, str]]
+
+    @property
+    def rows(self) -> list[tuple[str, str]]:
+        """Counts, distributions and structure, as name and value."""
+        return [*self.summary.rows(), *self.structure]
 
     @property
     def ok(self) -> bool:
@@ -125,7 +133,8 @@ def check_frames(
     findings = [f if f.check == "labels" else replace(f, frames=[int(original[i]) for i in f.frames]) for f in findings]
     findings.sort(key=lambda finding: _SEVERITIES.index(finding.severity))
     counted = summary or summarise([frames])
-    return Validation(name, counted, findings, notes or [], frames, (len(frames), total or len(frames)))
+    structure = overview(subject.lag_ratio, subject.headers, findings)
+    return Validation(name, counted, findings, notes or [], frames, (len(frames), total or len(frames)), structure)
 
 
 def _validate(name: str, patterns: list[str], config: DatasetConfig, max_frames: int) -> Validation:

@@ -16,7 +16,7 @@ _MARKS = {"error": "ERROR", "warning": "warning", "note": "note"}
 def as_text(report: Validation) -> str:
     """The report as lines of at most about 120 columns."""
     lines = [report.name, "-" * len(report.name)]
-    lines += [f"  {name:<24}{value}" for name, value in report.summary.rows()]
+    lines += [f"  {name:<24}{value}" for name, value in report.rows]
     lines += [f"  {'read':<24}{note}" if i == 0 else f"  {'':<24}{note}" for i, note in enumerate(report.notes)]
     if report.looked_at[0] < report.looked_at[1]:
         lines.append(f"  {'checked':<24}the first {report.looked_at[0]:,} of {report.looked_at[1]:,} frames")
@@ -110,7 +110,7 @@ figure svg { max-width: 100%; height: auto; } figcaption { font-size: .9rem; } d
 <p>{{ checks|length }} checks: {{ checks|join(", ") }}.</p>
 {% for report, plots in reports %}
 <h2>{{ report.name }}</h2>
-<table>{% for name, value in report.summary.rows() %}<tr><th>{{ name }}</th><td>{{ value }}</td></tr>{% endfor %}
+<table>{% for name, value in report.rows %}<tr><th>{{ name }}</th><td>{{ value }}</td></tr>{% endfor %}
 {% for note in report.notes %}<tr><th>{{ "read" if loop.first else "" }}</th><td>{{ note }}</td></tr>{% endfor %}
 {% if report.looked_at[0] < report.looked_at[1] %}<tr><th>checked</th>
 <td>the first {{ report.looked_at[0] }} of {{ report.looked_at[1] }} frames</td></tr>{% endif %}</table>

@@ -235,3 +235,19 @@ def test_more_frames_than_are_checked_are_counted(tmp_path):
     report = validate(file_config(tmp_path / "m.npz", labels=["energy"]), max_frames=25)[0]
     assert report.looked_at == (25, 60)
     assert report.summary.frames == 60
+
+
+def test_report_says_temperature_order_and_copies():
+    frames = ethanol_frames("test_500K", 60)
+    headers = [{"temperature_K": 300 if i < 20 else 500, "config_type": "md"} for i in range(60)]
+    rows = dict(check_frames("x", frames, file_config(), headers).structure)
+    assert rows["temperature"] == "300 K (20), 500 K (40)"
+    assert rows["config_type"] == "md (60)"
+    assert rows["order of the frames"].endswith("no order in time to be seen")
+    assert rows["copies"] == "none"
+    copied = Frames.concatenate([frames, frames.select([3, 5])])
+    rows = dict(check_frames("x", copied, file_config()).structure)
+    assert rows["copies"] == "2 frames, see below"
+    assert "temperature" not in rows
+    many = [{"T": 300 + i} for i in range(60)]
+    assert dict(check_frames("x", frames, file_config(), many).structure)["temperature"].startswith("300 to 359 K")
