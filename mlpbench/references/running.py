@@ -25,6 +25,12 @@ WORKER = "mlpbench.worker.reference.main"
 POLL = 0.1  # s
 PATIENCE = 5.0  # s between asking a process to end and killing it
 
+GIVE_UP_AFTER = 3  # processes that died on a frame before any frame was answered
+# The answer for a frame on which the process died (out of memory, a crash of the code itself).
+_LOST: dict[str, Any] = {
+    "energy": None, "forces": None, "stress": None, "converged": False, "error": True, "seconds": 0.0, "version": "",
+}  # fmt: skip
+
 OnAnswer = Callable[[str, dict[str, Any]], None]
 
 
@@ -67,7 +73,8 @@ def run_frames(
         on_answer: called with ``id`` and answer of each frame as it comes.
 
     Raises:
-        UserError: the environment is not built, or the code could not be started; what was finished lies in ``place``.
+        UserError: the environment is not built, or the code could not be started, or dies on every frame; what was
+            finished lies in ``place``. A process that dies on a frame costs this frame alone.
     """
     code = METHODS[method["code"]].worker
     seen: set[str] = set()
@@ -80,11 +87,26 @@ def run_frames(
                 if on_answer is not None:
                     on_answer(frame["id"], read_json(path))
 
-    request = {"code": code, "method": method, "frames": frames, "seconds": seconds}
-    run_workers(
-        WORKER, request, backend, place, threads=threads, jobs=min(jobs, len(frames)), collect=collect,
-        complete=lambda: len(seen) == len(frames), what="labelling frames",
-    )  # fmt: skip
+    begin, lost = time.monotonic(), 0
+    while True:
+        left = None if seconds is None else max(0.0, seconds - (time.monotonic() - begin))
+        request = {"code": code, "method": method, "frames": frames, "seconds": left}
+        try:
+            run_workers(
+                WORKER, request, backend, place, threads=threads, jobs=min(jobs, len(frames) - len(seen)),
+                collect=collect, complete=lambda: len(seen) == len(frames), what="labelling frames",
+            )  # fmt: skip
+            break
+        except UserError as error:  # a process died, on a frame that it had begun or before any
+            begun = [f["id"] for f in frames if f["id"] not in seen and (place / f"{f['id']}.claim").exists()]
+            lost += len(begun)
+            if not begun or (lost == len(seen) + len(begun) and lost >= GIVE_UP_AFTER):
+                raise
+            for name in begun:
+                write_json(place / f"{name}.json", {**_LOST, "reason": error.message})
+            collect()
+            if len(seen) == len(frames):
+                break
     paths = [place / f"{frame['id']}.json" for frame in frames]
     return [read_json(path) for path in paths if path.exists()]
 

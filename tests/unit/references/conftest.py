@@ -15,7 +15,7 @@ from mlpbench.references.methods import PyscfMethod
 
 BACKEND = BackendConfig(name="pyscf", adapter="mlpbench.worker.reference.pyscf_code:PyscfCode")
 
-# Energy -2000 eV minus the first coordinate; no solution beyond 50 Å, no end but a crash beyond 90 Å.
+# Energy -2000 eV minus the first coordinate; no solution beyond 50 Å, an error beyond 90 Å, death beyond 110 Å.
 FAKE = """
 import os
 import numpy as np
@@ -32,6 +32,8 @@ class FakeCode:
         with open(r"{log}", "a") as log:
             log.write("x")
         x = structure.positions[0][0]
+        if x > 110:
+            os._exit(9)
         if x > 90:
             raise ValueError("bad geometry")
         if x > 50:

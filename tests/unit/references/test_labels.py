@@ -91,6 +91,17 @@ def test_a_frame_that_breaks_the_code_costs_no_other_its_label(tmp_path: Path, c
     assert computed() == 7  # the broken one is tried again
 
 
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_a_frame_that_kills_the_process_costs_no_other_its_label(tmp_path: Path, computed, jobs: int) -> None:
+    found = labels.label(water(0, 115, 1, 120, 2), METHOD, BACKEND, jobs=jobs, cache=tmp_path / "c")
+    assert [isinstance(answer, labels.Label) for answer in found] == [True, False, True, False, True]
+    assert found[1] == Unlabelled("pyscf ended with code 9 while labelling frames: it said nothing", final=False)
+    assert computed() == 5
+    with pytest.raises(UserError, match="ended with code 9"):
+        labels.label(water(*range(120, 130)), METHOD, BACKEND, cache=tmp_path / "c")
+    assert computed() == 8
+
+
 def test_a_code_that_breaks_on_everything_is_an_error(tmp_path: Path, computed) -> None:
     with pytest.raises(UserError, match="broke down on every frame it was given: ValueError: bad geometry"):
         labels.label(water(*range(95, 105)), METHOD, BACKEND, cache=tmp_path / "c")
