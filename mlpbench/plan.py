@@ -210,9 +210,22 @@ def _tasks(config: TrialConfig, key: str, split: Split, dataset: Dataset) -> lis
         if options is not None:
             filled = _filled_in(name, options, config, splits, dataset)
             options = {**filled, "references": references}
-            bought = {k: v for k, v in filled.items() if k not in AFTERWARDS.get(name, ())}
-            tasks.append(Task(name, key=digest([key, split.digest, name, bought]), options=options))
+            tasks.append(Task(name, key=digest([key, split.digest, name, bought(name, filled)]), options=options))
     return tasks
+
+
+def bought(name: str, options: dict[str, Any]) -> dict[str, Any]:
+    """The options that determine what a task computes.
+
+    Not those that only its scores read; and of ``md``, whose results are dear, none that is null: a version that adds
+    an option with that default does not run simulations again.
+    """
+    kept = {key: value for key, value in options.items() if key not in AFTERWARDS.get(name, ())}
+    return _without_nulls(kept) if name == "md" else kept
+
+
+def _without_nulls(node: dict[str, Any]) -> dict[str, Any]:
+    return {k: _without_nulls(v) if isinstance(v, dict) else v for k, v in node.items() if v is not None}
 
 
 def _filled_in(
