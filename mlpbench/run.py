@@ -2,36 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
 import shutil
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import yaml
 
-from mlpbench import evaluators, provenance, store
+from mlpbench import provenance, store
 from mlpbench.backends.environment import Environment
 from mlpbench.backends.launcher import launch
 from mlpbench.devices import hardware, resolve_device
-from mlpbench.evaluators import Context, Row, cost
-from mlpbench.evaluators.convergence import converged
 from mlpbench.frames import Frames
 from mlpbench.plan import Trial
-from mlpbench.protocol import (
-    CHECKPOINT,
-    EVENTS,
-    HELLO,
-    TASKS,
-    ProtocolError,
-    Request,
-    Result,
-    Status,
-    Task,
-    read_events,
-    read_json,
-)
-from mlpbench.records import Record, load_record
+from mlpbench.protocol import CHECKPOINT, EVENTS, TASKS, Request, Result, Status, Task
+from mlpbench.recording import context_of, resolved_config, write_record
+from mlpbench.records import load_record
 from mlpbench.references.own import label_trial
 from mlpbench.references.timing import time_for_trial
 
@@ -62,7 +47,7 @@ def run_trial(trial: Trial, on_event: OnEvent | None = None) -> dict[str, Any]:
             return load_record(trial.directory)
         started = provenance.now()
         if trial.skip is not None:
-            return _write(trial, environment, {}, "skipped", trial.skip, started)
+            return write_record(trial, environment, {}, "skipped", trial.skip, started)
         _prepare(trial, todo)
         results: dict[str, Result] = {}
         try:
@@ -70,16 +55,16 @@ def run_trial(trial: Trial, on_event: OnEvent | None = None) -> dict[str, Any]:
                 request = make_request(trial, environment, todo)
                 results = launch(request, environment, timeout=trial.config.timeout, on_event=on_event)
         except KeyboardInterrupt:
-            _write(trial, environment, _results(trial, {}), *_interrupted(), started)
+            write_record(trial, environment, _results(trial, {}), *_interrupted(), started)
             raise
         merged = _results(trial, results)
         try:
             _beside_the_reference(trial, merged, results, on_event)
         except KeyboardInterrupt:
-            _write(trial, environment, merged, *_interrupted(), started)
+            write_record(trial, environment, merged, *_interrupted(), started)
             raise
         status, reason = _overall(trial, merged)
-        return _write(trial, environment, merged, status, reason, started, ran=bool(todo))
+        return write_record(trial, environment, merged, status, reason, started, ran=bool(todo))
 
 
 def _beside_the_reference(
@@ -93,7 +78,7 @@ def _beside_the_reference(
     backends = trial.config.backend
     asked = {task.name for task in trial.tasks}
     if "md" in asked and "md" in merged and merged["md"].status == "done":
-        context = _context(trial, {})
+        context = context_of(trial, {})
         label_trial(
             trial.directory, merged["md"].values, context, backends, threads=trial.config.threads, on_event=on_event
         )
@@ -124,14 +109,6 @@ def make_request(trial: Trial, environment: Environment, tasks: list[Task]) -> R
         labels=trial.labels,
         tasks=tasks,
     )
-
-
-def resolved_config(trial: Trial) -> dict[str, Any]:
-    """The trial's configuration as plain JSON, without the backends it does not use."""
-    plain = trial.config.model_dump(mode="json")
-    backend = trial.config.architecture.backend
-    plain["backend"] = {backend: plain["backend"][backend]}
-    return plain
 
 
 def _prepare(trial: Trial, todo: list[Task]) -> None:
@@ -176,143 +153,3 @@ def _overall(trial: Trial, results: dict[str, Result]) -> tuple[Status, str]:
 
 def _interrupted() -> tuple[Status, str]:
     return "interrupted", "interrupted by the user; run the same command again to go on"
-
-
-def _write(
-    trial: Trial,
-    environment: Environment,
-    results: dict[str, Result],
-    status: Status,
-    reason: str,
-    started: str,
-    *,
-    ran: bool = True,
-) -> dict[str, Any]:
-    """Score, assemble and write the record; returns it as read back. ``ran``: a worker did something for it."""
-    curve = training_curve(trial.directory / EVENTS)
-    training = _training(results.get("train"), curve)
-    try:
-        rows = _score(trial, results, training)
-    except (OSError, KeyError, ValueError) as error:
-        rows = []
-        if status == "done":
-            status, reason = "failed", f"scoring: {type(error).__name__}: {error}"
-    record = Record(
-        trial=trial.name,
-        key=trial.key,
-        study=trial.config.study,
-        status=status,
-        reason=reason,
-        started=started,
-        finished=provenance.now(),
-        identifiers=trial.identifiers,
-        swept=trial.swept,
-        config=resolved_config(trial),
-        split=_split(trial),
-        training=training,
-        curve=curve,
-        tasks={
-            name: {
-                "status": r.status, "reason": r.reason, "wall_seconds": r.wall_seconds, "key": r.key,
-                "peak_memory_mb": r.peak_memory_mb, "peak_device_memory_mb": r.peak_device_memory_mb,
-                "values": r.values if name != "train" else {},
-            }
-            for name, r in results.items()
-        },
-        metrics=rows,
-        provenance=_provenance(trial, environment, ran),
-    )  # fmt: skip
-    record.write(trial.directory)
-    return load_record(trial.directory)
-
-
-def _provenance(trial: Trial, environment: Environment, ran: bool) -> dict[str, Any]:
-    """Where the results come from. Those that are only scored anew keep what their record says already."""
-    if not ran:
-        with contextlib.suppress(FileNotFoundError, ProtocolError):
-            kept: dict[str, Any] = load_record(trial.directory)["provenance"]
-            return kept
-    hello = _hello(trial.directory)
-    return {
-        **provenance.core(),
-        "command": provenance.command(),
-        "init_seed": trial.init_seed,
-        "backend": {
-            "name": environment.name, "lock": environment.lock, "adopted": environment.adopted,
-            "python": hello.get("python"), "versions": hello.get("versions", {}), "torch": hello.get("torch", {}),
-        },
-        "hardware": {
-            **hardware(), "threads": trial.config.threads, "device": hello.get("device", trial.config.device),
-            "device_name": hello.get("torch", {}).get("device_name"),
-        },
-    }  # fmt: skip
-
-
-def _score(trial: Trial, results: dict[str, Result], training: dict[str, Any]) -> list[Row]:
-    """Rows of every finished task, and what the training cost."""
-    done = {name: r for name, r in results.items() if r.status == "done"}
-    if not done:
-        return []
-    context = _context(trial, training)
-    curve = training_curve(trial.directory / EVENTS)
-    rows = cost.rows(training, curve, trial.config.threads) if "train" in done else []
-    for name, result in done.items():
-        values = {**result.values, "peak_memory_mb": result.peak_device_memory_mb or result.peak_memory_mb}
-        rows += evaluators.score(name, trial.directory, values, context)
-    return rows
-
-
-def _context(trial: Trial, training: dict[str, Any]) -> Context:
-    return Context(
-        frames={name: Frames.load(path) for name, path in trial.split.files.items() if name != "train"},
-        in_distribution=trial.config.dataset.in_distribution,
-        references=dict(trial.dataset.references),
-        info=dict(trial.dataset.info),
-        training={**training, "n_labels": trial.config.dataset.n_train + trial.config.dataset.n_valid},
-    )
-
-
-def _training(result: Result | None, curve: list[dict[str, Any]]) -> dict[str, Any]:
-    """Outcome, cost and convergence of the training; empty if it did not finish."""
-    if result is None or result.status != "done":
-        return {}
-    verdict, reason = converged(curve)
-    # Time over all sessions of a resumed training: the curve carries it on, the task's own clock does not.
-    seconds = max([result.wall_seconds, *(point["seconds"] for point in curve[-1:])])
-    return {
-        **result.values,
-        "wall_seconds": seconds,
-        "peak_memory_mb": result.peak_memory_mb,
-        "on_device": result.peak_device_memory_mb is not None,
-        "peak_device_memory_mb": result.peak_device_memory_mb,
-        "converged": verdict,
-        "convergence_reason": reason,
-    }
-
-
-def training_curve(path: Path) -> list[dict[str, Any]]:
-    """Epochs in order; of an epoch done twice (before and after an interruption) the later one."""
-    epochs = {event["epoch"]: event for event in read_events(path) if event.get("event") == "epoch"}
-    return [{k: v for k, v in epochs[e].items() if k not in ("event", "time")} for e in sorted(epochs)]
-
-
-def _split(trial: Trial) -> dict[str, Any]:
-    manifest = trial.split.manifest
-    return {
-        "directory": str(trial.split.directory.relative_to(trial.study_root)),
-        "digest": trial.split.digest,
-        "split_seed": trial.split_seed,
-        "in_distribution": trial.config.dataset.in_distribution,
-        "counts": {name: part["frames"] for name, part in manifest["splits"].items()},
-        "baseline": manifest.get("baseline", {}),
-        "leak": manifest.get("leak_check", {}),
-        "warnings": list(trial.split.warnings),
-        "info": trial.dataset.info,
-    }
-
-
-def _hello(directory: Path) -> dict[str, Any]:
-    try:
-        return read_json(directory / HELLO)
-    except (FileNotFoundError, ProtocolError):
-        return {}  # the worker never got as far as saying hello; the record's status tells why

@@ -34,7 +34,7 @@ LAYERS = [
     {"config"},
     {"plan"},
     {"store", "comparison", "decision", "pilot", "summary"},
-    {"run", "progress", "report", "speed"},
+    {"run", "recording", "progress", "report", "speed"},
     {"cli"},
     {"__main__"},
 ]
