@@ -20,6 +20,7 @@ from mlpbench.report.study import Study, remembered, rows_of, select
 
 KEYS = {"force_mae": "valid_force_mae", "energy_mae": "valid_energy_mae"}
 POINTS = 60
+MOST_TRIALS = 300  # curves are read one by one; of a larger study, those of its largest training size
 
 
 @dataclass(frozen=True)
@@ -80,9 +81,11 @@ def best_so_far(points: list[dict[str, Any]], key: str) -> Float:
 
 @remembered
 def paces(study: Study, dataset: str, metric: str) -> list[Pace]:
-    """Chosen candidates at each number of training frames, finished trials only, the largest training size first."""
+    """Chosen candidates at each number of training frames, finished trials only, the largest size first."""
     done = select(study.table, dataset=dataset, status="done")
     done = done[done["candidate"].isin(chosen(study, dataset))]
+    if len(done) > MOST_TRIALS:
+        done = done[done["n_train"] == done["n_train"].max()].head(MOST_TRIALS)
     found = []
     for (candidate, n_train), part in done.groupby(["candidate", "n_train"], sort=False):
         curves, rested = [], 0
