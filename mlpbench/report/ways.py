@@ -136,5 +136,5 @@ def scaling(study: Study, way: Way) -> tuple[list[tuple[float, float]], str]:
     if way.dtype != study.record[way.trials[0]]["config"]["dtype"]:
         return [], ""
     done = [s for s in values["scaling"] if "stopped" not in s]
-    ended = next((str(s["stopped"]) for s in values["scaling"] if "stopped" in s), "")
+    ended = next((f"{s['stopped']} ({s['n_atoms']} atoms)" for s in values["scaling"] if "stopped" in s), "")
     return [(float(s["n_atoms"]), float(np.median(s["seconds"]))) for s in done], ended

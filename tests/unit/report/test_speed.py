@@ -165,7 +165,7 @@ def test_growth_and_crossover_are_told_with_what_is_extrapolated(study: Study) -
     assert "(reference extrapolated)" in text
     scaling = blocks(section, Figure)[0]
     assert "extrapolated, not measured" in scaling.caption
-    assert "SchNet: it needs more than the cap of 100 MB" in scaling.caption
+    assert "SchNet: it needs more than the cap of 100 MB (72 atoms)" in scaling.caption
     dashes = [line.get_linestyle() for line in scaling.panels[0].canvas.axes[0].lines]
     assert "--" in dashes
 
