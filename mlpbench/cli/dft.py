@@ -63,7 +63,6 @@ def execute(arguments: argparse.Namespace) -> int:
 
 
 def _measure(arguments: argparse.Namespace, frames: Frames, default: dict[str, Any] | None, place: Path) -> int:
-    from mlpbench import turns
     from mlpbench.config import load_backends
     from mlpbench.config.reference import load_reference
     from mlpbench.devices import hardware
@@ -76,13 +75,11 @@ def _measure(arguments: argparse.Namespace, frames: Frames, default: dict[str, A
     if arguments.frames < 1:
         raise UserError(f"--frames={arguments.frames}: at least one frame must be timed")
     for threads in _threads(arguments.threads, int(machine["threads_usable"])):
-        with turns.alone(lambda: print("waiting: a trial is at work on this machine", flush=True)):
-            found = measure(
-                frames, method, backend, threads=threads, machine=machine, count=arguments.frames,
-                series=None if arguments.series == "none" else arguments.series,
-                series_seconds=arguments.series_seconds,
-                say=lambda text: print(f"{method['code']}: {text}", flush=True),
-            )
+        found = measure(
+            frames, method, backend, threads=threads, machine=machine, count=arguments.frames,
+            series=None if arguments.series == "none" else arguments.series, series_seconds=arguments.series_seconds,
+            say=lambda text: print(f"{method['code']}: {text}", flush=True),
+        )  # fmt: skip
         print(_summary(found))
         print(f"  {keep(place, found)}")
     return EXIT_DONE

@@ -72,9 +72,8 @@ def measure(
     method = complete_method(method)
     few = frames.select(slice(min(count, len(frames))))
     require_open(method, bool(few.pbc.any()))
-    watch = Watch(threads, str(method.get("device", "cpu")))
     say(f"{len(few)} frames, {threads} thread{'s' * (threads > 1)}")
-    answers, start_seconds = _run(few, method, backend, threads, None)
+    answers, start_seconds, conditions = _run(few, method, backend, threads, None, say)
     bad = next((answer["reason"] for answer in answers if not answer["converged"]), None)
     if bad is not None or len(answers) < len(few) + 1:
         raise UserError(f"the reference method did not label every frame it was timed on: {bad or 'it ended early'}")
@@ -87,36 +86,40 @@ def measure(
     }  # fmt: skip
     if series is not None:
         say(f"series of {series}, at most {series_seconds:g} s")
-        found["series"] = {"name": series, "points": _series(series, method, backend, threads, series_seconds)}
-        points = found["series"]["points"]
+        points, later = _series(series, method, backend, threads, series_seconds, say)
+        found["series"] = {"name": series, "points": points}
+        conditions = max(conditions, later, key=lambda one: float(one["others_cores"] or 0.0))  # the busier of both
         law = fit_power_law([p["n_atoms"] for p in points], [p["seconds"] for p in points])
         found["fit"] = None if law is None else {k: v for k, v in asdict(law).items() if np.isfinite(v)}
-    return {**found, "conditions": watch.report()}
+    return {**found, "conditions": conditions}
 
 
 def _series(
-    name: str, method: dict[str, Any], backend: BackendConfig, threads: int, seconds: float
-) -> list[dict[str, Any]]:
+    name: str, method: dict[str, Any], backend: BackendConfig, threads: int, seconds: float, say: Say
+) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """The members that were computed, and the conditions."""
     members: list[Atoms] = [build(name, n) for n in SIZES]
-    answers, _ = _run(Frames.from_atoms(members), method, backend, threads, seconds)
-    return [
+    answers, _, conditions = _run(Frames.from_atoms(members), method, backend, threads, seconds, say)
+    points = [
         {"system": atoms.get_chemical_formula(), "n_atoms": len(atoms), "seconds": answer["seconds"]}
         for atoms, answer in zip(members, answers[1:], strict=False)
         if answer["converged"]
     ]
+    return points, conditions
 
 
 def _run(
-    frames: Frames, method: dict[str, Any], backend: BackendConfig, threads: int, seconds: float | None
-) -> tuple[list[dict[str, Any]], float]:
-    """Answers for the first frame, and then for all of them; and the seconds that went by outside of calculations."""
+    frames: Frames, method: dict[str, Any], backend: BackendConfig, threads: int, seconds: float | None, say: Say
+) -> tuple[list[dict[str, Any]], float, dict[str, Any]]:
+    """Answers for the first frame and then for all of them, the seconds outside of calculations, and the conditions."""
     order = [0, *range(len(frames))]
     request = request_frames(frames.select(order), [f"{i:04d}" for i in range(len(order))])
-    with turns.alone(), tempfile.TemporaryDirectory(prefix="mlpbench-timing-") as scratch:
-        start = time.perf_counter()
+    waiting = "waiting: a trial is at work on this machine"
+    with turns.alone(lambda: say(waiting)), tempfile.TemporaryDirectory(prefix="mlpbench-timing-") as scratch:
+        watch, start = Watch(threads, str(method.get("device", "cpu"))), time.perf_counter()
         answers = run_frames(request, method, backend, seconds, threads, Path(scratch))
-        wall = time.perf_counter() - start
-    return answers, wall - sum(answer["seconds"] for answer in answers)
+        wall, conditions = time.perf_counter() - start, watch.report()
+    return answers, wall - sum(answer["seconds"] for answer in answers), conditions
 
 
 def keep(folder: Path, found: dict[str, Any]) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import pandas as pd
@@ -53,3 +54,23 @@ def test_mistakes_are_told_before_anything_runs(tmp_path: Path, mlpbench: Run) -
     assert wrong.returncode == 2
     assert "memory_fraction" in wrong.stderr
     assert not (tmp_path / "results" / "s").exists()
+
+
+def test_a_reference_is_timed_on_a_data_sets_frames_and_on_growing_molecules(tmp_path: Path, mlpbench: Run) -> None:
+    """ASE's EMT stands for DFT: it knows carbon, hydrogen and oxygen, and needs no package of its own."""
+    own = {"MLPBENCH_TURNS": str(tmp_path / "turns"), "MLPBENCH_HOME": str(tmp_path / "home"),
+           "MLPBENCH_ASE_PYTHON": sys.executable}  # fmt: skip
+    done = mlpbench("dft", "time", "ethanol", "reference=ase", "--frames", "2", "--series", "water",
+                    "--series-seconds", "2", **own)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "EMT" in done.stdout
+    assert "time grows as N^" in done.stdout
+    (kept,) = (tmp_path / "home" / "timings" / "dft-ethanol").glob("ase-*-threads1.json")
+    found = json.loads(kept.read_text())
+    assert len(found["seconds"]) == 2
+    assert found["system"] == "C2H6O"
+    assert [point["n_atoms"] for point in found["series"]["points"]][:3] == [3, 6, 9]
+    assert found["conditions"]["cores"] >= 1
+    missing = mlpbench("dft", "time", "nosuchstudy", **own)
+    assert missing.returncode == 2
+    assert "Traceback" not in missing.stderr
