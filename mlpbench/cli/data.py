@@ -126,7 +126,10 @@ def _describe(arguments: argparse.Namespace) -> int:
     if sources.state(config) == "to fetch":
         print(f"\nNot on this machine yet: mlpbench data fetch {arguments.name}")
         return EXIT_DONE
-    print(describe_frames(config, _counter if sys.stderr.isatty() else None))
+    text = describe_frames(config, _counter if sys.stderr.isatty() else None)
+    if sys.stderr.isatty():
+        print("\r\x1b[2K", end="", file=sys.stderr, flush=True)
+    print(text)
     return EXIT_DONE
 
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from mlpbench.datasets.baseline import composition
 from mlpbench.datasets.energy_units import all_electron_unit
-from mlpbench.datasets.labels import frames_without, listed
+from mlpbench.datasets.labels import LEVEL, frames_without, listed
 from mlpbench.datasets.validation.finding import Finding, Subject
 from mlpbench.frames import Float, Frames, Int
 
@@ -65,8 +65,10 @@ def check_plausible(subject: Subject) -> list[Finding]:
     unit = all_electron_unit(frames.numbers, frames.n_atoms, frames.energy)
     if unit not in (None, "eV"):
         text = f"taken as eV, the energies are {unit} by their size against free atoms"
-        hint = f"Declare dataset.energy_unit={unit} (--energy-unit {unit})."
-        findings.append(Finding("units", "error", text, [], hint))
+        hint = f"Declare dataset.energy_unit={unit} (--energy-unit {unit}), or eV where core electrons are left out."
+        # Of a declared unit, or in a file that mlpbench wrote, it is a coincidence (xTB, pseudopotentials).
+        declared = subject.config.energy_unit is not None or any(LEVEL in header for header in subject.headers[:1])
+        findings.append(Finding("units", "note" if declared else "error", text, [], hint))
     finite = frames.forces[np.isfinite(frames.forces).all(axis=1)]
     if len(finite):
         rms = float(np.sqrt((finite**2).mean()))

@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 
+from mlpbench.datasets.labels import LEVEL, label_seconds
 from mlpbench.datasets.leaks import RELATED
 from mlpbench.datasets.validation.finding import Finding
 
 _TEMPERATURES = ("temperature_K", "temperature", "Temperature", "T")
-_KINDS = ("config_type", "trajectory", "group")
+_KINDS = (LEVEL, "config_type", "trajectory", "group")
 _LISTED = 8  # values; beyond that their range
 
 
@@ -27,11 +28,15 @@ def overview(lag: float, headers: Sequence[dict[str, Any]], findings: Sequence[F
     rows = [
         ("temperature", text) for key in _TEMPERATURES if (text := _temperatures([h[key] for h in headers if key in h]))
     ][:1]
-    rows += [(key, text) for key in _KINDS if (text := _kinds([str(h[key]) for h in headers if key in h]))]
+    for key in _KINDS:
+        text = _kinds([str(header[key]) for header in headers if key in header])
+        rows += [(key.replace("_", " "), text)] if text else []
     if np.isfinite(lag):
         meaning = "they follow one another in time" if lag < RELATED else "no order in time to be seen"
         text = f"consecutive ones differ {lag:.2f} times as much as random pairs: {meaning}"
         rows.append(("order of the frames", text))
+    price = label_seconds(headers)
+    rows += [("cost of a label", f"{price:.3g} s (mean)")] if price is not None else []
     copies = {frame for finding in findings if finding.check == "duplicates" for frame in finding.frames}
     return [*rows, ("copies", f"{len(copies)} frames, see below" if copies else "none")]
 

@@ -240,14 +240,28 @@ def test_more_frames_than_are_checked_are_counted(tmp_path):
 def test_report_says_temperature_order_and_copies():
     frames = ethanol_frames("test_500K", 60)
     headers = [{"temperature_K": 300 if i < 20 else 500, "config_type": "md"} for i in range(60)]
+    headers[0] |= {"label_seconds": 4.0, "level_of_theory": "PBE"}
+    headers[1] |= {"label_seconds": 8.0, "level_of_theory": "PBE"}
     rows = dict(check_frames("x", frames, file_config(), headers).structure)
     assert rows["temperature"] == "300 K (20), 500 K (40)"
-    assert rows["config_type"] == "md (60)"
+    assert rows["config type"] == "md (60)"
     assert rows["order of the frames"].endswith("no order in time to be seen")
     assert rows["copies"] == "none"
+    assert rows["level of theory"] == "PBE (2)"
+    assert rows["cost of a label"] == "6 s (mean)"
     copied = Frames.concatenate([frames, frames.select([3, 5])])
     rows = dict(check_frames("x", copied, file_config()).structure)
     assert rows["copies"] == "2 frames, see below"
     assert "temperature" not in rows
     many = [{"T": 300 + i} for i in range(60)]
     assert dict(check_frames("x", frames, file_config(), many).structure)["temperature"].startswith("300 to 359 K")
+
+
+def test_energies_without_core_electrons_are_no_error_where_the_unit_is_known(ethanol):
+    """GFN2-xTB gives ethanol -309.7 eV, which looks like all-electron Ry: a coincidence, not a fault."""
+    valence = replace(ethanol, energy=ethanol.energy / 4209.5 * 309.7)
+    assert len(found(check(valence), "units")) == 1
+    assert found(check(valence, energy_unit="eV"), "units") == []
+    labelled = check_frames("x", valence, file_config(), [{"level_of_theory": "GFN2-xTB"}] * len(valence))
+    assert found(labelled, "units") == []
+    assert len(found(labelled, "units", "note")) == 1
