@@ -91,3 +91,31 @@ def test_a_label_does_not_depend_on_the_frame_before(tmp_path: Path) -> None:
     after = labels([far, near], GFN2, tmp_path / "b")[1]
     assert alone.energy == after.energy
     np.testing.assert_array_equal(alone.forces, after.forces)
+
+
+def test_an_ase_calculator_by_name_with_arguments(tmp_path: Path) -> None:
+    """Argon where Lennard-Jones has its minimum: energy −ε, and no force; in frames of unlike size."""
+    method = complete_method(
+        {
+            "code": "ase", "calculator": "ase.calculators.lj.LennardJones",
+            "arguments": {"sigma": 3.4, "epsilon": 0.01, "rc": 100.0},
+        }
+    )  # fmt: skip
+    near = 2 ** (1 / 6) * 3.4
+    dimer, trimer = Atoms("Ar2", [[0, 0, 0], [0, 0, near]]), Atoms("Ar3", [[0, 0, 0], [near, 0, 0], [0, 900, 0]])
+    pair, three = labels([dimer, trimer], method, tmp_path)
+    assert pair.energy == pytest.approx(-0.01, abs=1e-8)  # ASE shifts the energy by its value at rc
+    np.testing.assert_allclose(pair.forces, 0, atol=1e-9)
+    assert three.energy == pytest.approx(pair.energy, abs=1e-8)
+    assert pair.version.startswith("ASE ")
+
+
+def test_arguments_that_are_objects_are_made(tmp_path: Path) -> None:
+    """A calculator whose arguments are other objects, as profiles are: a sum of two halves."""
+    half = {"_target_": "ase.calculators.lj.LennardJones", "sigma": 3.4, "epsilon": 0.005, "rc": 100.0}
+    method = complete_method(
+        {"code": "ase", "calculator": "ase.calculators.mixing.SumCalculator", "arguments": {"calcs": [half, half]}}
+    )
+    near = 2 ** (1 / 6) * 3.4
+    (found,) = labels([Atoms("Ar2", [[0, 0, 0], [0, 0, near]])], method, tmp_path)
+    assert found.energy == pytest.approx(-0.01, abs=1e-8)
