@@ -24,7 +24,8 @@ def now() -> str:
 
 def command() -> str:
     """The command line of this process as a user would type it."""
-    return shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
+    program = Path(sys.argv[0]).name.split()  # "mlpbench run" while Hydra has the arguments
+    return shlex.join([*program, *(word for word in sys.argv[1:] if word != "hydra.mode=MULTIRUN")])
 
 
 @cache
