@@ -11,6 +11,7 @@ import pandas as pd
 from mlpbench.errors import UserError, close_match
 from mlpbench.statistics.intervals import Variance, matrix, pooled_variance
 from mlpbench.statistics.paired import MARGIN, Pair, cautious_power, pair, repetitions_to_decide
+from mlpbench.statistics.repetitions import independent_repetitions
 from mlpbench.statistics.settings import setting_labels
 
 
@@ -109,6 +110,7 @@ def plan_pilot(
     Raises:
         UserError: no such metric or split in the study, or fewer than two common repetitions of two settings.
     """
+    trials = trials.assign(repetition=independent_repetitions(trials)).dropna(subset=["repetition"])
     done = trials[trials["status"] == "done"]
     table = done.assign(setting=setting_labels(done))
     rows = metrics[(metrics["metric"] == metric) & (metrics["split"] == split)]

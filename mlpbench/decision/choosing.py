@@ -18,6 +18,7 @@ from mlpbench.decision.wording import percent
 from mlpbench.errors import UserError, close_match
 from mlpbench.metrics import METRICS
 from mlpbench.metrics import metric as find_metric
+from mlpbench.statistics.repetitions import independent_repetitions
 from mlpbench.statistics.settings import BASE, VALID, choose, setting_labels, swept_columns
 
 ALIASES = {
@@ -68,7 +69,9 @@ def select(
     name = study if study is not None else str(trials["study"].iloc[0])
     data = _one_dataset(trials, dataset)
     trials, metrics = trials[trials["dataset"] == data], metrics[metrics["dataset"] == data]
-    trials = trials.assign(setting=setting_labels(trials))
+    trials = trials.assign(setting=setting_labels(trials), repetition=independent_repetitions(trials))
+    crossed = trials["repetition"].isna()
+    trials = trials[~crossed].astype({"repetition": int})
     for constraint in constraints:
         _known(constraint.metric, metrics)
     goal = _objective(objective, metrics)
@@ -76,6 +79,8 @@ def select(
     for constraint in constraints:
         _known_split(constraint.split, metrics)
     table = Table(name, trials, metrics, used, swept_columns(trials.drop(columns="setting")), configs or {}, pool)
+    if crossed.any():
+        notes.append(f"{crossed.sum()} trials share a seed with another of their setting and count as no repetition.")
     notes += _choose_settings(table)
     candidates = [_candidate(table, part, constraints, goal) for part in table.parts()]
     candidates, chosen = _rank(candidates, goal)

@@ -18,6 +18,7 @@ from mlpbench import protocol
 from mlpbench.frames import Float, Frames
 from mlpbench.records import load_curve
 from mlpbench.statistics.paired import MARGIN
+from mlpbench.statistics.repetitions import independent_repetitions
 
 NAMES = {
     "schnet": "SchNet",
@@ -74,6 +75,9 @@ class Study:
         return f"{100 * self.margin:g} %"
 
     def __post_init__(self) -> None:
+        self.counted: set[str] = set()  # trials that are repetitions of each other
+        if len(self.trials):
+            self.counted = set(self.trials["trial"][independent_repetitions(self.trials).notna()])
         self._number_repetitions()
         self.memory: dict[tuple[Any, ...], Any] = {}
         self._predictions: dict[str, dict[str, Float]] = {}
@@ -154,11 +158,18 @@ class Study:
     @cached_property
     def _parts(self) -> dict[tuple[str, str, str], pd.DataFrame]:
         """``values`` cut up once: filtering a long table again and again is what takes time in a large study."""
-        groups = self.values.groupby(["dataset", "metric", "split"], dropna=False)
+        values = self.values
+        if len(self.counted) < len(self.trials):
+            values = values[values["trial"].isin(self.counted)]
+        groups = values.groupby(["dataset", "metric", "split"], dropna=False)
         return {(str(d), str(m), str(s)): part for (d, m, s), part in groups}
 
     def part(self, dataset: str, metric: str, split: str) -> pd.DataFrame:
-        """The rows of ``values`` of one data set, metric and split; empty where there are none."""
+        """The rows of ``values`` of one data set, metric and split; empty where there are none.
+
+        Of trials with crossed seeds only those that count as repetitions (see
+        :func:`mlpbench.statistics.repetitions.independent_repetitions`).
+        """
         return self._parts.get((dataset, metric, split), self.values.iloc[:0])
 
     @cached_property

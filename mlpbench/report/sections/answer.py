@@ -184,6 +184,12 @@ def _limits(study: Study) -> list[str]:
         limits.append(
             f"Times come from different hardware and are never averaged: {'; '.join(facts.machines(study.trials))}."
         )
+    if len(study.counted) < len(study.trials):
+        limits.append(
+            f"Seeds were crossed: {len(study.trials) - len(study.counted)} of {len(study.trials)} trials share a split "
+            "or an initialisation with another of their setting. They tell where the spread comes from; means and "
+            "intervals rest on those that share none."
+        )
     if study.settings:
         limits.append(
             "Settings were chosen on validation error and are reported on test; tried per architecture – "

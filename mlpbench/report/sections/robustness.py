@@ -145,7 +145,7 @@ def _finding(found: Stability) -> str:
 
 def _sources(study: Study, dataset: str, split: str) -> str:
     """The share of the variance from the split seed and from the initialisation seed, as far as the design tells it."""
-    rows = study.part(dataset, main_metric(study, dataset), split)
+    rows = select(study.values, dataset=dataset, metric=main_metric(study, dataset), split=split)  # crossed seeds too
     rows = rows[rows["candidate"].isin(chosen(study, dataset)) & (rows["value"] > 0)]
     rows = rows.merge(study.trials[["trial", "split_seed", "init_seed"]], on="trial", suffixes=("_swept", ""))
     setting = rows["candidate"] + "|" + rows["n_train"].astype(str)
