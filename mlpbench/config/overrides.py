@@ -94,10 +94,13 @@ def _raw(overrides: tuple[str, ...]) -> DictConfig:
 
 def _closest(overrides: tuple[str, ...], group: str, wanted: Mapping[str, Any]) -> str | None:
     """The option of ``group`` with the fewest differences; None for the default one."""
-    names = sorted({path.stem for folder in conf_dirs() for path in (folder / group).glob("[!_]*.yaml")})
-    scores = {
-        name: len(list(_unlike(_composed((*overrides, f"{group}={name}"))[group], wanted, group))) for name in names
-    }
+    files = {path.stem: path for folder in reversed(conf_dirs()) for path in (folder / group).glob("[!_]*.yaml")}
+    scores = {}
+    for name, path in files.items():
+        content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        if "defaults" in content:  # made of others: only Hydra knows what it comes to
+            content = _composed((*overrides, f"{group}={name}"))[group]
+        scores[name] = len(list(_unlike(content, wanted, group)))
     best = min(scores, key=lambda name: (scores[name], name != "default", name))
     return None if best == "default" else best
 

@@ -35,7 +35,8 @@ MARKS: dict[Verdict, Mark] = {
 LEGEND = (
     "★ lowest mean of its training size; ≈ a tie with it (95 % interval of the paired ratio inside ±{margin}); "
     "? these repetitions cannot tell it from the best; no mark: worse, Holm-corrected. "
-    "Small print: 95 % interval over repetitions, variance of the log error pooled over the column."
+    "Small print: 95 % interval over repetitions; where there are fewer than five, with the variance of the log error "
+    "pooled over the column."
 )
 
 
