@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import sys
-import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +24,6 @@ SAMPLE_EXAMPLE = (
     "  mlpbench data sample cu.xyz reference@sampler=ase sampling.relax_fmax=null --out geometries\n"
     "  mlpbench data sample recipe=ethanol --out geometries"
 )
-_SECONDS_BETWEEN_LINES = 30.0  # in a log; a terminal is told at once
 
 
 def register_label(parser: argparse.ArgumentParser) -> None:
@@ -53,6 +51,7 @@ def _common(parser: argparse.ArgumentParser, what: str) -> None:
 
 def label(arguments: argparse.Namespace) -> int:
     """Label a file, or each in a folder; 1 if a frame was left out."""
+    from mlpbench.datasets.stages import stages
     from mlpbench.references.filing import label_file
 
     node, backends = _composed(arguments.overrides)
@@ -60,10 +59,11 @@ def label(arguments: argparse.Namespace) -> int:
     code = EXIT_DONE
     pairs = _pairs(Path(arguments.geometries), arguments.out)
     for source, target in pairs:
-        with _Line(source.name, "labelled") as line:
+        with stages(source.name) as progress:
             filed = label_file(
                 source, target, method, backend,
-                jobs=arguments.jobs, threads=arguments.threads, seconds=arguments.seconds, on_label=line.frames,
+                jobs=arguments.jobs, threads=arguments.threads, seconds=arguments.seconds,
+                on_label=partial(progress, "labelled"),
             )  # fmt: skip
         print(_account(source, filed))
         code = EXIT_FAILED if filed.left_out else code
@@ -75,6 +75,7 @@ def sample(arguments: argparse.Namespace) -> int:
     from pydantic import ValidationError
 
     from mlpbench.config.checks import pydantic_message
+    from mlpbench.datasets.stages import stages
     from mlpbench.references.sampling import Sampling, draw, start_structure
 
     starts = [item for item in arguments.overrides if "=" not in item]
@@ -88,10 +89,10 @@ def sample(arguments: argparse.Namespace) -> int:
     method, backend = _method(node["sampler"], backends)
     start = start_structure(sampling.start)
     print(f"{start.get_chemical_formula()}: {', '.join(sampling.planned())}; {sampling.words()}", flush=True)
-    with _Line("sampling", "done") as line:
+    with stages(start.get_chemical_formula()) as progress:
         paths, failed = draw(
-            start, sampling, method, backend, arguments.out,
-            jobs=arguments.jobs, threads=arguments.threads, on_step=line.steps,
+            start, sampling, method, backend, arguments.out, jobs=arguments.jobs, threads=arguments.threads,
+            on_step=lambda done, total: progress("molecular dynamics", done, total, "steps"),
         )  # fmt: skip
     print(f"{len(paths)} trajectories in {arguments.out}: {', '.join(path.name for path in paths)}")
     for name, reason in failed.items():
@@ -153,46 +154,6 @@ def _account(source: Path, filed: Filed) -> str:
         if not all(answer.final for _, answer in left_out):
             lines.append("the same command tries again those that did not end by themselves")
     return "\n".join(lines)
-
-
-class _Line:
-    """Progress with the time left: one line on a terminal, now and then a line in a log."""
-
-    def __init__(self, head: str, what: str) -> None:
-        self.head, self.what = head, what
-        self.live = sys.stderr.isatty()
-        self._start = self._last = time.monotonic()
-
-    def __enter__(self) -> _Line:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self.live:
-            print("\r\x1b[2K", end="", file=sys.stderr, flush=True)
-
-    def frames(self, settled: int, computed: int, total: int) -> None:
-        """After each frame."""
-        self._say(computed, total - settled, f"{settled} of {total} frames {self.what}")
-
-    def steps(self, done: int, total: int) -> None:
-        """Every now and then."""
-        self._say(done, total - done, f"{100 * done / total:.0f} % of {total:,} MD steps {self.what}")
-
-    def _say(self, done: int, left: int, text: str) -> None:
-        now = time.monotonic()
-        if now - self._last < (0.2 if self.live else _SECONDS_BETWEEN_LINES):
-            return
-        self._last = now
-        if done:
-            text += f", about {_duration((now - self._start) / done * left)} left"
-        print(f"\r\x1b[2K{self.head}: {text}" if self.live else f"{self.head}: {text}",
-              end="" if self.live else "\n", file=sys.stderr, flush=True)  # fmt: skip
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
 
 
 def _count(text: str) -> int:

@@ -1,4 +1,4 @@
-"""Progress of reading and splitting, for sets that take longer than a moment."""
+"""Progress of reading, splitting and labelling, where it takes longer than a moment."""
 
 from __future__ import annotations
 
@@ -35,21 +35,22 @@ class Stages:
     def __init__(self, name: str) -> None:
         self.name = name
         self._live = sys.stderr.isatty()
-        self._stage, self._begin, self._last, self._shown = "", time.monotonic(), time.monotonic(), False
+        self._stage, self._begin, self._before = "", time.monotonic(), 0
+        self._last, self._shown = time.monotonic(), False
 
     def __call__(self, stage: str, done: int, total: int | None, unit: str = "frames") -> None:
         """``done`` of ``total`` have gone through ``stage``; a new stage starts a new clock."""
         now = time.monotonic()
         if stage != self._stage:
-            self._stage, self._begin = stage, now
+            self._stage, self._begin, self._before = stage, now, done
         if now - self._last < (_ON_A_TERMINAL if self._shown and self._live else _PATIENCE):
             return
         if self._shown and not self._live and now - self._last < _IN_A_LOG:
             return
         self._last, self._shown = now, True
         text = f"{self.name}: {stage}, {done:,}{f' of {total:,}' if total else ''} {unit}"
-        if total and done:
-            text += f", about {(now - self._begin) / done * (total - done):.0f} s left"
+        if total and done > self._before:  # what was there at the start says nothing about the pace
+            text += f", about {_words((now - self._begin) / (done - self._before) * (total - done))} left"
         print(f"\r\x1b[2K{text}" if self._live else text, end="" if self._live else "\n", file=sys.stderr, flush=True)
 
     def close(self) -> None:
@@ -57,6 +58,12 @@ class Stages:
         if self._shown and self._live:
             print("\r\x1b[2K", end="", file=sys.stderr, flush=True)
         self._shown, self._last = False, time.monotonic()
+
+
+def _words(seconds: float) -> str:
+    if seconds < 300:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
 
 
 @contextmanager

@@ -57,7 +57,7 @@ class Unlabelled:
     final: bool
 
 
-OnLabel = Callable[[int, int, int], None]  # frames that need no more work, frames computed now, all frames
+OnLabel = Callable[[int, int], None]  # frames that need no more work, all frames
 
 
 def label_key(
@@ -130,10 +130,10 @@ def label(
                 frame = {k: v for k, v in by_id[key].items() if k != "id"}
                 write_json(folder / key[:2] / f"{key}.json", {**answer, "method": level_of(method), **frame})
             if on_label is not None:
-                on_label(settled + computed, computed, len(keys))
+                on_label(settled + computed, len(keys))
 
         if on_label is not None:
-            on_label(settled, 0, len(keys))
+            on_label(settled, len(keys))
         with turns.beside_others(), tempfile.TemporaryDirectory(prefix="mlpbench-label-") as scratch:
             run_frames(request, method, backend, seconds, threads, Path(scratch), jobs=jobs, on_answer=file)
     any_label = any(answer is not None and answer["converged"] for answer in found.values())

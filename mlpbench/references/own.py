@@ -122,7 +122,7 @@ def _label(
     picked = choose_own(runs["nvt"], ends["nvt"], int(own["frames"])) + choose_last(ends, int(own.get("deaths") or 0))
     frames = Frames.from_atoms(atoms_of(runs[c.run], c.replica, range(c.frame, c.frame + 1))[0] for c in picked)
 
-    def told(settled: int, _: int, __: int) -> None:
+    def told(settled: int, _: int) -> None:
         if on_event is not None:
             on_event({"event": "progress", "text": f"labels of its own trajectory: {settled} of {len(picked)}"})
 
