@@ -80,11 +80,12 @@ def _table(found: StudyComparison, rows: list[Judged]) -> Table:
     what = "Difference" if first.linear else "Ratio"
     columns = [
         Column("Setting", numeric=False),
+        Column("Verdict", "", f"of {found.second} against {found.first}", numeric=False),
+        Column(what, "", f"after {'minus' if first.linear else 'over'} before, 95 % interval"),
         Column(found.first, entry.unit, "mean over the matched repetitions"),
         Column(found.second, entry.unit, "mean over the matched repetitions"),
-        Column(what, "", f"after {'minus' if first.linear else 'over'} before, 95 % interval"),
         Column("n", "", "matched repetitions"),
-        Column("Verdict", numeric=False),
+        Column("Further", "repetitions", "that would decide, if the difference is what it seems"),
     ]
     caption = (
         f"{entry.symbol} ({first.metric}){_where(first)}, {entry.direction} is better: {found.second} against "
@@ -96,10 +97,14 @@ def _table(found: StudyComparison, rows: list[Judged]) -> Table:
 
 def _row(row: Judged) -> list[Cell]:
     means = [Cell(number(x), x) if math.isfinite(x) else Cell("–") for x in (row.before, row.after)]
+    small = " (in the margin)" if row.verdict in ("better", "worse") and row.within_margin else ""
+    further = Cell("–")
+    if row.verdict == "undecided":
+        further = Cell("over 100", float("inf")) if row.further is None else Cell(str(row.further), row.further)
     return [
-        Cell(row.setting), *means,
-        Cell(number(row.ratio, row.lower, row.upper), row.ratio, interval(row.lower, row.upper)),
-        Cell(str(row.n), row.n), Cell(verdict_text(row), mark=_MARKS.get(row.verdict, "")),
+        Cell(row.setting), Cell(row.verdict + small, mark=_MARKS.get(row.verdict, ""), note=verdict_text(row)),
+        Cell(number(row.ratio, row.lower, row.upper), row.ratio, interval(row.lower, row.upper)), *means,
+        Cell(str(row.n), row.n), further,
     ]  # fmt: skip
 
 
