@@ -100,6 +100,8 @@ def _ratios(study: Study, dataset: str, name: str, split: str, n_train: int) -> 
     """
     base = study.part(dataset, name, str(study.in_distribution(dataset))).set_index("trial")["value"]
     part = select(study.part(dataset, name, split), n_train=n_train)
+    if part.empty:  # a split without such labels: scans and paths often have energies alone
+        return {}
     part = part.assign(ratio=part["value"] / part["trial"].map(base)).dropna(subset=["ratio"])
     wide = part.pivot_table(index="repetition", columns="candidate", values="ratio", sort=False)
     means = intervals([wide[c].to_numpy() for c in wide]) if len(wide) else []

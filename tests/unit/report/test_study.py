@@ -9,6 +9,7 @@ from mlpbench.report import facts, options
 from mlpbench.report.drawing import PAIRS, looks
 from mlpbench.report.estimates import against_best, cells, chosen
 from mlpbench.report.fits import curves
+from mlpbench.report.sections import transfer
 from mlpbench.report.study import natural
 from tests.unit.report.fabricate import LAW, Plan, fabricate
 
@@ -118,3 +119,12 @@ def _luminance(colour):
     parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
     linear = [p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts]
     return float(np.dot(linear, [0.2126, 0.7152, 0.0722]))
+
+
+def test_a_split_with_energies_alone_has_no_force_ratio(tmp_path):
+    """As paths and scans have: their errors in energy are compared, the page does not fail for want of forces."""
+    found = fabricate(tmp_path / "scan", Plan(n_train=(50,), troubles={}))
+    found._parts.pop(("ethanol", "force_mae", "test_1000K"))
+    assert transfer._ratios(found, "ethanol", "force_mae", "test_1000K", 50) == {}
+    assert transfer._ratios(found, "ethanol", "energy_mae", "test_1000K", 50)
+    assert transfer.build(found) is not None
