@@ -17,6 +17,9 @@ from mlpbench.config.places import conf_dirs
 _PLAIN = re.compile(r"[A-Za-z_][\w./-]*")  # text that Hydra reads as text without quotes
 _WORDS = {"null", "true", "false", "inf", "nan"}
 _OWN = {"study", "reports_dir", "repetition", "architecture.name", "architecture.backend", "size", "dataset.n_train"}
+# What a known data set's file tells its reader and no trial depends on: rewording it asks for no override.
+_TOLD = {f"dataset.{key}" for key in ("description", "contents", "level_of_theory", "licence", "citation", "homepage",
+                                      "traps")}  # fmt: skip
 _GROUPS = ("training", "budget", "evaluation")
 _BACKEND = ("python", "pythonpath")  # what an override may say of a backend and still mean the same adapter
 
@@ -54,8 +57,9 @@ def overrides_of(config: Mapping[str, Any], *, without: tuple[str, ...] = ()) ->
     chosen = _texts({**found, **needed})
     found["dataset.n_train"] = str(data["n_train"])
     found |= needed
+    told = set() if data.get("kind") == "file" else _TOLD  # of one's own file the user said it
     for key, value in _unlike(_composed(chosen), config):
-        if key not in {*_OWN, *needed, *without} and key.split(".")[0] not in {*without, "backend"}:
+        if key not in {*_OWN, *told, *needed, *without} and key.split(".")[0] not in {*without, "backend"}:
             # A key that no file has must be added, and so must what a mapping holds.
             added = isinstance(value, Mapping) or OmegaConf.select(_raw(chosen), key, default=_raw) is _raw
             found[f"++{key}" if added else key] = _value(value)

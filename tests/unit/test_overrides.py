@@ -38,3 +38,9 @@ def test_only_what_differs_is_said() -> None:
     evaluated = load_trial(["architecture=toy", "evaluation=fast"]).model_dump(mode="json")
     assert overrides_of(evaluated)["evaluation"] == "fast"
     assert not any("evaluation" in key for key in overrides_of(evaluated, without=("evaluation",)))
+
+
+def test_what_a_file_tells_its_reader_may_be_reworded() -> None:
+    config = load_trial(["architecture=toy"]).model_dump(mode="json")
+    config["dataset"]["traps"] = ["as it was said when the trial ran"]
+    assert not any("traps" in key for key in overrides_of(config))
