@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import yaml
 from ase.io import read
 
 from mlpbench import tables
@@ -20,6 +21,8 @@ from mlpbench.frames import Frames
 from mlpbench.report import Study
 from mlpbench.seeds import digest
 
+CONF = Path(__file__).parents[3] / "conf"
+STATED = {k: v for k, v in yaml.safe_load((CONF / "dataset" / "ethanol.yaml").read_text()).items() if k != "defaults"}
 ETHANOL = Path(__file__).parents[3] / "mlpbench" / "datasets" / "embedded" / "ethanol-pbe"
 SPLITS = {"test_500K": 60, "test_300K": 40, "test_1000K": 40}
 HEAT = {"valid": 1.0, "test_500K": 1.0, "test_300K": 0.7, "test_1000K": 2.2}
@@ -210,7 +213,7 @@ def _config(plan: Plan, point: Point) -> dict[str, Any]:
         "dtype": "float32",
         "threads": 1,
         "dataset": {
-            "name": "ethanol",
+            **STATED,
             "n_train": point.n_train,
             "n_valid": 50,
             "level_of_theory": "PBE/def2-SVP, a code",
