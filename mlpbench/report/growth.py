@@ -7,7 +7,7 @@ import math
 from mlpbench.report.numbers import number
 from mlpbench.report.section import Block, Bullets
 from mlpbench.report.study import Study
-from mlpbench.report.timed import Timed, beside, unlike
+from mlpbench.report.timed import FAR, Timed, beside, unlike
 from mlpbench.report.ways import Way, scaling
 from mlpbench.statistics.powerlaw import fit_power_law
 
@@ -38,18 +38,19 @@ def _meeting(study: Study, way: Way, one: Timed) -> str:
         return ""
     law = fit_power_law([p[0] for p in points], [p[1] for p in points])
     assert law is not None
-    largest = points[-1][0]
+    last = points[-1][0]
+    largest = min(last, FAR * one.law.largest)
     cheaper = all(law.at(n) < one.law.at(n) for n in (one.law.smallest, one.law.largest))
     meeting = law.reaches(one.law)
     where = (
         f"the two fits would meet at {number(meeting)} atoms"
-        if meeting is not None
-        else "the two fits meet at no number of atoms above 1"
+        if meeting is not None and meeting <= FAR * max(last, one.law.largest)
+        else "the two fits meet at no number of atoms near these"
     )
     measured = "at every size measured it is the cheaper one" if cheaper else "at some sizes the reference is cheaper"
     ahead = one.law.at(largest) / law.at(largest)
     far = " (reference extrapolated)" if largest > one.law.largest else ""
     return (
-        f"{way.candidate} grows as N^{law.exponent:.2f} over {law.smallest:.0f} to {largest:.0f} atoms; {measured}, "
+        f"{way.candidate} grows as N^{law.exponent:.2f} over {law.smallest:.0f} to {last:.0f} atoms; {measured}, "
         f"{where}; at {largest:.0f} atoms it is {number(ahead)} times as fast{far}{unlike(way, one)}."
     )

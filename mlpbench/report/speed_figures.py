@@ -15,7 +15,7 @@ from mlpbench.report.estimates import cells, main_metric
 from mlpbench.report.numbers import listing
 from mlpbench.report.section import Panel
 from mlpbench.report.study import Study, unique
-from mlpbench.report.timed import Timed
+from mlpbench.report.timed import FAR, Timed
 from mlpbench.report.ways import Way, scaling
 
 RECORDED = "recorded.json"
@@ -56,7 +56,7 @@ def _reference(axes: Axes, one: Timed, largest: float, index: int) -> None:
     inside = np.geomspace(one.law.smallest, one.law.largest, 20)
     axes.plot(inside, [one.law.at(n) for n in inside], color=INK, linewidth=1.2)
     if largest > one.law.largest:
-        beyond = np.geomspace(one.law.largest, largest, 20)
+        beyond = np.geomspace(one.law.largest, min(largest, FAR * one.law.largest), 20)
         label = "extrapolated" if index == 0 else "_nolegend_"
         axes.plot(
             beyond, [one.law.at(n) for n in beyond], color=INK, linewidth=1.2, linestyle=EXTRAPOLATED, label=label

@@ -15,6 +15,8 @@ from mlpbench.report.study import Study, remembered
 from mlpbench.report.ways import Way, ways
 from mlpbench.statistics.powerlaw import PowerLaw, fit_power_law
 
+FAR = 10  # a law is not carried farther than so many times the largest size it was fitted to
+
 
 @dataclass(frozen=True)
 class Timed:

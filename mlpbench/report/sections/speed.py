@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 
 from mlpbench.metrics import metric
 from mlpbench.report import facts
@@ -71,8 +72,9 @@ def _table(study: Study, dataset: str, machine: str, here: list[Way], references
     errors = cells(study, dataset, main_metric(study, dataset), study.in_distribution(dataset) or "")
     error = metric(main_metric(study, dataset))
     timestep = _timestep(study, here)
-    rows = [_way_row(study, dataset, way, references, errors) for way in here]
+    rows = [_way_row(study, dataset, way, references, errors) for way in here if not way.reason]
     rows += [_reference_row(one, timestep) for one in references]
+    rows += [_way_row(study, dataset, way, references, errors) for way in here if way.reason]
     columns = [
         Column("Potential", numeric=False),
         Column("run as", numeric=False, note="eager: the package as it is; compiled and accelerated: its own means"),
@@ -160,14 +162,21 @@ def _scaled(mean: Estimate, factor: float) -> Estimate:
 def _remarks(ran: list[Way], references: list[Timed]) -> list[Block]:
     """What a reader must know before a number is quoted: disturbed timings, unlike hardware."""
     found: list[Block] = []
-    disturbed = [way.label for way in ran if way.notice] + [one.name for one in references if one.notice]
+    notices = [way.notice for way in ran] + [one.notice for one in references]
+    disturbed = [notice for notice in notices if notice]
     if disturbed:
-        found.append(
-            Text(f"The machine was not quiet while these were timed: {listing(unique(disturbed))}.", "warning")
-        )
+        worst = max(disturbed, key=_cores)
+        text = f"The machine was not quiet during {len(disturbed)} of {plural(len(notices), 'timing')}, marked in the "
+        found.append(Text(f"{text}table; the worst: {worst}.", "warning"))
     pairs = unique([unlike(way, one) for way in ran if (one := beside(way, references)) is not None])
     found += [Text(f"Speed-ups in this section compare times across hardware{pair}.", "warning") for pair in pairs]
     return found
+
+
+def _cores(notice: str) -> float:
+    """The cores that a notice speaks of; 0 where it speaks of the clock."""
+    found = re.search(r"kept ([\d.]+) cores", notice)
+    return float(found.group(1)) if found else 0.0
 
 
 def _figures(study: Study, dataset: str, ran: list[Way], references: list[Timed]) -> list[Block]:
