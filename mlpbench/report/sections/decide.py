@@ -9,6 +9,7 @@ import math
 from mlpbench.decision import Constraint, Decision
 from mlpbench.decision import select as decide
 from mlpbench.decision.wording import percent
+from mlpbench.errors import UserError
 from mlpbench.metrics import metric
 from mlpbench.report import facts
 from mlpbench.report.cell import mean_cell
@@ -16,7 +17,7 @@ from mlpbench.report.estimates import chosen, main_metric
 from mlpbench.report.fronts import cost_axis, cost_kinds, front_panel
 from mlpbench.report.numbers import number, seconds
 from mlpbench.report.options import Option, front, options, speed_metric
-from mlpbench.report.section import Block, Cell, Column, Figure, Section, Slider, Table
+from mlpbench.report.section import Block, Cell, Column, Figure, Section, Slider, Table, Text
 from mlpbench.report.study import Study
 
 ORDER = 20
@@ -36,7 +37,11 @@ def build(study: Study) -> Section | None:
         if kinds:
             panels = [front_panel(study, dataset, kind) for kind in kinds]
             blocks += [Figure(_caption(study, dataset), panels), _table(study, dataset, found, kinds)]
-        blocks += [_decisions(study, dataset, found), *_slider(study, dataset, found)]
+        try:
+            blocks.append(_decisions(study, dataset, found))
+        except UserError as error:  # e.g. this machine's conf has no such data set: no command could be written
+            blocks.append(Text(f"What mlpbench select says of {dataset} is left out: {error.message}.", role="note"))
+        blocks += _slider(study, dataset, found)
     return Section("decide", "Which should I take?", "", blocks) if blocks else None
 
 

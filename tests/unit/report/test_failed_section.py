@@ -6,10 +6,10 @@ import pytest
 
 import mlpbench.report
 from mlpbench.cli import report as command
-from mlpbench.errors import EXIT_DONE, EXIT_FAILED
+from mlpbench.errors import EXIT_DONE, EXIT_FAILED, UserError
 from mlpbench.report import write_report
 from mlpbench.report.section import Figure, Panel, Section
-from mlpbench.report.sections import learning, parity
+from mlpbench.report.sections import decide, learning, parity
 from tests.unit.report.fabricate import Plan, fabricate
 
 
@@ -60,3 +60,13 @@ def test_the_command_ends_with_1_and_with_0_once_it_is_mended(study, tmp_path, m
     assert "section 'learning' failed" in streams.err
     assert command.execute(arguments) == EXIT_DONE
     assert not (tmp_path / "errors.log").exists()
+
+
+def test_where_no_command_can_be_written_the_fronts_stand_and_it_is_said(study, monkeypatch):
+    def without_conf(*arguments, **named):
+        raise UserError("there is no data set 'ethanol' in conf")
+
+    monkeypatch.setattr(decide, "decide", without_conf)
+    _, table, note = decide.build(study).blocks
+    assert table.name == "pareto-ethanol"
+    assert "there is no data set 'ethanol' in conf" in note.text
