@@ -119,7 +119,7 @@ def cost_table(study: Study, dataset: str, references: list[Timed]) -> Table | N
             Cell(str(candidate)), Cell(str(n_train), float(str(n_train))), Cell(str(machine)),
             _mean(part["train_seconds"], text=True),
             _mean(_device_seconds(study, dataset, part), text=True),
-            _mean(part["train_peak_device_memory"].fillna(part["train_peak_memory"])),
+            _mean(part["train_peak_device_memory"].astype(float).fillna(part["train_peak_memory"])),
             Cell("–") if math.isnan(spent) else Cell(number(float(spent)), float(spent)),
             _mean(part["n_parameters"], whole=True), _mean(part["epochs"], whole=True),
             _mean(part["best_epoch"], whole=True), _mean(step.reindex(part["trial"]), whole=True),

@@ -20,6 +20,7 @@ from mlpbench.statistics.variance import shared_variance, variance_shares
 
 ORDER = 25
 MOST_PAIRS = 45  # in the table; of more candidates, only those against the best
+ALONE = "Unknown: with one repetition of each, no difference between candidates can be told from chance."
 EFFECT = 10  # per cent: the difference that the power is said for
 
 
@@ -32,6 +33,9 @@ def build(study: Study) -> Section | None:
         errors = _errors(study, dataset, split) if split else {}
         if len(errors) < 2 or split is None:
             continue
+        if max(len(found) for found in errors.values()) < 2:
+            finding = finding or ALONE
+            continue
         pairs = comparisons(study, dataset, main_metric(study, dataset), split).get(study.largest(dataset), [])
         if pairs:
             blocks.append(_pairs(study, dataset, split, pairs, errors))
@@ -42,7 +46,7 @@ def build(study: Study) -> Section | None:
             blocks.append(table if turned else Details("What was left out, and the order then", [table]))
             finding = finding or _finding(stability)
         blocks.append(Text(_sources(study, dataset, split)))
-    return Section("robustness", "How firm is the ranking?", finding, blocks) if blocks else None
+    return Section("robustness", "How firm is the ranking?", finding, blocks) if blocks or finding else None
 
 
 def _errors(study: Study, dataset: str, split: str) -> dict[str, dict[int, float]]:

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import math
 import re
 
-from mlpbench.metrics import metric
 from mlpbench.report import facts
-from mlpbench.report.cell import mean_cell
-from mlpbench.report.estimates import Estimate, cells, main_metric
+from mlpbench.report.estimates import Estimate
 from mlpbench.report.growth import growth
-from mlpbench.report.numbers import interval, listing, number, plural, seconds
+from mlpbench.report.numbers import interval, listing, number, plural
 from mlpbench.report.paying import cost_table, payback_table
 from mlpbench.report.section import Block, Cell, Column, Details, Figure, Section, Table, Text
 from mlpbench.report.speed_figures import pareto_panel, recorded, scaling_panel
+from mlpbench.report.speed_tables import speed_tables
 from mlpbench.report.study import Study, unique
 from mlpbench.report.timed import Timed, beside, speedup, timed, unlike
 from mlpbench.report.ways import Way, scaling, told_apart, ways
@@ -33,7 +31,7 @@ def build(study: Study) -> Section | None:
             finding = finding or _finding(study, ran, references)
             for machine in unique([way.machine for way in found]):
                 here = [way for way in found if way.machine == machine]
-                blocks.append(_table(study, dataset, str(machine), here, references))
+                blocks += speed_tables(study, dataset, str(machine), here, references)
             blocks += _remarks(ran, references)
             blocks += _figures(study, dataset, ran, references)
             blocks += growth(study, ran, references)
@@ -66,97 +64,6 @@ def _finding(study: Study, ran: list[Way], references: list[Timed]) -> str:
 def _factor(factor: Estimate) -> str:
     ends = interval(factor.low, factor.high)
     return f"{number(factor.value, factor.low, factor.high)}" + (f" ({ends})" if ends else "")
-
-
-def _table(study: Study, dataset: str, machine: str, here: list[Way], references: list[Timed]) -> Table:
-    errors = cells(study, dataset, main_metric(study, dataset), study.in_distribution(dataset) or "")
-    error = metric(main_metric(study, dataset))
-    timestep = _timestep(study, here)
-    rows = [_way_row(study, dataset, way, references, errors) for way in here if not way.reason]
-    rows += [_reference_row(one, timestep) for one in references]
-    rows += [_way_row(study, dataset, way, references, errors) for way in here if way.reason]
-    columns = [
-        Column("Potential", numeric=False),
-        Column("run as", numeric=False, note="eager: the package as it is; compiled and accelerated: its own means"),
-        Column("precision", numeric=False),
-        _column("us_per_atom"),
-        Column("speed-up", "×", "seconds of a frame with the reference method over seconds of a call"),
-        *(_column(name) for name in ("ms_per_md_step", "ns_per_day")),
-        Column("one nanosecond", "days", "wall time of 1 ns of MD of one replica"),
-        Column(error.symbol, error.unit, "of the same potential; of the reference method 0 by definition"),
-        Column("memory", "MB", "largest of the process that was timed; with the compiler's where it compiled"),
-        Column("noise", "%", metric("timing_noise").description),
-        Column("remark", numeric=False),
-    ]
-    caption = (
-        f"One energy-and-forces call and one MD step ({number(timestep)} fs) of each potential on {machine}, "
-        f"{dataset}, {plural(round(_atoms(study, here)), 'atom')}; medians with intervals. The reference method is a "
-        "row of its own: one MD step with it is one frame from scratch (MD codes that start from the last step's "
-        "density need fewer cycles, which is not counted). A dash: it could not run here, and the remark says why."
-    )
-    return Table(f"speed-{dataset}-{_slug(machine)}", caption, columns, rows, headers=2, searchable=len(rows) > 12)
-
-
-def _column(name: str) -> Column:
-    return Column(metric(name).symbol, metric(name).unit, metric(name).description)
-
-
-def _way_row(
-    study: Study, dataset: str, way: Way, references: list[Timed], errors: dict[tuple[str, int], Estimate]
-) -> list[Cell]:
-    head = [Cell(way.candidate), Cell(way.run_as), Cell(way.precision)]
-    if way.reason:
-        return [*head, *[Cell("–")] * 8, Cell(f"not run: {way.reason}", mark="warn")]
-    step = way.values["ms_per_md_step"]
-    reference = beside(way, references)
-    n_train = int(study.record[way.trials[0]]["identifiers"]["n_train"])
-    ns = way.values["ns_per_day"]
-    factor = None if reference is None else speedup(way, reference)
-    noise, memory = way.values["timing_noise"].value, way.values.get("peak_memory")
-    return [
-        *head,
-        mean_cell(way.values["us_per_atom"]), mean_cell(factor), mean_cell(step), mean_cell(ns),
-        Cell(number(1 / ns.value), 1 / ns.value),
-        mean_cell(errors.get((way.candidate, n_train))),
-        Cell("–") if memory is None else Cell(number(memory.value), memory.value),
-        Cell(number(noise), noise),
-        Cell(_remark(way, reference), mark="warn" if way.notice else "", note=way.notice),
-    ]  # fmt: skip
-
-
-def _remark(way: Way, reference: Timed | None) -> str:
-    parts = ["busy machine"] if way.notice else []
-    if "ms_neighbours" in way.values:
-        parts.append(f"of a call {number(way.values['ms_neighbours'].value)} ms are its neighbour list and input")
-    if "throughput" in way.values:
-        parts.append(f"in batches {number(way.values['throughput'].value)} frames/s")
-    if "prepare_seconds" in way.values and way.deployment != "eager":
-        parts.append(f"compiled in {seconds(way.values['prepare_seconds'].value)}")
-    if "path_force_difference" in way.values:
-        difference = way.values["path_force_difference"].value
-        parts.append(f"ΔF to eager {number(difference)} meV/Å")
-    if reference is not None and unlike(way, reference):
-        parts.append("speed-up across unlike hardware")
-    return "; ".join(parts)
-
-
-def _reference_row(one: Timed, timestep: float) -> list[Cell]:
-    frame = one.seconds
-    per_atom, step = _scaled(frame, 1e6 / one.n_atoms), _scaled(frame, 1e3)
-    per_day = [86400 / v * timestep * 1e-6 for v in (frame.value, frame.high, frame.low)]
-    remark = [one.level, *(["busy machine"] if one.notice else []), f"cold {seconds(one.cold)}"]
-    if math.isfinite(one.start):
-        remark.append(f"start of the code {seconds(one.start)}")
-    return [
-        Cell(f"reference: {one.code}"), Cell(one.machine), Cell("float64"), mean_cell(per_atom), Cell("1", 1.0),
-        mean_cell(step), mean_cell(Estimate(per_day[0], per_day[1], per_day[2], frame.n, "frames")),
-        Cell(number(1 / per_day[0]), 1 / per_day[0]), Cell("0", 0.0), Cell("–"), Cell("–"),
-        Cell("; ".join(remark), mark="warn" if one.notice else "", note=one.notice),
-    ]  # fmt: skip
-
-
-def _scaled(mean: Estimate, factor: float) -> Estimate:
-    return Estimate(mean.value * factor, mean.low * factor, mean.high * factor, mean.n, mean.basis)
 
 
 def _remarks(ran: list[Way], references: list[Timed]) -> list[Block]:
@@ -219,15 +126,3 @@ def _recorded(study: Study, dataset: str) -> list[Block]:
     caption = "Recorded elsewhere, on unlike hardware and other systems: for the order of magnitude, not for a ratio."
     table = Table(f"recorded-{dataset}", caption, columns, rows)
     return [Details("Recorded DFT times and their sources", [table])] if rows else []
-
-
-def _timestep(study: Study, here: list[Way]) -> float:
-    return float(study.record[here[0].trials[0]]["tasks"]["speed"]["values"]["timestep_fs"])
-
-
-def _atoms(study: Study, here: list[Way]) -> float:
-    return float(study.record[here[0].trials[0]]["tasks"]["speed"]["values"]["n_atoms"])
-
-
-def _slug(text: str) -> str:
-    return "".join(c if c.isalnum() else "-" for c in text.lower()).strip("-")[:40]

@@ -54,6 +54,7 @@ def _table(study: Study, dataset: str) -> Table:
     marks = {name: _marks(study, dataset, name, str(split)) for name in names}
     table = select(study.table, dataset=dataset)
     several = table["size"].nunique() > 1
+    apart = several and not all(f" {row['size']}" in str(row["candidate"]) for row in rows_of(table))
     groups: dict[tuple[str, str, int], list[Row]] = {}
     for row in rows_of(table[COLUMNS]):
         groups.setdefault((str(row["candidate"]), str(row["size"]), int(row["n_train"])), []).append(row)
@@ -63,11 +64,11 @@ def _table(study: Study, dataset: str) -> Table:
     for (candidate, size, n_train), trials in groups.items():
         place = (candidate, n_train)
         errors = [mean_cell(estimates[name].get(place), marks[name].get(place, "")) for name in names]
-        rows.append((place[1], order.get(place, math.inf), _row(place, size if several else None, trials, errors)))
+        rows.append((place[1], order.get(place, math.inf), _row(place, size if apart else None, trials, errors)))
     rows.sort(key=lambda row: (-row[0], row[1], row[2][0].text))
     columns = [
         Column("Candidate", numeric=False),
-        *([Column("Size", numeric=False)] if several else []),
+        *([Column("Size", numeric=False)] if apart else []),
         Column("n_train", "frames", "training frames"),
         *(Column(metric(name).symbol, metric(name).unit, metric(name).description) for name in names),
         Column("Training", "s", "Wall time of the training, mean over repetitions on the same hardware"),
