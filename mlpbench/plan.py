@@ -137,7 +137,7 @@ def identify(raw: DictConfig, overrides: Sequence[str], find: Find = resolve) ->
     return Trial(
         name=name, key=key, config=config, environment=environment,
         swept=swept, split=split, dataset=dataset, split_seed=split_seed, init_seed=init_seed, labels=labels,
-        tasks=_tasks(config, key, split, dataset), skip=_why_not(config, labels, dataset),
+        tasks=_tasks(config, key, split, dataset), skip=_why_not(config, dataset),
     )  # fmt: skip
 
 
@@ -266,12 +266,10 @@ def _labels(config: TrialConfig, split: Split) -> list[str]:
     return [label for label in asked if label != "stress" or config.training.stress_weight > 0]
 
 
-def _why_not(config: TrialConfig, labels: list[str], dataset: Dataset) -> str | None:
+def _why_not(config: TrialConfig, dataset: Dataset) -> str | None:
     missing = dataset.info.get("missing_labels")
     if missing:
         return f"{dataset.name}: {why_not(missing, list(config.dataset.labels))}"
-    if "forces" not in labels and config.architecture.backend != "toy":
-        return "trains on energies and forces only: this adapter does not train without forces yet"
     return None
 
 

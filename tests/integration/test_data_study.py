@@ -6,9 +6,11 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from ase.io import write
 
 from mlpbench.datasets import registry
 from tests.integration.conftest import Run
+from tests.support import ethanol_frames
 from tests.unit.datasets.support import REPOSITORY, shared
 
 TOY = ["architecture=toy", "size=tiny", "dataset.n_train=20", "dataset.n_valid=10", "budget.epochs=2"]
@@ -60,3 +62,20 @@ def test_ones_own_file_in_kcal_per_mol(tmp_path: Path, mlpbench: Run) -> None:
     assert done.returncode == 0, done.stderr
     assert set(metrics(tmp_path)["dataset"]) == {"ethanol"}
     assert "test" in set(metrics(tmp_path)["split"])
+
+
+def test_a_file_without_forces_is_skipped_with_the_reason_or_trained_on_energies(tmp_path: Path, mlpbench: Run) -> None:
+    structures = ethanol_frames("pool_500K", 60).to_atoms()
+    for atoms in structures:
+        atoms.calc.results.pop("forces")
+    write(tmp_path / "e.xyz", structures, format="extxyz")
+    study = ["run", "study=s", "dataset=file", "dataset.path=e.xyz", *TOY]
+    skipped = mlpbench(*study)
+    assert skipped.returncode == 0, skipped.stderr
+    assert "skipped: e: no frame of the pool has forces" in skipped.stdout
+    assert "dataset.labels=[energy]" in skipped.stdout
+    trained = mlpbench(*study, "dataset.labels=[energy]")
+    assert trained.returncode == 0, trained.stderr
+    found = set(metrics(tmp_path).query("split == 'test'")["metric"])
+    assert "energy_mae" in found
+    assert "force_mae" not in found

@@ -7,6 +7,7 @@ import math
 import os
 from collections.abc import Iterator
 from contextlib import ExitStack, chdir, contextmanager
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -223,7 +224,8 @@ def _undisturbed() -> Iterator[None]:
 
 def _number(metrics: dict[str, Any], name: str) -> float | None:
     """MACE's metrics hold a placeholder where a label is missing."""
-    return float(metrics[name]) if name in metrics else None
+    value = metrics.get(name)
+    return float(value) if isinstance(value, Real) else None
 
 
 def _write(content: Any, path: Path) -> None:

@@ -143,6 +143,8 @@ class ToyAdapter(Adapter):
     def train(self, train: Frames, valid: Frames, events: EventLog) -> TrainOutcome:
         """See :meth:`Adapter.train`."""
         settings, training = self.request.architecture, self.request.training
+        if not (train.has_forces and valid.has_forces):
+            training = {**training, "force_weight": 0.0}
         elements = sorted(set(train.numbers.tolist()) | set(valid.numbers.tolist()))
         features = Features(elements, settings["n_basis"], settings["cutoff"])
         self.native.mkdir(exist_ok=True)
@@ -169,6 +171,7 @@ class ToyAdapter(Adapter):
             coefficients = coefficients + velocity
             potential = ToyPotential(features, coefficients)
             prediction = potential.predict(valid, len(valid))
+            off = np.abs(prediction.forces - valid.forces)
             loss = common_loss(prediction, valid, training)
             stalled = patience.update(epoch, loss)
             if patience.best_epoch == epoch:
@@ -179,7 +182,7 @@ class ToyAdapter(Adapter):
                 epoch, epoch, deadline.elapsed, valid_loss=loss, lr=training["lr"],
                 train_loss=float(weight @ (matrix @ coefficients - target) ** 2),
                 valid_energy_mae=float(np.mean(np.abs(prediction.energy - valid.target_energy) / valid.n_atoms)),
-                valid_force_mae=float(np.mean(np.abs(prediction.forces - valid.forces))),
+                valid_force_mae=float(np.mean(off)) if valid.has_forces else None,
             )  # fmt: skip
             stopped = deadline.reached(epoch, epoch) or ("patience" if stalled else None)
         return TrainOutcome(epoch, epoch, patience.best_epoch, patience.best, stopped, resumed=bool(start),
@@ -202,7 +205,7 @@ def _linear_problem(features: Features, frames: Frames, training: dict[str, Any]
         rows += [energy[None] / n, forces.reshape(3 * n, -1)]
         targets += [frames.target_energy[i : i + 1] / n, frames.forces[offsets[i] : offsets[i + 1]].ravel()]
         weights += [[training["energy_weight"] / len(frames)], [training["force_weight"] / frames.forces.size] * 3 * n]
-    return np.concatenate(rows), np.concatenate(targets), np.concatenate(weights)
+    return np.concatenate(rows), np.nan_to_num(np.concatenate(targets)), np.concatenate(weights)  # NaN: weight 0
 
 
 def _save(path: Path, potential: ToyPotential, **state: Any) -> None:
