@@ -1,7 +1,7 @@
 """Describe, hash and split a large synthetic set: python -m tests.benchmarks.data_scale [FRAMES] (default 1,000,000).
 
 Frames of 15 atoms in an sGDML-layout file, through the same functions that a study uses; prints time and peak memory.
-The bound is ten minutes and 4 GiB on two cores.
+The bound is ten minutes and 4 GiB on two cores; last seen: 115 s and 2.36 GiB on one core of a busy machine.
 """
 
 from __future__ import annotations
