@@ -48,7 +48,7 @@ def test_a_picture_that_cannot_be_drawn_is_the_failure_of_its_section(study, tmp
 
 
 def test_the_command_ends_with_1_and_with_0_once_it_is_mended(study, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(mlpbench.report, "load_study", lambda name, results: study)
+    monkeypatch.setattr(mlpbench.report, "load_study", lambda name, results, margin: study)
     parser = argparse.ArgumentParser()
     command.register(parser)
     arguments = parser.parse_args(["made-up", "--out", str(tmp_path)])
