@@ -25,7 +25,7 @@ def bare(calculator: Any, structures: list[Any], calls: int) -> float:
 
 
 def main(folder: Path, split: str, rounds: int, seconds: float, studies: int, blocks: int) -> None:
-    """Print ``ours`` and ``bare`` (interleaved, s per call, one value a round) and ``twins`` of each A/A study."""
+    """Print ``ours``, its twin and ``bare`` (in turn, s per call, one value a round), and ``twins`` of each A/A study."""
     mount()
     from dataclasses import replace
 
@@ -47,17 +47,18 @@ def main(folder: Path, split: str, rounds: int, seconds: float, studies: int, bl
     call = single(calculator, structures)
     calls, _ = clock.warm_up(call)
     bare(calculator, structures, calls)
-    ours, theirs = [], []
-    for turn in range(rounds):
-        order = (True, False) if turn % 2 == 0 else (False, True)
-        for mine in order:
-            (ours if mine else theirs).append(clock.block(call, calls) if mine else bare(calculator, structures, calls))
-    again, same, _ = clock.twice(call)
+    ours: list[float] = []
+    again: list[float] = []
+    theirs: list[float] = []
+    turns = [(ours, True), (theirs, False), (again, True)]
+    for turn in range(rounds):  # rotated, so that a drift of the machine hits all three alike
+        for found, mine in turns[turn % 3 :] + turns[: turn % 3]:
+            found.append(clock.block(call, calls) if mine else bare(calculator, structures, calls))
     short = max(1, calls // 5)
     twins = [_four(clock, call, short, blocks) for _ in range(studies)]
     print(json.dumps({
         "architecture": request.architecture["name"], "size": folder.name.split("-")[1], "calls": calls,
-        "ours": ours, "bare": theirs, "floor": [again, same], "twins": twins, "conditions": watch.report(),
+        "ours": ours, "bare": theirs, "floor": [ours, again], "twins": twins, "conditions": watch.report(),
     }))  # fmt: skip
 
 
