@@ -3,9 +3,10 @@
     python -m tests.benchmarks.speed RESULTS/STUDY [--rounds 15] [--seconds 0.3] [--studies 40]
 
 For each trial of the study: our blocks, their A/A twins and those of a bare ASE loop around the same calculator, in
-turn; the median ratio must be 1 to 3 %, or to the run's own noise floor (A/A, 95 %) where that is larger. Then many short studies of the same thing
-against itself: at most 5 % may be called different (:func:`mlpbench.evaluators.speed.differ`). Exits with 1 if either
-fails. Nothing else should run meanwhile; what did is printed.
+turn; the median ratio must be 1 to 3 %, or to the run's own noise floor (A/A, 95 %) where that is larger. Then many
+short studies of the same thing against itself: at most 5 % may be called different
+(:func:`mlpbench.evaluators.speed.differ`). Exits with 1 if either fails. Nothing else should run
+meanwhile; what did is printed.
 """
 
 from __future__ import annotations

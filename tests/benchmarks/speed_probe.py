@@ -25,7 +25,7 @@ def bare(calculator: Any, structures: list[Any], calls: int) -> float:
 
 
 def main(folder: Path, split: str, rounds: int, seconds: float, studies: int, blocks: int) -> None:
-    """Print ``ours``, its twin and ``bare`` (in turn, s per call, one value a round), and ``twins`` of each A/A study."""
+    """Print ``ours``, its twin and ``bare`` (in turn, s per call, one a round), and ``twins`` of each A/A study."""
     mount()
     from dataclasses import replace
 
