@@ -57,8 +57,8 @@ def test_batched_equals_single_replica_in_float64(architecture: str, tmp_path: P
 
 
 def test_a_bad_potential_scores_as_bad_and_a_better_one_as_better(tmp_path: Path) -> None:
-    """PaiNN after one epoch on 10 frames, and after 60 on 100: the scores must tell them apart by far."""
-    evaluation = config.load_trial(["architecture=painn", "evaluation=dev"]).evaluation
+    """SchNet after one epoch on 10 frames, and after 60 on 100: the scores must tell them apart by far."""
+    evaluation = config.load_trial(["architecture=schnet", "evaluation=dev"]).evaluation
     assert evaluation.physics is not None
     assert evaluation.md is not None
     nvt = {**evaluation.md["nvt"], "length_ps": 0.5, "wall_seconds": None}
@@ -69,7 +69,7 @@ def test_a_bad_potential_scores_as_bad_and_a_better_one_as_better(tmp_path: Path
     context = Context({"test_500K": ethanol_frames("test_500K", 20)}, "test_500K", REFERENCES)
     found = {}
     for name, n_train, epochs in (("bad", 10, 1), ("good", 100, 60)):
-        results = trial("painn", tmp_path / name, tasks, n_train, epochs)
+        results = trial("schnet", tmp_path / name, tasks, n_train, epochs)
         rows = [r for t in ("physics", "md") for r in score(t, tmp_path / name, results[t].values, context)]
         found[name] = {r["metric"]: r["value"] for r in rows}
     bad, good = found["bad"], found["good"]
