@@ -21,7 +21,7 @@ def study(tmp_path_factory):
 
 
 def run(study, monkeypatch, *arguments):
-    monkeypatch.setattr(mlpbench.report, "load_study", lambda name, results: study)
+    monkeypatch.setattr(mlpbench.report, "load_study", lambda name, *rest: study)
     parser = argparse.ArgumentParser()
     command.register(parser)
     return command.execute(parser.parse_args(["made-up", *arguments]))
