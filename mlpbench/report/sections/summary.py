@@ -74,7 +74,7 @@ def _table(study: Study, dataset: str) -> Table:
         Column("Training", "s", "Wall time of the training, mean over repetitions on the same hardware"),
         Column("Memory", "MB", "Largest resident memory of the worker up to the end of training"),
         Column("Parameters", "", "Trainable parameters"),
-        Column("Trials done", "", "done of planned; what went wrong", numeric=False),
+        Column("Done", "", "trials done of planned; what went wrong", numeric=False),
     ]
     caption = (
         f"{dataset}, {facts.level_of_theory(study, dataset)}; errors on "
@@ -123,7 +123,7 @@ def _mean(done: list[Row], column: str) -> Cell:
 def _state(trials: list[Row]) -> Cell:
     lost = [row for row in trials if row["status"] != "done"]
     open_ended = sum(row["status"] == "done" and not facts.rested(row["converged"]) for row in trials)
-    parts = [f"{len(trials) - len(lost)} of {len(trials)}"]
+    parts = [f"{len(trials) - len(lost)}/{len(trials)}"]
     if open_ended:
         parts.append(f"{open_ended} unconverged")
     parts += [f"{n} {str(status).replace('_', ' ')}" for status, n in Counter(r["status"] for r in lost).most_common()]
