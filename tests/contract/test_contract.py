@@ -176,7 +176,7 @@ def test_same_seed_same_training(trained: Subject) -> None:
 
 
 @pytest.mark.parametrize(
-    ("budget", "stopped_by"), [({"epochs": None, "steps": 5}, "steps"), ({"seconds": 0.01}, "seconds")]
+    ("budget", "stopped_by"), [({"epochs": None, "steps": 5}, "steps"), ({"seconds": 1e-6}, "seconds")]
 )
 def test_budget_ends_at_an_epoch(trained: Subject, budget: dict, stopped_by: str) -> None:
     results = trained.run(f"budget-{stopped_by}", [Task("train")], split_frames(), budget=budget)
