@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ from mlpbench.frames import Frames
 from mlpbench.plan import Trial
 from mlpbench.protocol import EVENTS, HELLO, ProtocolError, Result, Status, read_events, read_json
 from mlpbench.records import Record, load_record
+
+_BOUNDS = ("lower", "upper")
 
 
 def write_record(
@@ -36,6 +39,9 @@ def write_record(
         rows = []
         if status == "done":
             status, reason = "failed", f"scoring: {type(error).__name__}: {error}"
+    rows, lost = finite_rows(rows)
+    if lost and status == "done":
+        status, reason = "failed", f"scoring: not a finite number: {', '.join(lost)}"
     record = Record(
         trial=trial.name,
         key=trial.key,
@@ -130,10 +136,30 @@ def _training(result: Result | None, curve: list[dict[str, Any]]) -> dict[str, A
     }
 
 
+def finite_rows(rows: list[Row]) -> tuple[list[Row], list[str]]:
+    """The rows that a table can hold, and ``metric`` or ``metric on split`` of those whose value is NaN or infinite.
+
+    A bound that is not finite becomes None: the value stands, its interval is not known.
+    """
+    kept: list[Row] = []
+    lost: list[str] = []
+    for row in rows:
+        if row["value"] is not None and not math.isfinite(row["value"]):
+            lost.append(f"{row['metric']} on {row['split']}" if row["split"] else str(row["metric"]))
+            continue
+        bounds = {end: row[end] if row[end] is not None and math.isfinite(row[end]) else None for end in _BOUNDS}
+        kept.append({**row, **bounds})
+    return kept, lost
+
+
 def training_curve(path: Path) -> list[dict[str, Any]]:
-    """Epochs in order; of an epoch done twice (before and after an interruption) the later one."""
+    """Epochs in order; of an epoch done twice (before and after an interruption) the later one. NaN becomes None."""
     epochs = {event["epoch"]: event for event in read_events(path) if event.get("event") == "epoch"}
-    return [{k: v for k, v in epochs[e].items() if k not in ("event", "time")} for e in sorted(epochs)]
+    return [{k: _known(v) for k, v in epochs[e].items() if k not in ("event", "time")} for e in sorted(epochs)]
+
+
+def _known(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _split(trial: Trial) -> dict[str, Any]:
