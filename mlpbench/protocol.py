@@ -59,7 +59,7 @@ class Request:
         directory: the trial's folder, absolute; everything the worker writes lies below it.
         architecture: name, cutoff (Å), the preset's hyperparameters, and ``native`` overrides.
         training: batch_size, lr, loss weights ... (see ``mlpbench.config.Training``).
-        budget: epochs, steps, seconds (each a number or None) and patience in epochs.
+        budget: epochs, steps, seconds, interval (in steps), patience (in intervals); each a number or None.
         seed: initialisation of the weights and order of the batches.
         device: ``cpu`` or ``cuda`` or ``cuda:N``; resolved, never ``auto``.
         dtype: ``float32`` or ``float64``, of the weights and the forward pass.
@@ -157,7 +157,8 @@ class Result:
 class EventLog:
     """Progress as one JSON object a line, flushed at once, so that the core can follow it while the worker runs.
 
-    An epoch's event has ``epoch, step, seconds`` (training time so far, without validation data loading at start),
+    An epoch's event, one for each interval that ends with a validation, has ``epoch`` (its number, from 1), ``step``
+    (optimiser steps so far), ``passes`` (over the training set), ``seconds`` (training time so far),
     ``train_loss, valid_loss`` (mlpbench's common loss, eV² based), ``valid_energy_mae`` (eV/atom),
     ``valid_force_mae`` (eV/Å) and ``lr``; a value that is not known is None.
     """
@@ -180,16 +181,17 @@ class EventLog:
         step: int,
         seconds: float,
         *,
+        passes: float | None = None,
         train_loss: float | None = None,
         valid_loss: float | None = None,
         valid_energy_mae: float | None = None,
         valid_force_mae: float | None = None,
         lr: float | None = None,
     ) -> None:
-        """One finished training epoch, counted from 1."""
+        """One finished interval of a training, counted from 1."""
         self.write(
-            "epoch", epoch=epoch, step=step, seconds=seconds, train_loss=train_loss, valid_loss=valid_loss,
-            valid_energy_mae=valid_energy_mae, valid_force_mae=valid_force_mae, lr=lr,
+            "epoch", epoch=epoch, step=step, passes=passes, seconds=seconds, train_loss=train_loss,
+            valid_loss=valid_loss, valid_energy_mae=valid_energy_mae, valid_force_mae=valid_force_mae, lr=lr,
         )  # fmt: skip
 
 

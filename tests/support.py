@@ -19,8 +19,10 @@ BOOTSTRAP = Path(__file__).parents[1] / "mlpbench" / "worker" / "bootstrap.py"
 
 TRAINING: dict[str, Any] = {
     "batch_size": 10,
+    "optimizer": "adam",
     "lr": 0.01,
     "schedule": "plateau",
+    "warmup_steps": 0,
     "lr_gamma": 0.98,
     "lr_factor": 0.5,
     "lr_patience": 25,

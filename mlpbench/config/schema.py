@@ -35,32 +35,48 @@ class Training(Strict):
     """Optimisation, common to all architectures. Loss: w_E·⟨(ΔE/N)²⟩ + w_F·⟨ΔF²⟩ + w_S·⟨Δσ²⟩."""
 
     batch_size: int = Field(gt=0, description="frames per optimiser step")
-    lr: float = Field(gt=0, description="first learning rate of Adam")
-    schedule: Literal["plateau", "exponential", "constant"] = Field(description="how lr falls")
-    lr_gamma: float = Field(gt=0, le=1, description="exponential: lr is multiplied by it after every epoch")
-    lr_factor: float = Field(gt=0, lt=1, description="factor at each plateau")
-    lr_patience: int = Field(gt=0, description="epochs without improvement before lr falls")
+    optimizer: Literal["adam", "amsgrad", "adamw"] = Field(description="the same for every package")
+    lr: float = Field(gt=0, description="largest learning rate")
+    schedule: Literal["cosine", "linear", "plateau", "exponential", "constant"] = Field(description="how lr falls")
+    warmup_steps: int = Field(ge=0, description="cosine, linear: steps over which lr rises from zero")
+    lr_gamma: float = Field(gt=0, le=1, description="exponential: lr is multiplied by it after every validation")
+    lr_factor: float = Field(gt=0, lt=1, description="plateau: factor at each plateau")
+    lr_patience: int = Field(gt=0, description="plateau: validations without improvement before lr falls")
     lr_min: float = Field(ge=0, description="lr never falls below")
     ema_decay: float | None = Field(gt=0, lt=1, description="moving average of the weights per step; None: none")
-    gradient_clip: float | None = Field(gt=0, description="largest norm of the gradient; None: no limit")
-    weight_decay: float = Field(ge=0, description="L2 term of Adam")
+    gradient_clip: float | None = Field(gt=0, description="largest norm of the gradient of loss / (RMS force)²")
+    weight_decay: float = Field(ge=0, description="L2 term of Adam; decoupled with adamw")
     energy_weight: float = Field(ge=0, description="w_E, 1/eV²")
     force_weight: float = Field(ge=0, description="w_F, (Å/eV)²")
     stress_weight: float = Field(ge=0, description="w_S, (Å³/eV)²")
 
 
+class Convergence(Strict):
+    """When a training is repeated with twice the steps, and when that ends."""
+
+    margin: float = Field(gt=0, lt=1, description="converged: twice the steps lower the validation error by less")
+    max_steps: int = Field(gt=0, description="no training is longer than this")
+
+
 class Budget(Strict):
     """How long a training may take; the first limit reached ends it."""
 
-    epochs: int | None = Field(gt=0)
-    steps: int | None = Field(gt=0)
-    seconds: float | None = Field(gt=0)
-    patience: int | None = Field(gt=0, description="epochs without a better validation loss")
+    epochs: int | None = Field(gt=0, description="passes over the training set")
+    steps: int | None = Field(gt=0, description="optimiser steps")
+    seconds: float | None = Field(gt=0, description="wall time of training")
+    interval: int | None = Field(gt=0, description="steps between validations; None: one pass over the training set")
+    patience: int | None = Field(gt=0, description="validations without a better loss")
+    converge: Convergence | None = Field(description="repeat with twice the steps until the error no longer falls")
 
     @model_validator(mode="after")
     def _limited(self) -> Budget:
         if self.epochs is None and self.steps is None and self.seconds is None:
-            raise ValueError("a budget needs a limit: set budget.epochs, budget.steps or budget.seconds")
+            raise ValueError("a budget needs a limit: set budget.steps, budget.epochs or budget.seconds")
+        if self.converge is not None:
+            if self.steps is None or self.epochs is not None or self.seconds is not None:
+                raise ValueError("budget.converge doubles budget.steps: set it, and epochs and seconds to null")
+            if self.converge.max_steps < 2 * self.steps:
+                raise ValueError("budget.converge.max_steps must be at least twice budget.steps")
         return self
 
 

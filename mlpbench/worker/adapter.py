@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from ase.calculators.calculator import Calculator
 
 from mlpbench.frames import Float, Frames
 from mlpbench.protocol import CHECKPOINT, NATIVE, EventLog, Request
+from mlpbench.worker.training import TrainingLog
 
 
 class Unavailable(Exception):
@@ -41,9 +41,11 @@ class TrainOutcome:
     """How a training ended.
 
     Attributes:
-        epochs: epochs finished, those before a resume included.
+        epochs: intervals finished, each with a validation; those before a resume included.
         steps: optimiser steps taken, likewise.
-        best_epoch: epoch (from 1) of the checkpoint that was kept, by the lowest validation loss.
+        passes: passes over the training set.
+        best_epoch: interval (from 1) whose checkpoint was kept, by the lowest validation loss.
+        best_step: optimiser steps taken by then.
         best_valid_loss: its validation loss.
         stopped_by: ``epochs``, ``steps``, ``seconds`` or ``patience``.
         resumed: True if it began from the checkpoint of an interrupted training.
@@ -53,12 +55,30 @@ class TrainOutcome:
 
     epochs: int
     steps: int
+    passes: float
     best_epoch: int
+    best_step: int
     best_valid_loss: float
     stopped_by: str
     resumed: bool = False
     resume_exact: bool = True
     native_command: str = ""
+
+    @classmethod
+    def of(cls, log: TrainingLog, native_command: str, resume_exact: bool = True) -> TrainOutcome:
+        """The outcome that a finished training's account tells."""
+        return cls(
+            epochs=log.epoch,
+            steps=log.step,
+            passes=log.steps.passes(log.step),
+            best_epoch=log.best_epoch,
+            best_step=log.best_epoch * log.steps.interval,
+            best_valid_loss=log.best,
+            stopped_by=log.stopped_by() or "seconds",  # a package's timer may be some µs ahead of ours
+            resumed=log.resumed,
+            resume_exact=resume_exact,
+            native_command=native_command,
+        )
 
 
 class Potential(ABC):
@@ -154,51 +174,6 @@ class Adapter(ABC):
 
         torch.backends.cuda.matmul.allow_tf32 = True
         torch.backends.cudnn.allow_tf32 = True
-
-
-class Deadline:
-    """The three limits of a budget, asked at the end of each epoch.
-
-    Args:
-        budget: ``epochs``, ``steps``, ``seconds`` (number or None each).
-        seconds_before: training time already spent before a resume.
-    """
-
-    def __init__(self, budget: dict[str, Any], seconds_before: float = 0.0) -> None:
-        self.epochs: int | None = budget.get("epochs")
-        self.steps: int | None = budget.get("steps")
-        self.seconds: float | None = budget.get("seconds")
-        self._start = time.monotonic() - seconds_before
-
-    @property
-    def elapsed(self) -> float:
-        """Seconds of training so far."""
-        return time.monotonic() - self._start
-
-    def reached(self, epoch: int, step: int) -> str | None:
-        """The name of the limit that is reached after ``epoch`` epochs and ``step`` steps, or None."""
-        if self.epochs is not None and epoch >= self.epochs:
-            return "epochs"
-        if self.steps is not None and step >= self.steps:
-            return "steps"
-        if self.seconds is not None and self.elapsed >= self.seconds:
-            return "seconds"
-        return None
-
-
-class Patience:
-    """Stops when the validation loss has not improved for ``patience`` epochs (None: never)."""
-
-    def __init__(self, patience: int | None) -> None:
-        self.patience = patience
-        self.best = np.inf
-        self.best_epoch = 0
-
-    def update(self, epoch: int, loss: float) -> bool:
-        """Note the validation ``loss`` of ``epoch``; True if it is time to stop."""
-        if loss < self.best:
-            self.best, self.best_epoch = loss, epoch
-        return self.patience is not None and epoch - self.best_epoch >= self.patience
 
 
 def common_loss(prediction: Prediction, frames: Frames, training: dict[str, Any]) -> float:

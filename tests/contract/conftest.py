@@ -63,7 +63,10 @@ class Subject:
         for name, part in frames.items():
             files[name] = str(directory / f"{name}.npz")
             part.save(Path(files[name]))
-        budget = {"epochs": 8, "steps": None, "seconds": None, "patience": None, **changes.pop("budget", {})}
+        budget = {
+            "epochs": 8, "steps": None, "seconds": None, "interval": None, "patience": None, "converge": None,
+            **changes.pop("budget", {}),
+        }  # fmt: skip
         training = {**self.trial.training.model_dump(), **changes.pop("training", {})}
         return Request(
             adapter=self.trial.backend_config.adapter,

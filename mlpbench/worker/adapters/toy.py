@@ -17,7 +17,8 @@ from ase.calculators.calculator import Calculator, all_changes
 
 from mlpbench.frames import Float, Frames
 from mlpbench.protocol import EventLog, Request, write_json
-from mlpbench.worker.adapter import Adapter, Deadline, Patience, Potential, Prediction, TrainOutcome, common_loss
+from mlpbench.worker.adapter import Adapter, Potential, Prediction, TrainOutcome, common_loss
+from mlpbench.worker.training import TrainingLog
 
 
 def _triangle(a: int, b: int) -> int:
@@ -143,8 +144,6 @@ class ToyAdapter(Adapter):
     def train(self, train: Frames, valid: Frames, events: EventLog) -> TrainOutcome:
         """See :meth:`Adapter.train`."""
         settings, training = self.request.architecture, self.request.training
-        if not (train.has_forces and valid.has_forces):
-            training = {**training, "force_weight": 0.0}
         elements = sorted(set(train.numbers.tolist()) | set(valid.numbers.tolist()))
         features = Features(elements, settings["n_basis"], settings["cutoff"])
         self.native.mkdir(exist_ok=True)
@@ -153,40 +152,34 @@ class ToyAdapter(Adapter):
         hessian, gradient0 = (matrix.T * weight) @ matrix, (matrix.T * weight) @ target
         hessian += settings["ridge"] * np.eye(features.size)
         rate = training["lr"] / np.linalg.eigvalsh(hessian)[-1] * 100
-        start = dict(np.load(self.last)) if self.last.exists() else {}
-        coefficients = start.get(
-            "coefficients", np.random.default_rng(self.request.seed).normal(0, 1e-3, features.size)
-        )
-        velocity = start.get("velocity", np.zeros(features.size))
-        epoch = int(start.get("epoch", 0))
-        patience = Patience(self.request.budget["patience"])
-        patience.best, patience.best_epoch = float(start.get("best", np.inf)), int(start.get("best_epoch", 0))
-        deadline = Deadline(self.request.budget, float(start.get("seconds", 0.0)))
-        stopped = None
-        while stopped is None:
-            epoch += 1
-            velocity = 0.95 * velocity - min(rate, 1.0 / np.linalg.norm(hessian, 2)) * (
-                hessian @ coefficients - gradient0
-            )
-            coefficients = coefficients + velocity
+        coefficients = np.random.default_rng(self.request.seed).normal(0, 1e-3, features.size)
+        velocity = np.zeros(features.size)
+        log = TrainingLog(events, self.request, len(train))
+        if self.last.exists():
+            state = dict(np.load(self.last))
+            coefficients, velocity = state["coefficients"], state["velocity"]
+            log.restore(state)
+        log.start_clock()
+        steepest = min(rate, 1.0 / np.linalg.norm(hessian, 2))
+        while log.stopped_by() is None:
+            step = log.step
+            for step in range(log.step, log.step + log.steps.interval):
+                share = log.lr(step) / training["lr"] if log.anneals else 1.0
+                velocity = 0.95 * velocity - share * steepest * (hessian @ coefficients - gradient0)
+                coefficients = coefficients + velocity
             potential = ToyPotential(features, coefficients)
             prediction = potential.predict(valid, len(valid))
             off = np.abs(prediction.forces - valid.forces)
-            loss = common_loss(prediction, valid, training)
-            stalled = patience.update(epoch, loss)
-            if patience.best_epoch == epoch:
-                _save(self.best, potential)
-            _save(self.last, potential, velocity=velocity, epoch=epoch, best=patience.best,
-                  best_epoch=patience.best_epoch, seconds=deadline.elapsed)  # fmt: skip
-            events.epoch(
-                epoch, epoch, deadline.elapsed, valid_loss=loss, lr=training["lr"],
-                train_loss=float(weight @ (matrix @ coefficients - target) ** 2),
+            better = log.validated(
+                log.epoch + 1, step + 1, valid_loss=common_loss(prediction, valid, training),
+                train_loss=float(weight @ (matrix @ coefficients - target) ** 2), lr=share * training["lr"],
                 valid_energy_mae=float(np.mean(np.abs(prediction.energy - valid.target_energy) / valid.n_atoms)),
                 valid_force_mae=float(np.mean(off)) if valid.has_forces else None,
             )  # fmt: skip
-            stopped = deadline.reached(epoch, epoch) or ("patience" if stalled else None)
-        return TrainOutcome(epoch, epoch, patience.best_epoch, patience.best, stopped, resumed=bool(start),
-                            native_command="none: the toy has no package of its own")  # fmt: skip
+            if better:
+                _save(self.best, potential)
+            _save(self.last, potential, velocity=velocity, **log.state())
+        return TrainOutcome.of(log, "none: the toy has no package of its own")
 
     def load(self, dtype: str | None = None) -> Potential:
         """See :meth:`Adapter.load`; always float64."""

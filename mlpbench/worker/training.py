@@ -1,0 +1,156 @@
+"""What an adapter keeps account of while its package trains: limits, the best validation, progress, a resume."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from mlpbench.frames import Frames
+from mlpbench.protocol import EventLog, Request
+from mlpbench.worker.common_training import ANNEALED, Steps, learning_rate
+
+
+class TrainingLog:
+    """The account of one training: an adapter calls :meth:`validated` after each interval and asks :meth:`stopped_by`.
+
+    Args:
+        events: where each interval is reported.
+        request: its budget and training settings.
+        n_train: training frames.
+
+    Attributes:
+        steps: the budget in optimiser steps.
+        epoch: intervals finished; each ends with a validation.
+        step: optimiser steps taken.
+        best: lowest validation loss so far, in units of the common loss.
+        best_epoch: its interval, counted from 1.
+        last_loss: the latest validation loss.
+        resumed: True if this is the continuation of an interrupted training.
+    """
+
+    def __init__(self, events: EventLog, request: Request, n_train: int) -> None:
+        self.events = events
+        self.training: Mapping[str, Any] = request.training
+        self.steps = Steps.of(request.budget, int(request.training["batch_size"]), n_train)
+        self.patience: int | None = request.budget.get("patience")
+        self.epoch = 0
+        self.step = 0
+        self.best = math.inf
+        self.best_epoch = 0
+        self.last_loss = math.nan
+        self.resumed = False
+        self._seconds_before = 0.0
+        self._start = time.monotonic()
+
+    def start_clock(self) -> None:
+        """Begin to count seconds, or go on from where :meth:`restore` left them: called when the first step is near."""
+        self._start = time.monotonic() - self._seconds_before
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds of training so far, those before a resume included."""
+        return time.monotonic() - self._start
+
+    @property
+    def anneals(self) -> bool:
+        """Whether mlpbench sets the learning rate of each step (see :meth:`lr`); else the package's scheduler does."""
+        return self.training["schedule"] in ANNEALED
+
+    def lr(self, step: int) -> float:
+        """The learning rate of the step with this number, counted from 0, where :attr:`anneals`."""
+        return learning_rate(self.training, self.steps, step, self.elapsed)
+
+    def stopped_by(self) -> str | None:
+        """The limit that is reached after the intervals so far: ``steps``, ``epochs``, ``seconds``, ``patience``."""
+        if self.steps.total is not None and self.step >= self.steps.total:
+            return self.steps.limit
+        if self.steps.seconds is not None and self.epoch > 0 and self.elapsed >= self.steps.seconds:
+            return "seconds"  # after one interval at the earliest: there must be a checkpoint
+        if self.patience is not None and self.epoch - self.best_epoch >= self.patience:
+            return "patience"
+        return None
+
+    def validated(
+        self,
+        epoch: int,
+        step: int,
+        *,
+        train_loss: float | None,
+        valid_loss: float,
+        valid_energy_mae: float | None,
+        valid_force_mae: float | None,
+        lr: float,
+    ) -> bool:
+        """Note and report one finished interval; True if its loss is the lowest so far.
+
+        Args:
+            epoch: intervals finished.
+            step: optimiser steps taken.
+            train_loss: mean over the interval, in units of the common loss.
+            valid_loss: over all validation frames, likewise.
+            valid_energy_mae: eV/atom.
+            valid_force_mae: eV/Å.
+            lr: learning rate of the last step.
+
+        Raises:
+            FloatingPointError: the validation loss is not a finite number.
+        """
+        self.epoch, self.step, self.last_loss = epoch, step, valid_loss
+        if not math.isfinite(valid_loss):
+            raise FloatingPointError(
+                f"the validation loss is {valid_loss} after {step} optimiser steps: try a lower training.lr"
+            )
+        better = valid_loss < self.best
+        if better:
+            self.best, self.best_epoch = valid_loss, epoch
+        self.events.epoch(
+            epoch, step, self.elapsed, passes=self.steps.passes(step), train_loss=train_loss, valid_loss=valid_loss,
+            valid_energy_mae=valid_energy_mae, valid_force_mae=valid_force_mae, lr=lr,
+        )  # fmt: skip
+        return better
+
+    def state(self) -> dict[str, Any]:
+        """What a resumed training needs to know; goes into the package's checkpoint."""
+        return {
+            "epoch": self.epoch, "step": self.step, "seconds": self.elapsed, "best": self.best,
+            "best_epoch": self.best_epoch, "last_loss": self.last_loss,
+        }  # fmt: skip
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Take up what :meth:`state` noted."""
+        self.epoch, self.step = int(state["epoch"]), int(state["step"])
+        self.best, self.best_epoch = float(state["best"]), int(state["best_epoch"])
+        self.last_loss = float(state["last_loss"])
+        self._seconds_before = float(state["seconds"])
+        self.resumed = True
+        self.start_clock()
+
+
+def label_scale(frames: Frames, labels: list[str]) -> float:
+    """The size of the labels, by which every package scales its output: labels × f then give errors × f.
+
+    The root mean square of the force components, eV/Å; without forces the deviation of the target energy over the
+    square root of the number of atoms, eV; 1 where both vanish.
+    """
+    if "forces" in labels:
+        scale = float(np.sqrt(np.mean(frames.forces**2)))
+    else:
+        scale = float(np.std(frames.target_energy / np.sqrt(frames.n_atoms)))
+    return scale if scale > 0 else 1.0
+
+
+def clip_norm(training: Mapping[str, Any], scale: float, factor: float = 1.0) -> float | None:
+    """The largest norm of the gradient of a package's loss, so that the same steps are clipped in every package.
+
+    Args:
+        training: ``gradient_clip`` limits the gradient of the common loss over the squared :func:`label_scale`, a
+            number that depends neither on units nor on the package.
+        scale: the :func:`label_scale` of the training frames.
+        factor: the package's loss over the common loss.
+    """
+    clip = training["gradient_clip"]
+    return None if clip is None else float(clip) * scale**2 * factor
