@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -90,6 +91,7 @@ class Trial:
         config = self.config
         return {
             "dataset": self.dataset.name,
+            "data": data_digest(self.dataset, self.labels),
             "architecture": config.architecture.name,
             "size": config.size,
             "backend": config.architecture.backend,
@@ -250,6 +252,24 @@ def _with_method(node: dict[str, Any] | None, field: str, dataset: Dataset) -> d
         return None
     method = node.get(field) or dataset.info.get("reference_method")
     return {**node, field: method} if method else None
+
+
+def data_digest(dataset: Dataset, labels: Sequence[str]) -> str:
+    """12 hex digits of what the numbers of a trial rest on: every frame of the pool and of the tests in eV and Å, and
+    the labels trained on. Files of one name with other content, or read in another unit, never look the same.
+    """
+    known = dataset.cache.get("data")
+    if known is None:
+        content = hashlib.sha256()
+        for name, frames in [("", dataset.pool), *sorted(dataset.tests.items())]:
+            content.update(f"{name}\0{len(frames)}\0".encode())
+            for values in (
+                frames.n_atoms, frames.numbers, frames.positions, frames.cell, frames.pbc,
+                frames.energy, frames.forces, frames.stress,
+            ):  # fmt: skip
+                content.update(np.ascontiguousarray(values).data)
+        known = dataset.cache["data"] = content.hexdigest()
+    return digest([known, sorted(labels)])[:12]
 
 
 def _labels(config: TrialConfig, split: Split) -> list[str]:

@@ -199,15 +199,17 @@ def read_events(path: Path, start: int = 0) -> Iterator[dict[str, Any]]:
     """The events in ``path`` from byte ``start``; a last line still being written is left for the next time."""
     if not path.exists():
         return
-    with open(path, encoding="utf-8") as stream:
+    with open(path, "rb") as stream:
         stream.seek(start)
         for line in stream:
-            if not line.endswith("\n"):
+            if not line.endswith(b"\n"):
                 return
             try:
-                yield json.loads(line)
-            except json.JSONDecodeError:
-                continue  # a worker killed in mid-line leaves half an event, and the resumed one goes on behind it
+                event = json.loads(line)
+            except ValueError:
+                continue  # a worker killed in mid-line leaves half an event; a full disk may leave bytes of no meaning
+            if isinstance(event, dict):
+                yield event
 
 
 def write_json(path: Path, data: Any) -> None:
@@ -225,35 +227,9 @@ def read_json(path: Path) -> dict[str, Any]:
         FileNotFoundError: no such file.
         ProtocolError: not a JSON object.
     """
-    return parse_json(read_text(path), path)
-
-
-def read_text(path: Path) -> str:
-    """The text of a JSON file.
-
-    Raises:
-        FileNotFoundError: no such file.
-        ProtocolError: not UTF-8.
-    """
     try:
-        return path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise ProtocolError(f"{path}: not JSON ({error})") from error
-
-
-def parse_json(text: str, path: Path) -> dict[str, Any]:
-    """The JSON object in ``text``.
-
-    Args:
-        text: the content, or a part of it that is JSON itself.
-        path: where it was read, for the message.
-
-    Raises:
-        ProtocolError: not a JSON object.
-    """
-    try:
-        data = json.loads(text)
-    except json.JSONDecodeError as error:
+        data = json.loads(path.read_bytes())
+    except ValueError as error:  # not UTF-8, or not JSON
         raise ProtocolError(f"{path}: not JSON ({error})") from error
     if not isinstance(data, dict):
         raise ProtocolError(f"{path}: a JSON object was expected, found {type(data).__name__}")

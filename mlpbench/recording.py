@@ -15,7 +15,7 @@ from mlpbench.evaluators.convergence import converged
 from mlpbench.frames import Frames
 from mlpbench.plan import Trial
 from mlpbench.protocol import EVENTS, HELLO, ProtocolError, Result, Status, read_events, read_json
-from mlpbench.records import Record, load_record
+from mlpbench.records import Record, load_record, write_curve
 
 _BOUNDS = ("lower", "upper")
 
@@ -55,7 +55,7 @@ def write_record(
         config=resolved_config(trial),
         split=_split(trial),
         training=training,
-        curve=curve,
+        inputs={},
         tasks={
             name: {
                 "status": r.status, "reason": r.reason, "wall_seconds": r.wall_seconds, "key": r.key,
@@ -67,6 +67,7 @@ def write_record(
         metrics=rows,
         provenance=_provenance(trial, environment, ran),
     )  # fmt: skip
+    write_curve(trial.directory, curve)
     record.write(trial.directory)
     return load_record(trial.directory)
 

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import marshal
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mlpbench.protocol import ProtocolError, Status, parse_json, read_json, read_text, write_json
+from mlpbench.errors import UserError
+from mlpbench.protocol import ProtocolError, Status, read_json, write_json
 
-FORMAT = 1
+FORMAT = 2
 RECORD = "record.json"
-_CURVE, _CURVE_END = '\n  "curve": [\n', "\n  ]"  # as write_json lays it out; an empty list stands on one line
+CURVE = "curve.json"  # the training curve, by columns; most of a long training's bytes, and few readers want it
 
 
 @dataclass(frozen=True)
@@ -21,20 +23,20 @@ class Record:
 
     Attributes:
         trial: the trial's folder name inside the study.
-        key: hash of all that determines its result.
+        key: hash of all that determines the trained potential.
         study: name of the study.
         status: ``done`` only if training and every task asked for are done or skipped with a reason.
         reason: why it is not done; empty otherwise.
         started: ISO 8601, UTC, of the run that wrote this record.
         finished: likewise.
-        identifiers: dataset, architecture, size, backend, n_train, n_valid, repetition.
-        swept: every other setting that was given on the command line or by the sweep.
+        identifiers: dataset, data (digest of its content and labels), architecture, size, backend, n_train, n_valid,
+            repetition.
         config: the resolved configuration, except other backends.
         split: directory (relative to the study), digest, split_seed, counts, in_distribution, baseline, leak.
         training: the worker's :class:`~mlpbench.worker.adapter.TrainOutcome`, wall_seconds, peak memory, convergence.
-        curve: one entry an epoch (see :class:`mlpbench.protocol.EventLog`).
         tasks: task name -> status, reason, wall_seconds, peak_memory_mb, key, values.
-        metrics: rows of split, metric, value, unit, lower, upper, n.
+        metrics: rows of split, metric, value, unit, lower, upper, n, and the scorer that made it.
+        inputs: artefact -> what it was made from (see :mod:`mlpbench.study.artefacts`).
         provenance: versions, commit, command, environment, hardware.
     """
 
@@ -50,9 +52,9 @@ class Record:
     config: dict[str, Any]
     split: dict[str, Any]
     training: dict[str, Any]
-    curve: list[dict[str, Any]]
     tasks: dict[str, dict[str, Any]]
     metrics: list[dict[str, Any]]
+    inputs: dict[str, dict[str, Any]]
     provenance: dict[str, Any]
     format: int = field(default=FORMAT)
 
@@ -68,17 +70,20 @@ def load_record(directory: Path) -> dict[str, Any]:
         FileNotFoundError: there is none.
         ProtocolError: not JSON, or of a format this version does not know.
     """
-    return _known(read_json(directory / RECORD), directory)
+    record = read_json(directory / RECORD)
+    if record.get("format") != FORMAT:
+        raise ProtocolError(f"{directory / RECORD}: format {record.get('format')}, this version reads format {FORMAT}")
+    return record
 
 
 def load_all(study_root: Path) -> list[dict[str, Any]]:
-    """Every record of a study without its training curve, in the order of the trials' names.
+    """Every record of a study, in the order of the trials' names; without training curves (see :func:`load_curve`).
 
-    Curves are most of a record, and few readers want any: :func:`load_curve` reads one. What many records have in
-    common (the data set's configuration, the versions of an environment) is held once: leave it as it is.
+    What many records have in common (the data set's configuration, the versions of an environment) is held once:
+    leave it as it is. A record that cannot be read is named on standard error, once, and left out.
 
     Raises:
-        ProtocolError: one of them cannot be read; the message names the file.
+        UserError: there are records, and none of them can be read.
     """
     return list(iterate(study_root))
 
@@ -86,32 +91,50 @@ def load_all(study_root: Path) -> list[dict[str, Any]]:
 def iterate(study_root: Path) -> Iterator[dict[str, Any]]:
     """As :func:`load_all`, one by one."""
     memory: dict[bytes, Any] = {}
+    problems: list[str] = []
+    readable = False
     for path in sorted(study_root.glob(f"*/{RECORD}")):
-        text = read_text(path)
-        # JSON has no newline inside a string, so that indentation tells where the list starts and ends.
-        start = text.find(_CURVE)
-        end = text.find(_CURVE_END, start)
-        if 0 <= start < end:
-            text = text[: start + len(_CURVE)] + text[end:]
-        record = _known(parse_json(text, path), path.parent)
-        record.pop("curve", None)
+        try:
+            record = load_record(path.parent)
+        except (ProtocolError, OSError) as error:
+            problems.append(str(error))
+            _warn_once(f"{error}; this trial is left out (mlpbench run writes its record anew)")
+            continue
         for part in record.values():
             if isinstance(part, dict):
                 for key, value in part.items():
                     if isinstance(value, dict | list):
                         part[key] = memory.setdefault(marshal.dumps(value), value)
+        readable = True
         yield record
+    if problems and not readable:
+        raise UserError(f"no record in {study_root} can be read: {problems[0]}", "mlpbench run writes them anew.")
+
+
+_warned: set[str] = set()
+
+
+def _warn_once(text: str) -> None:
+    if text not in _warned:
+        _warned.add(text)
+        print(f"warning: {text}", file=sys.stderr, flush=True)
+
+
+def write_curve(directory: Path, curve: Sequence[dict[str, Any]]) -> None:
+    """Write a training curve to ``directory/curve.json``.
+
+    Args:
+        directory: the trial's folder.
+        curve: one entry a validation, in order (see :class:`mlpbench.protocol.EventLog`).
+    """
+    names = list(dict.fromkeys(name for point in curve for name in point))
+    write_json(directory / CURVE, {name: [point.get(name) for point in curve] for name in names})
 
 
 def load_curve(directory: Path) -> list[dict[str, Any]]:
-    """The training curve of the trial in ``directory``; empty where it has no record."""
+    """The training curve of the trial in ``directory``, one entry a validation; empty where there is none."""
     try:
-        return list(load_record(directory)["curve"])
-    except FileNotFoundError:
-        return []
-
-
-def _known(record: dict[str, Any], directory: Path) -> dict[str, Any]:
-    if record.get("format") != FORMAT:
-        raise ProtocolError(f"{directory / RECORD}: format {record.get('format')}, this version reads format {FORMAT}")
-    return record
+        columns = read_json(directory / CURVE)
+    except (FileNotFoundError, ProtocolError):
+        return []  # never trained, or the file is damaged: the next run writes it anew from the events
+    return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]

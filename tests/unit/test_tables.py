@@ -8,20 +8,19 @@ import pandas as pd
 import pytest
 
 from mlpbench import records, tables
-from mlpbench.protocol import ProtocolError, write_json
+from mlpbench.errors import UserError
+from mlpbench.protocol import write_json
 from tests.unit.report.fabricate import Plan, fabricate
-
-TRAP = 'a log that says\n  "curve": [\n and goes on\n  ], {'
 
 
 @pytest.fixture
 def study(tmp_path: Path) -> Path:
-    """Four records as a run writes them; the curve of one is empty, the reason of another looks like a curve."""
+    """Four records and their curves as a run writes them; one curve is empty."""
     root = tmp_path / "study"
     plan = Plan(architectures=("mace", "schnet"), n_train=(50, 200), repetitions=1, epochs=5, predictions=False)
     for index, record in enumerate(fabricate(root, plan).records):
-        record["curve"] = [] if index == 1 else record["curve"]
-        record["reason"] = TRAP if index == 2 else record["reason"]
+        curve = record.pop("curve")
+        records.write_curve(root / record["trial"], [] if index == 1 else curve)
         write_json(root / record["trial"] / records.RECORD, record)
     return root
 
@@ -31,21 +30,31 @@ def test_curves_are_read_on_demand_and_all_else_at_once(study: Path) -> None:
     assert len(found) == 4
     for record in found:
         whole = records.load_record(study / record["trial"])
-        assert {**record, "curve": whole["curve"]} == whole
+        assert record == whole
         assert "curve" not in record
-        assert records.load_curve(study / record["trial"]) == whole["curve"]
     assert sorted(len(records.load_curve(study / record["trial"])) for record in found) == [0, 5, 5, 5]
     assert records.load_curve(study / "nowhere") == []
     # What they have in common is held once.
     assert found[0]["provenance"]["hardware"] is found[1]["provenance"]["hardware"]
 
 
-def test_a_record_that_is_no_json_is_named(study: Path) -> None:
-    path = study / "mace-half" / records.RECORD
+@pytest.mark.parametrize("content", [b'{"format": 2,\n  "trial": {', b'{"format": 1}', b"\xff\xfe", b"[]"])
+def test_an_unreadable_record_is_named_and_the_others_stand(
+    study: Path, content: bytes, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = study / f"mace-half{len(content)}" / records.RECORD
     path.parent.mkdir()
-    path.write_text('{"format": 1,\n  "curve": [\n    {')
-    with pytest.raises(ProtocolError, match="mace-half"):
-        records.load_all(study)
+    path.write_bytes(content)
+    assert len(records.load_all(study)) == 4
+    assert path.parent.name in capsys.readouterr().err
+    assert len(tables.write(study)[0]) == 4
+
+
+def test_a_study_without_one_readable_record_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "s" / "t").mkdir(parents=True)
+    (tmp_path / "s" / "t" / records.RECORD).write_text("{")
+    with pytest.raises(UserError, match="no record in"):
+        records.load_all(tmp_path / "s")
 
 
 def test_the_tables_hold_every_value_of_every_record(study: Path) -> None:

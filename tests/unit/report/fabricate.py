@@ -123,7 +123,7 @@ def _trial(
     rows = _predict(root / point.trial, random, frames, level, plan.predictions) if done else []
     training = _training(plan, point, level, wall, converged, parameters) if done else {}
     return {
-        "format": 1,
+        "format": 2,
         "trial": point.trial,
         "key": digest(point.trial),
         "study": root.name,
