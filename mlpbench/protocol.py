@@ -40,7 +40,7 @@ class Task:
     """One thing a worker is asked to do.
 
     Attributes:
-        name: ``train``, ``predict``, ``verify`` ...; a module of :mod:`mlpbench.worker.tasks`.
+        name: ``train``, ``predict``, ``verify`` ...; see :data:`mlpbench.worker.tasks.TASKS`.
         key: hash of all that determines its result; a finished task with this key is not asked for again.
         options: the task's own settings (units in the names).
     """

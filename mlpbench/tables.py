@@ -14,7 +14,7 @@ from filelock import FileLock
 from pyarrow import csv
 
 from mlpbench.errors import UserError, close_match
-from mlpbench.evaluators import speed_table
+from mlpbench.evaluators import speed as speed_table
 from mlpbench.records import iterate
 
 IDENTIFIERS = ["dataset", "architecture", "size", "backend", "n_train", "repetition"]

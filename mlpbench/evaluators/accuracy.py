@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
+from ase.data import chemical_symbols
 
 from mlpbench.evaluators import Context, Row
 from mlpbench.frames import Float, Frames
-from mlpbench.metrics import metric
-from mlpbench.metrics.accuracy import MEV, STRESS_TO_GPA, elements, energy_errors, force_angles
+from mlpbench.metrics import metric_row
 from mlpbench.protocol import PREDICTIONS
 from mlpbench.statistics.bootstrap import (
     Interval,
@@ -23,6 +25,10 @@ from mlpbench.statistics.bootstrap import (
     root_mean,
     root_ratio,
 )
+from mlpbench.units import GPA
+
+MEV = 1e3
+STRESS_TO_GPA = 1 / GPA
 
 
 def score(directory: Path, values: dict[str, Any], context: Context) -> list[Row]:
@@ -66,7 +72,7 @@ def score_split(split: str, frames: Frames, energy: Float, forces: Float, stress
         rows += _force_rows(split, frames, forces)
     if stress is not None and frames.has_stress:
         error = np.abs(stress - frames.stress).mean(axis=1) * STRESS_TO_GPA
-        rows.append(_row(split, "stress_mae", block_interval(error, frames.group, mean)))
+        rows.append(_estimate(split, "stress_mae", block_interval(error, frames.group, mean)))
     return rows
 
 
@@ -84,7 +90,7 @@ def _energy_rows(split: str, frames: Frames, predicted: Float, labelled: Any) ->
     if np.ptp(reference) > 0:
         columns["energy_r2"] = (np.stack([per_atom, reference], axis=1), r_squared)
     with np.errstate(divide="ignore", invalid="ignore"):  # a resample may hold one frame only: its R² has no bound
-        return [_row(split, name, block_interval(array, group, how)) for name, (array, how) in columns.items()]
+        return [_estimate(split, name, block_interval(array, group, how)) for name, (array, how) in columns.items()]
 
 
 def _force_rows(split: str, frames: Frames, predicted: Float) -> list[Row]:
@@ -113,10 +119,10 @@ def _force_rows(split: str, frames: Frames, predicted: Float) -> list[Row]:
         # A resample may hold none of a rare element's frames, so those that have none are left out of the drawing.
         kept = array[:, 1] > 0 if how in (ratio, root_ratio) else np.ones(len(array), bool)
         with np.errstate(divide="ignore", invalid="ignore"):
-            rows.append(_row(split, name, block_interval(array[kept], frames.group[kept], how)))
+            rows.append(_estimate(split, name, block_interval(array[kept], frames.group[kept], how)))
     flat = np.abs(error).ravel()
     points = {"force_p95": np.percentile(flat, 95), "force_p99": np.percentile(flat, 99), "force_max": flat.max()}
-    return rows + [_point(split, name, float(value), len(frames)) for name, value in points.items()]
+    return rows + [metric_row(split, name, float(value), len(frames)) for name, value in points.items()]
 
 
 def _per_frame(frames: Frames, per_atom: Float) -> Float:
@@ -135,23 +141,38 @@ def _check(split: str, frames: Frames, energy: Float, forces: Float) -> None:
         raise ValueError(f"{split}: {bad} predicted energies or atoms' forces are not finite: the training diverged")
 
 
-def _row(split: str, name: str, interval: Interval) -> Row:
-    def bound(value: float) -> float | None:
-        return value if np.isfinite(value) else None
+def energy_errors(predicted: Float, frames: Frames) -> dict[str, Float]:
+    """Per-frame energy quantities, (F,) each.
 
+    Args:
+        predicted: (F,) eV, energies without the baseline.
+        frames: the reference.
+
+    Returns:
+        ``total`` eV and ``per_atom`` eV/atom, signed; ``reference`` eV/atom without the baseline.
+    """
+    error = predicted - frames.target_energy
     return {
-        "split": split, "metric": name, "value": interval.value, "unit": metric(name).unit,
-        "lower": bound(interval.lower), "upper": bound(interval.upper), "n": interval.n,
-    }  # fmt: skip
-
-
-def _point(split: str, name: str, value: float, n: int) -> Row:
-    return {
-        "split": split,
-        "metric": name,
-        "value": value,
-        "unit": metric(name).unit,
-        "lower": None,
-        "upper": None,
-        "n": n,
+        "total": error,
+        "per_atom": error / frames.n_atoms,
+        "reference": frames.target_energy / frames.n_atoms,
     }
+
+
+def force_angles(predicted: Float, reference: Float, threshold: float = 1e-3) -> Float:
+    """(A,) degrees between (A, 3) vectors; NaN where the reference is below ``threshold`` eV/Å or either is zero."""
+    norms = np.linalg.norm(predicted, axis=1) * np.linalg.norm(reference, axis=1)
+    usable = (np.linalg.norm(reference, axis=1) > threshold) & (norms > 0)
+    angles = np.full(len(reference), np.nan)
+    cosine = np.sum(predicted * reference, axis=1)[usable] / norms[usable]
+    angles[usable] = np.degrees(np.arccos(np.clip(cosine, -1, 1)))
+    return angles
+
+
+def elements(numbers: npt.NDArray[np.int64]) -> Sequence[tuple[int, str]]:
+    """(atomic number, symbol) of each element present, by atomic number."""
+    return [(int(z), chemical_symbols[int(z)]) for z in np.unique(numbers)]
+
+
+def _estimate(split: str, name: str, found: Interval) -> Row:
+    return metric_row(split, name, found.value, found.n, found.lower, found.upper)

@@ -12,10 +12,52 @@ from ase.data import atomic_masses
 from ase.io import iread
 
 from mlpbench.evaluators import Context, Row
-from mlpbench.evaluators.harmonic import frequencies, superposed_rmsd
 from mlpbench.frames import Float
-from mlpbench.metrics import metric
+from mlpbench.metrics import metric_row
 from mlpbench.protocol import read_json
+from mlpbench.units import ASE_TIME_IN_FS
+
+SPEED_OF_LIGHT_CM_PER_FS = 2.99792458e-5
+
+
+def frequencies(hessian: Float, positions: Float, masses: Float) -> Float:
+    """(3N−6,) cm⁻¹, ascending; an imaginary one as a negative number.
+
+    Translation and rotation are projected out of the mass-weighted Hessian, so what is left are the internal modes
+    (3N−5 for a linear molecule), whatever the Hessian's own residue along the others.
+
+    Args:
+        hessian: (3N, 3N) eV/Å².
+        positions: (N, 3) Å, where it was taken.
+        masses: (N,) u.
+    """
+    root = np.repeat(np.sqrt(masses), 3)
+    weighted = hessian / np.outer(root, root)
+    overall = _overall_motion(positions, masses)
+    left, sizes, _ = np.linalg.svd(overall, full_matrices=True)
+    inner = left[:, int((sizes > 1e-6 * sizes[0]).sum()) :]  # orthonormal complement
+    eigenvalues = np.linalg.eigvalsh(inner.T @ (0.5 * (weighted + weighted.T)) @ inner)
+    per_time = np.sign(eigenvalues) * np.sqrt(np.abs(eigenvalues))  # rad per Å·sqrt(u/eV)
+    return np.asarray(per_time / ASE_TIME_IN_FS / (2 * np.pi * SPEED_OF_LIGHT_CM_PER_FS), dtype=np.float64)
+
+
+def _overall_motion(positions: Float, masses: Float) -> Float:
+    """(3N, 6) mass-weighted translations and rotations."""
+    arms = positions - masses @ positions / masses.sum()
+    root = np.sqrt(masses)[:, None]
+    columns = [(root * axis).ravel() for axis in np.eye(3)]
+    columns += [(root * np.cross(axis, arms)).ravel() for axis in np.eye(3)]
+    return np.stack(columns, axis=1)
+
+
+def superposed_rmsd(found: Float, reference: Float) -> float:
+    """RMSD in Å after the best rotation (Kabsch, Acta Cryst. A32, 922 (1976)); proper rotations only."""
+    a, b = found - found.mean(axis=0), reference - reference.mean(axis=0)
+    left, _, right = np.linalg.svd(a.T @ b)
+    sign = np.sign(np.linalg.det(left @ right))
+    turn = left @ np.diag([1.0, 1.0, sign]) @ right
+    return float(np.sqrt(((a @ turn - b) ** 2).sum(axis=1).mean()))
+
 
 ARRAYS = "physics.npz"
 MEV = 1e3
@@ -43,17 +85,17 @@ def score(directory: Path, values: dict[str, Any], context: Context) -> list[Row
         ValueError: a reference file lacks energies, or does not match the arrays.
     """
     n = values["n_frames"]
-    rows = [_row(title, values[name] * scale, n) for name, (title, scale) in CHECKS.items() if name in values]
+    rows = [metric_row("", title, values[name] * scale, n) for name, (title, scale) in CHECKS.items() if name in values]
     if "crystal" in values:
         rows += crystal_rows(values["crystal"], read_json(Path(context.references["crystal"])))
     with np.load(directory / ARRAYS, allow_pickle=False) as arrays:
         if "minimum" in arrays:
             reference = read_one(context.references["minimum"])
-            rows.append(_row("minimum_rmsd", superposed_rmsd(arrays["minimum"], reference.positions), 1))
+            rows.append(metric_row("", "minimum_rmsd", superposed_rmsd(arrays["minimum"], reference.positions), 1))
         if "hessian" in arrays:
             errors = np.abs(np.subtract(*mode_pairs(arrays["hessian"], arrays["minimum"], context)))
-            rows.append(_row("frequency_mae", float(errors.mean()), len(errors)))
-            rows.append(_row("frequency_max", float(errors.max()), len(errors)))
+            rows.append(metric_row("", "frequency_mae", float(errors.mean()), len(errors)))
+            rows.append(metric_row("", "frequency_max", float(errors.max()), len(errors)))
         for name in (key.removeprefix("scan.") for key in arrays.files if key.startswith("scan.")):
             scan = list(iread(context.references[name], index=":"))
             rows += scan_rows(name, arrays[f"scan.{name}"], scan)
@@ -70,12 +112,12 @@ def crystal_rows(found: dict[str, Any], reference: dict[str, Any]) -> list[Row]:
     rows = []
     length, expected = found["lattice_constant_A"], float(reference["lattice_constant_A"])
     if length is not None:
-        rows.append(_row("lattice_constant_error", 100 * abs(length - expected) / expected, 1))
+        rows.append(metric_row("", "lattice_constant_error", 100 * abs(length - expected) / expected, 1))
     both = [n for n in reference.get("elastic_GPa", {}) if n in found.get("elastic_GPa", {})]
     errors = {name: found["elastic_GPa"][name] - float(reference["elastic_GPa"][name]) for name in both}
-    rows += [_row(f"elastic_error_{name}", error, 1) for name, error in errors.items()]
+    rows += [metric_row("", f"elastic_error_{name}", error, 1) for name, error in errors.items()]
     if errors:
-        rows.append(_row("elastic_mae", float(np.mean(np.abs(list(errors.values())))), len(errors)))
+        rows.append(metric_row("", "elastic_mae", float(np.mean(np.abs(list(errors.values())))), len(errors)))
     return rows
 
 
@@ -116,19 +158,14 @@ def scan_rows(name: str, predicted: Float, scan: list[Atoms]) -> list[Row]:
         raise ValueError(f"scan {name}: {len(predicted)} predicted energies for {len(reference)} frames")
     lowest = int(np.argmin(reference))
     error = ((predicted - predicted[lowest]) - (reference - reference[lowest])) * MEV
-    rows = [_row(f"scan_rmse_{name}", float(np.sqrt(np.mean(error**2))), len(error))]
+    rows = [metric_row("", f"scan_rmse_{name}", float(np.sqrt(np.mean(error**2))), len(error))]
     if has_barrier(reference, scan):
         # The potential's own highest point: its transition state need not lie where that of DFT does.
         barrier = float((predicted - predicted[lowest]).max() - (reference - reference[lowest]).max()) * MEV
-        rows.append(_row(f"barrier_error_{name}", barrier, len(error)))
+        rows.append(metric_row("", f"barrier_error_{name}", barrier, len(error)))
     return rows
 
 
 def has_barrier(reference: Float, scan: list[Atoms]) -> bool:
     """A scan over an angle has one; another only if its highest point lies inside, not on the wall at an end."""
     return "angle_deg" in scan[0].info or 0 < int(np.argmax(reference)) < len(reference) - 1
-
-
-def _row(name: str, value: float, n: int) -> Row:
-    unit = metric(name).unit
-    return {"split": "", "metric": name, "value": float(value), "unit": unit, "lower": None, "upper": None, "n": n}

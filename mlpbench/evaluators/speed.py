@@ -1,4 +1,6 @@
-"""Speed from block timings: medians with intervals, the noise floor, and the reference method beside them."""
+"""Speed from block timings: medians with intervals, the noise floor, the reference method beside them, and the table
+of every deployment.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,7 @@ import numpy as np
 from scipy import stats
 
 from mlpbench.evaluators import Context, Row
-from mlpbench.metrics import metric
+from mlpbench.metrics import metric_row
 from mlpbench.protocol import read_json
 
 REFERENCE = "speed_reference.json"  # what the reference method took on the same frames, measured by the core
@@ -27,24 +29,24 @@ def score(directory: Path, values: dict[str, Any], context: Context) -> list[Row
     n_atoms = values["n_atoms"]
     latency = np.array(values["latency"] + values["latency_again"])
     rows = [
-        _row("ms_per_call", latency * 1e3),
-        _row("us_per_atom", latency * 1e6 / n_atoms),
-        _row("timing_noise", noise_floor(values["latency"], values["latency_again"])),
+        _measured("ms_per_call", latency * 1e3),
+        _measured("us_per_atom", latency * 1e6 / n_atoms),
+        _measured("timing_noise", noise_floor(values["latency"], values["latency_again"])),
     ]
     if values.get("neighbours"):
-        rows.append(_row("ms_neighbours", np.array(values["neighbours"]) * 1e3))
+        rows.append(_measured("ms_neighbours", np.array(values["neighbours"]) * 1e3))
     if values.get("conditions", {}).get("others_cores") is not None:
-        rows.append(_row("other_load", float(values["conditions"]["others_cores"])))
+        rows.append(_measured("other_load", float(values["conditions"]["others_cores"])))
     if "peak_memory_mb" in values:
-        rows.append(_row("peak_memory", float(values["peak_memory_mb"])))
+        rows.append(_measured("peak_memory", float(values["peak_memory_mb"])))
     if values["batched"]:
-        rows.append(_row("throughput", 1 / np.array(best_batch(values["batched"]))))
+        rows.append(_measured("throughput", 1 / np.array(best_batch(values["batched"]))))
     step = np.array(values["md"])
-    rows.append(_row("ms_per_md_step", step * 1e3))
-    rows.append(_row("ns_per_day", SECONDS_PER_DAY / step * values["timestep_fs"] * 1e-6))
+    rows.append(_measured("ms_per_md_step", step * 1e3))
+    rows.append(_measured("ns_per_day", SECONDS_PER_DAY / step * values["timestep_fs"] * 1e-6))
     reached = [item["n_atoms"] for item in values["scaling"] if "stopped" not in item]
     if reached:
-        rows.append(_row("max_atoms", float(max(reached))))
+        rows.append(_measured("max_atoms", float(max(reached))))
     return rows + reference_rows(latency, step, reference_seconds(directory), context)
 
 
@@ -79,15 +81,15 @@ def reference_rows(latency: Any, step: Any, frames: list[float], context: Contex
         return []
     seconds, low, high = median_interval(frames)
     call, call_low, call_high = median_interval(latency)
-    speedup = _row("speedup_vs_reference", seconds / call)
+    speedup = _measured("speedup_vs_reference", seconds / call)
     rows = [
-        _row("reference_seconds_per_frame", np.array(frames)),
+        _measured("reference_seconds_per_frame", np.array(frames)),
         {**speedup, "lower": low / call_high, "upper": high / call_low, "n": len(frames)},
     ]
     saved = seconds - float(np.median(step))
     spent = context.training.get("n_labels", 0) * seconds + context.training.get("wall_seconds", 0.0)
     if saved > 0 and spent > 0:
-        rows.append(_row("breakeven_steps", spent / saved))
+        rows.append(_measured("breakeven_steps", spent / saved))
     return rows
 
 
@@ -133,13 +135,66 @@ def median_interval(values: Any) -> tuple[float, float, float]:
     return float(np.median(ordered)), float(ordered[low]), float(ordered[n - 1 - low])
 
 
-def _row(name: str, values: Any) -> Row:
+COLUMNS = [
+    "deployment", "means", "dtype", "tf32", "status", "reason", "metric", "value", "unit", "lower", "upper", "n",
+    "notice",
+]  # fmt: skip
+
+
+def rows(record: dict[str, Any]) -> list[Row]:
+    """One row for each path and metric of a trial, in :data:`COLUMNS`; of a path that did not run one, with its reason.
+
+    The path that every trial has, eager in its own dtype, comes first.
+
+    Args:
+        record: of a trial, as :func:`mlpbench.records.load_record` reads it.
+    """
+    task = record["tasks"].get("speed")
+    if task is None or task["status"] != "done":
+        return []
+    values = task["values"]
+    first = {
+        "deployment": "eager", "means": "", "dtype": record["config"]["dtype"], "tf32": False, "status": "done",
+        "reason": "", "peak_memory_mb": task.get("peak_device_memory_mb") or task.get("peak_memory_mb"), **values,
+    }  # fmt: skip
+    paths = [first, *values.get("paths", [])]
+    return [row for path in paths for row in _path_rows(path, values["n_atoms"], values["timestep_fs"])]
+
+
+def _path_rows(path: dict[str, Any], n_atoms: float, timestep_fs: float) -> list[Row]:
+    head = {key: path[key] for key in ("deployment", "means", "dtype", "tf32", "status", "reason")}
+    notice = (path.get("conditions") or {}).get("notice", "")
+    if path["status"] != "done":
+        return [{**head, "metric": None, "value": None, "unit": "", "lower": None, "upper": None, "n": 0, "notice": ""}]
+    latency = np.array(path["latency"] + path["latency_again"])
+    step = np.array(path["md"])
+    found: dict[str, Any] = {
+        "us_per_atom": latency * 1e6 / n_atoms,
+        "ms_per_call": latency * 1e3,
+        "ms_per_md_step": step * 1e3,
+        "ns_per_day": SECONDS_PER_DAY / step * timestep_fs * 1e-6,
+        "ms_neighbours": np.array(path["neighbours"]) * 1e3 if path.get("neighbours") else None,
+        "throughput": 1 / np.array(best_batch(path["batched"])) if path.get("batched") else None,
+        "timing_noise": noise_floor(path["latency"], path["latency_again"]),
+        "peak_memory": path.get("peak_memory_mb"),
+        "prepare_seconds": path.get("prepare_seconds"),
+        "path_energy_difference": _scaled(path.get("energy_difference"), 1e3),
+        "path_force_difference": _scaled(path.get("force_difference"), 1e3),
+    }
+    return [
+        {**head, **_measured(name, value), "notice": notice}
+        for name, value in found.items()
+        if value is not None
+    ]
+
+
+def _scaled(value: float | None, factor: float) -> float | None:
+    return None if value is None else value * factor
+
+
+def _measured(name: str, values: Any) -> Row:
     """A row from block values (median and interval) or from a single number (no interval)."""
     if np.ndim(values) == 0:
-        value, lower, upper, n = float(values), None, None, 1
-    else:
-        value, lower, upper = median_interval(values)
-        n = len(values)
-    return {
-        "split": "", "metric": name, "value": value, "unit": metric(name).unit, "lower": lower, "upper": upper, "n": n,
-    }  # fmt: skip
+        return metric_row("", name, values)
+    middle, lower, upper = median_interval(values)
+    return metric_row("", name, middle, len(values), lower, upper)

@@ -6,13 +6,14 @@ A new metric is an entry in the ``METRICS`` list of a module of this package; mo
 from __future__ import annotations
 
 import importlib
+import math
 import pkgutil
+from typing import Any
 
 from mlpbench.errors import UserError, close_match
-from mlpbench.metrics.accuracy import force_mae_element
-from mlpbench.metrics.metric import Metric
+from mlpbench.metrics.definitions import Metric, force_mae_element
 
-__all__ = ["METRICS", "Metric", "metric"]
+__all__ = ["METRICS", "Metric", "metric", "metric_row"]
 
 
 def _collect() -> dict[str, Metric]:
@@ -49,3 +50,26 @@ def metric(name: str) -> Metric:
             return Metric(name, entry.symbol.replace("<name>", part), entry.unit, entry.direction, entry.group,
                           entry.description.replace("<name>", part), entry.source)  # fmt: skip
     raise UserError(f"there is no metric '{name}'", close_match(name, METRICS))
+
+
+def metric_row(
+    split: str, name: str, value: float, n: int = 1, lower: float | None = None, upper: float | None = None
+) -> dict[str, Any]:
+    """One row of the long table, with the registered unit of ``name``.
+
+    Args:
+        split: test split, or what stands for one (``md_500K``); empty where the metric belongs to none.
+        name: of the metric.
+        value: in its unit.
+        n: what the interval rests on: frames, replicas, timed blocks.
+        lower: lower end of the 95 % interval; None or not finite: there is none.
+        upper: upper end, likewise.
+    """
+
+    def bound(end: float | None) -> float | None:
+        return None if end is None or not math.isfinite(end) else float(end)
+
+    return {
+        "split": split, "metric": name, "value": float(value), "unit": metric(name).unit,
+        "lower": bound(lower), "upper": bound(upper), "n": n,
+    }  # fmt: skip

@@ -14,10 +14,9 @@ from mlpbench.backends.environment import resolve
 from mlpbench.backends.schema import BackendConfig
 from mlpbench.errors import UserError
 from mlpbench.evaluators import Context
-from mlpbench.evaluators.md_deaths import Fate
-from mlpbench.evaluators.md_files import atoms_of
-from mlpbench.evaluators.md_frames import FOLDER, Run, fates, load_run
-from mlpbench.evaluators.md_own import LABELS, LAST, OWN, STATUS
+from mlpbench.evaluators.md import LABELS, LAST, OWN, STATUS
+from mlpbench.evaluators.md.fates import fates
+from mlpbench.evaluators.md.runs import FOLDER, Fate, Run, atoms_of, load_run
 from mlpbench.frames import Frames
 from mlpbench.protocol import ProtocolError, read_json, write_json
 from mlpbench.references.labels import Label, label

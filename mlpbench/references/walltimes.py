@@ -22,7 +22,7 @@ from mlpbench.references.methods import complete_method, level_of, parse_method,
 from mlpbench.references.running import request_frames, run_frames
 from mlpbench.references.series import build
 from mlpbench.seeds import digest
-from mlpbench.statistics.powerlaw import fit_power_law
+from mlpbench.statistics.extrapolation import fit_power_law
 from mlpbench.worker.timing.machine import Watch
 
 FOLDER = "dft"  # in a study's results

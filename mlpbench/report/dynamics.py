@@ -7,9 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.axes import Axes
 
-from mlpbench.evaluators.md_curves import Curves
-from mlpbench.evaluators.md_spectrum import NAME as SPECTRUM
-from mlpbench.evaluators.md_structure import Distribution
+from mlpbench.evaluators.md.motion import NAME as SPECTRUM
+from mlpbench.evaluators.md.structure import Curves, Distribution
 from mlpbench.frames import Float
 from mlpbench.report.drawing import FAINT, GRID, INK, PAIRS, Look, canvas, legend, looks
 from mlpbench.report.numbers import plural

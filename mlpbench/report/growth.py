@@ -9,7 +9,7 @@ from mlpbench.report.section import Block, Bullets
 from mlpbench.report.study import Study
 from mlpbench.report.timed import FAR, Timed, beside, unlike
 from mlpbench.report.ways import Way, scaling
-from mlpbench.statistics.powerlaw import fit_power_law
+from mlpbench.statistics.extrapolation import fit_power_law
 
 
 def growth(study: Study, ran: list[Way], references: list[Timed]) -> list[Block]:

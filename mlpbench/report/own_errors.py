@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from mlpbench.evaluators.md_own import LAST, OWN
+from mlpbench.evaluators.md import LAST, OWN
 from mlpbench.metrics import metric
 from mlpbench.report.drawing import FAINT, canvas, legend, logarithmic, looks
 from mlpbench.report.estimates import chosen

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pandas as pd
 
-from mlpbench.evaluators.payback import Payback, payback
+from mlpbench.evaluators.cost import Payback, payback
 from mlpbench.metrics import metric
 from mlpbench.report import facts
 from mlpbench.report.estimates import chosen

@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from mlpbench.evaluators.md import SCORES
-from mlpbench.evaluators.md_curves import CURVES, Curves, load_curves
-from mlpbench.evaluators.md_deaths import CAUSES
-from mlpbench.evaluators.md_frames import FOLDER
+from mlpbench.evaluators.md.runs import CAUSES, FOLDER
+from mlpbench.evaluators.md.structure import CURVES, Curves, load_curves
 from mlpbench.protocol import ProtocolError, read_json
 from mlpbench.report.estimates import chosen
 from mlpbench.report.study import Study, remembered, select

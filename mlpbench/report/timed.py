@@ -13,7 +13,7 @@ from mlpbench.report import facts
 from mlpbench.report.estimates import Estimate
 from mlpbench.report.study import Study, remembered
 from mlpbench.report.ways import Way, ways
-from mlpbench.statistics.powerlaw import PowerLaw, fit_power_law
+from mlpbench.statistics.extrapolation import PowerLaw, fit_power_law
 
 FAR = 10  # a law is not carried farther than so many times the largest size it was fitted to
 

@@ -245,3 +245,12 @@ def probability_below(found: MeanInterval, limit: float, extra_se: float = 0.0) 
     # Satterthwaite: the standard error of the frames is known well, that of the repetitions with df.
     df = found.df * (se / found.se) ** 4 if found.se > 0 else np.inf
     return float(stats.t.cdf((bound - value) / se, df))
+
+
+def t_interval(values: npt.ArrayLike, *, least: int = 2, confidence: float = 0.95) -> tuple[float | None, float | None]:
+    """Student's t interval of the mean of (n,) values that cannot be negative; none from fewer than ``least``."""
+    array = np.asarray(values, dtype=np.float64)
+    if len(array) < max(least, 2):
+        return None, None
+    half = -float(stdtrit(len(array) - 1, (1 - confidence) / 2) * array.std(ddof=1) / np.sqrt(len(array)))
+    return max(float(array.mean()) - half, 0.0), float(array.mean()) + half

@@ -18,7 +18,7 @@ from mlpbench.protocol import REQUEST, Request  # noqa: E402
 from mlpbench.worker.dynamics.engine import make_integrator  # noqa: E402
 from mlpbench.worker.dynamics.forces import choose  # noqa: E402
 from mlpbench.worker.dynamics.integrators import Phase  # noqa: E402
-from mlpbench.worker.dynamics.settings import Settings  # noqa: E402
+from mlpbench.worker.dynamics.record import Settings  # noqa: E402
 from mlpbench.worker.main import load_adapter  # noqa: E402
 from mlpbench.worker.tasks.md import make_system, start_frames  # noqa: E402
 

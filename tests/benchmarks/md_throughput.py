@@ -40,7 +40,7 @@ def ours(potential: Any, system: Any, start: Any, engine: str, steps: int) -> fl
     from mlpbench.worker.dynamics.engine import make_integrator
     from mlpbench.worker.dynamics.forces import choose
     from mlpbench.worker.dynamics.integrators import Phase
-    from mlpbench.worker.dynamics.settings import Settings
+    from mlpbench.worker.dynamics.record import Settings
 
     forces = CACHE.setdefault(engine, choose(potential, start, engine))
     count = len(system.positions) if engine != "ase" else 1

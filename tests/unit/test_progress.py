@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from mlpbench.progress import _describe, duration
-from mlpbench.worker.dynamics.settings import Settings
+from mlpbench.worker.dynamics.record import Settings
 from mlpbench.worker.tasks.md import tell
 
 

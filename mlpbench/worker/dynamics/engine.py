@@ -15,10 +15,16 @@ import numpy as np
 from mlpbench.frames import Float, Int
 from mlpbench.units import ASE_TIME_IN_FS, BOLTZMANN, GPA
 from mlpbench.worker.dynamics.forces import Forces, Labels
-from mlpbench.worker.dynamics.integrators import Langevin, NoseHoover, Phase, StochasticCell, Verlet
-from mlpbench.worker.dynamics.record import Recorder
-from mlpbench.worker.dynamics.settings import EXPLODED, FINISHED, NON_FINITE, WALL_LIMIT, Settings
-from mlpbench.worker.dynamics.velocities import degrees_of_freedom, temperature
+from mlpbench.worker.dynamics.integrators import (
+    Langevin,
+    NoseHoover,
+    Phase,
+    StochasticCell,
+    Verlet,
+    degrees_of_freedom,
+    temperature,
+)
+from mlpbench.worker.dynamics.record import EXPLODED, FINISHED, NON_FINITE, WALL_LIMIT, Recorder, Settings, System
 
 Progress = Callable[[dict[str, Any]], None]
 
@@ -27,25 +33,6 @@ REPORT_SECONDS = 5.0  # between progress events
 SAVE_SECONDS = 60.0  # a killed run loses no more than this
 
 
-@dataclass
-class System:
-    """What all replicas have in common, and where each starts.
-
-    Attributes:
-        numbers: (N,) atomic numbers.
-        masses: (N,) u.
-        periodic: any direction is periodic.
-        positions: (R, N, 3) Å.
-        velocities: (R, N, 3) Å per ASE time unit.
-        cell: (R, 3, 3) Å.
-    """
-
-    numbers: Int
-    masses: Float
-    periodic: bool
-    positions: Float
-    velocities: Float
-    cell: Float
 
 
 @dataclass(frozen=True)
@@ -53,7 +40,7 @@ class Outcome:
     """How a run ended.
 
     Attributes:
-        ended: (R,) codes of :data:`mlpbench.worker.dynamics.settings.ENDINGS`.
+        ended: (R,) codes of :data:`mlpbench.worker.dynamics.record.ENDINGS`.
         ended_step: (R,) step at which each replica stopped.
         seconds: wall time of the steps taken in this process.
         replica_steps: replica-steps taken in this process.

@@ -1,9 +1,10 @@
-"""What a worker can be asked to do. One module a task, with a function ``run(adapter, options, events) -> values``."""
+"""What a worker can be asked to do. A task is a function
+``(adapter, options, events) -> values``, named in :data:`TASKS`.
+"""
 
 from __future__ import annotations
 
 import importlib
-import pkgutil
 from collections.abc import Callable
 from typing import Any
 
@@ -17,14 +18,22 @@ class Skip(Exception):
     """Raised by a task that cannot apply here; its text is the reason that tables and reports show."""
 
 
+# Name of a task -> where its function is, in a module of this package.
+TASKS = {
+    "train": "training:train", "predict": "training:predict", "verify": "training:verify",
+    "physics": "physics:run", "md": "md:run",
+    "speed": "speed:speed", "speed_path": "speed:speed_path", "scaling": "speed:scaling",
+}  # fmt: skip
+
+
 def find_task(name: str) -> TaskFunction:
     """The task called ``name``.
 
     Raises:
         KeyError: there is none; the message lists those there are.
     """
-    known = [module.name for module in pkgutil.iter_modules(__path__)]
-    if name not in known:
-        raise KeyError(f"no task '{name}'; known: {', '.join(sorted(known))}")
-    run: TaskFunction = importlib.import_module(f"{__name__}.{name}").run
-    return run
+    if name not in TASKS:
+        raise KeyError(f"no task '{name}'; known: {', '.join(sorted(TASKS))}")
+    module, _, function = TASKS[name].partition(":")
+    task: TaskFunction = getattr(importlib.import_module(f"{__name__}.{module}"), function)
+    return task

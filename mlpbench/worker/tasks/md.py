@@ -12,15 +12,15 @@ import numpy as np
 from mlpbench.frames import Frames
 from mlpbench.protocol import EventLog, read_json, write_json
 from mlpbench.worker.adapter import Adapter, Potential
-from mlpbench.worker.dynamics.engine import Engine, Progress, System, start_temperatures
+from mlpbench.worker.dynamics.engine import Engine, Progress, start_temperatures
 from mlpbench.worker.dynamics.forces import choose
-from mlpbench.worker.dynamics.settings import ENDINGS, Settings
-from mlpbench.worker.dynamics.velocities import (
+from mlpbench.worker.dynamics.integrators import (
     check_temperature,
     degrees_of_freedom,
     masses_of,
     maxwell_boltzmann,
 )
+from mlpbench.worker.dynamics.record import ENDINGS, Settings, System
 from mlpbench.worker.tasks import Skip
 
 FOLDER = "md"
@@ -206,5 +206,3 @@ def save(path: Path, **arrays: Any) -> None:
     with open(part, "wb") as stream:
         np.savez_compressed(stream, **arrays)
     os.replace(part, path)
-
-

@@ -1,4 +1,4 @@
-"""Time a potential: single calls, batches, MD steps, growing systems, and the other ways to run it.
+"""Time a potential: single calls, batches, MD steps, growing systems, and its other deployments.
 
 Warm-up is discarded until the times are stationary; inputs change at every call, so that nothing can be cached; the
 device is synchronised around each block; the same thing is timed twice, interleaved, as a noise floor. The eager path
@@ -8,31 +8,34 @@ processes of their own, one after the other.
 
 from __future__ import annotations
 
+import time
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
 
 import numpy as np
+from ase.calculators.calculator import Calculator
 
 from mlpbench.frames import Frames
 from mlpbench.protocol import EVENTS, EventLog, Result, read_events
-from mlpbench.worker.adapter import Adapter, Potential
-from mlpbench.worker.tasks import scaling
+from mlpbench.worker.adapter import Adapter, Potential, Unavailable
+from mlpbench.worker.main import peak_memory_mb
+from mlpbench.worker.tasks import Skip
 from mlpbench.worker.timing import paths
-from mlpbench.worker.timing.child import run_child, total_memory_mb
-from mlpbench.worker.timing.clock import Clock
+from mlpbench.worker.timing.clock import Clock, each, grown, labels, md_steps, single
 from mlpbench.worker.timing.machine import Watch
-from mlpbench.worker.timing.systems import each, md_steps, single
+from mlpbench.worker.timing.paths import Deployment, differences, disagreement, run_child, total_memory_mb
 
 FOLDER = "speed"
 
 
-def run(adapter: Adapter, options: dict[str, Any], events: EventLog) -> dict[str, Any]:
+def speed(adapter: Adapter, options: dict[str, Any], events: EventLog) -> dict[str, Any]:
     """Options: see ``conf/evaluation/fast.yaml``, node ``speed``.
 
     Returns lists of seconds, one a block: ``latency``, ``latency_again`` (the A/A twin), ``neighbours`` (the part of a
     call before the forward pass; empty where the package does not have it apart), ``batched``, ``md``; ``scaling`` (see
-    :func:`mlpbench.worker.tasks.scaling.series`); ``conditions`` (see :class:`Watch`); and ``paths``: of each further
-    path its settings, ``status``, ``reason``, and what :mod:`mlpbench.worker.tasks.speed_path` returns.
+    :func:`series`); ``conditions`` (see :class:`Watch`); and ``paths``: of each further
+    path its settings, ``status``, ``reason``, and what :func:`speed_path` returns.
     """
     potential = adapter.load()
     frames = Frames.load(adapter.request.frames[options["split"]])
@@ -51,11 +54,11 @@ def run(adapter: Adapter, options: dict[str, Any], events: EventLog) -> dict[str
     found["md"] = md_steps(clock, calculator, structures[0], options)
     events.write("progress", text="timed MD steps")
     if options["memory_fraction"] is None:
-        found["scaling"] = list(scaling.series(adapter, calculator, options, events))
+        found["scaling"] = list(series(adapter, calculator, options, events))
     found["conditions"] = watch.report()
     del potential, calculator
     _give_back(adapter.request.device)
-    eager = paths.Path("eager", "", adapter.request.dtype, False)
+    eager = paths.Deployment("eager", "", adapter.request.dtype, False)
     if options["memory_fraction"] is not None:
         found["scaling"] = _until_memory_ends(adapter, eager, options)
         events.write("progress", text="timed growing systems")
@@ -71,7 +74,7 @@ def _batched(clock: Clock, potential: Potential, frames: Frames, size: int) -> d
     return {"batch_size": size, "seconds_per_frame": [value / size for value in times]}
 
 
-def _path(adapter: Adapter, path: paths.Path, options: dict[str, Any], events: EventLog) -> dict[str, Any]:
+def _path(adapter: Adapter, path: paths.Deployment, options: dict[str, Any], events: EventLog) -> dict[str, Any]:
     """One further path: its settings, how it ended, and its times."""
     if path.reason:
         return {**path.to_dict(), "status": "skipped", "reason": path.reason}
@@ -86,7 +89,7 @@ def _path(adapter: Adapter, path: paths.Path, options: dict[str, Any], events: E
     }
 
 
-def _until_memory_ends(adapter: Adapter, path: paths.Path, options: dict[str, Any]) -> list[dict[str, Any]]:
+def _until_memory_ends(adapter: Adapter, path: paths.Deployment, options: dict[str, Any]) -> list[dict[str, Any]]:
     """The scaling series in a child: on a CPU up to a share of the memory, on a GPU until it is out of memory."""
     folder = adapter.directory / FOLDER / "scaling"
     cap = None if adapter.request.device.startswith("cuda") else options["memory_fraction"] * total_memory_mb()
@@ -115,3 +118,127 @@ def _give_back(device: str) -> None:
         import torch
 
         torch.cuda.empty_cache()
+
+
+def speed_path(adapter: Adapter, options: dict[str, Any], events: EventLog) -> dict[str, Any]:
+    """Build the path, hold its labels to eager ones, and time it as ``speed`` times the eager path.
+
+    Options: those of ``speed`` and ``path``.
+
+    Returns ``prepare_seconds`` (until the first call's answer, compilation included), ``energy_difference`` (eV/atom)
+    and ``force_difference`` (eV/Å) from eager, ``latency``, ``latency_again``, ``md`` (s, one value a block) and
+    ``conditions``.
+
+    Raises:
+        Skip: the path cannot run here, or computes something else than the eager one.
+    """
+    path = Deployment(**options["path"])
+    frames = Frames.load(adapter.request.frames[options["split"]])
+    structures = frames.select(slice(min(options["n_frames"], len(frames)))).to_atoms()
+    # Another deployment is held to eager in the same dtype; another dtype to the trial's own.
+    truth = adapter.load(path.dtype if path.deployment != "eager" else None).calculator()
+    expected = labels(truth, structures)
+    start = time.perf_counter()
+    calculator = deployed(adapter, options["path"])
+    found = labels(calculator, structures[:1])
+    prepare = time.perf_counter() - start
+    found = labels(calculator, structures)
+    energy, force = differences(found, expected)
+    coarser = path if path.deployment != "eager" else Deployment("eager", "", "float32", path.tf32)
+    reason = disagreement(coarser, energy, force)
+    if reason:
+        raise Skip(reason)
+    watch = Watch(adapter.request.threads, adapter.request.device)
+    clock = Clock(adapter.request.device, options["blocks"], options["block_seconds"])
+    latency, again, discarded = clock.twice(single(calculator, structures))
+    return {
+        "prepare_seconds": prepare, "energy_difference": energy, "force_difference": force,
+        "latency": latency, "latency_again": again, "warmup_blocks": discarded,
+        "md": md_steps(clock, calculator, structures[0], options), "conditions": watch.report(),
+    }  # fmt: skip
+
+
+def deployed(adapter: Adapter, node: dict[str, Any]) -> Calculator:
+    """The calculator of a path.
+
+    Raises:
+        Skip: it cannot run here.
+    """
+    path = Deployment(**node)
+    potential = adapter.load(path.dtype)
+    if path.tf32:
+        adapter.allow_tf32()
+    if path.deployment == "eager":
+        return potential.calculator()
+    try:
+        return adapter.deploy(potential, path.means)
+    except Unavailable as error:
+        raise Skip(str(error)) from error
+
+
+SYSTEMS = 4  # different structures of a size, in turn
+SLOW_BLOCKS = 3  # of a call that takes longer than a block: enough for a curve
+
+
+def scaling(adapter: Adapter, options: dict[str, Any], events: EventLog) -> dict[str, Any]:
+    """Options: as :func:`series`, with ``path`` (see :func:`speed_path`) and ``forever``.
+
+    Each size is written as an event ``size`` as soon as it is done, so that it is known whatever happens to the next.
+    """
+    calculator = deployed(adapter, options["path"])
+    return {"scaling": list(series(adapter, calculator, options, events))}
+
+
+def series(
+    adapter: Adapter, calculator: Any, options: dict[str, Any], events: EventLog
+) -> Iterator[dict[str, Any]]:
+    """``n_atoms``, ``seconds`` (one value a block) and ``peak_mb`` of each size; the last may say why it ``stopped``.
+
+    Options: ``split``, ``n_frames``, ``blocks``, ``block_seconds``, ``copies`` (of the system, side by side),
+    ``max_seconds_per_call``, ``forever``: after the last of ``copies`` go on doubling.
+    """
+    frames = Frames.load(adapter.request.frames[options["split"]])
+    structures = frames.select(slice(min(options["n_frames"], len(frames)))).to_atoms()[:SYSTEMS]
+    clock = Clock(adapter.request.device, options["blocks"], options["block_seconds"])
+    for copies in _copies(options["copies"], bool(options.get("forever"))):
+        found: dict[str, Any] = {"n_atoms": len(structures[0]) * copies}
+        events.write("growing", **found)
+        try:
+            call = single(calculator, [grown(atoms, copies) for atoms in structures])
+            first = clock.block(call, 1)
+            if first > options["max_seconds_per_call"]:
+                limit = options["max_seconds_per_call"]
+                yield {**found, "seconds": [first], "stopped": f"a call takes longer than {limit:g} s"}
+                return
+            slow = first > clock.seconds  # it fills a block by itself, and is warm after one
+            found["seconds"] = [clock.block(call, 1) for _ in range(SLOW_BLOCKS)] if slow else clock.times(call)
+        except (MemoryError, RuntimeError) as error:
+            if not isinstance(error, MemoryError) and not _says_memory(error):
+                raise
+            yield {**found, "seconds": [], "stopped": "out of memory"}
+            return
+        found["peak_mb"] = _peak_mb(adapter.request.device)
+        events.write("size", **found)
+        yield found
+
+
+def _copies(listed: Sequence[int], forever: bool) -> Iterator[int]:
+    yield from listed
+    copies = listed[-1] if listed else 1
+    while forever:
+        copies *= 2
+        yield copies
+
+
+def _says_memory(error: RuntimeError) -> bool:
+    """torch says so in words: its allocator on a CPU raises a plain RuntimeError."""
+    text = str(error).lower()
+    return "out of memory" in text or "not enough memory" in text or "can't allocate memory" in text
+
+
+def _peak_mb(device: str) -> float:
+    if device.startswith("cuda"):
+        import torch
+
+        return float(torch.cuda.max_memory_allocated(device)) / 1e6
+    return peak_memory_mb()

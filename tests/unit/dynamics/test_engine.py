@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from mlpbench.worker.dynamics import engine
-from mlpbench.worker.dynamics.engine import Engine, System
+from mlpbench.worker.dynamics.engine import Engine
 from mlpbench.worker.dynamics.forces import Labels
-from mlpbench.worker.dynamics.settings import EXPLODED, FINISHED, NON_FINITE, WALL_LIMIT, Settings
+from mlpbench.worker.dynamics.record import EXPLODED, FINISHED, NON_FINITE, WALL_LIMIT, Settings, System
 from tests.unit.dynamics.toys import LennardJones, cluster
 
 NVE = Settings("nve", 0.5, 2.0, 10.0, 20.0)

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from mlpbench.units import ASE_TIME_IN_FS, BOLTZMANN, GPA
-from mlpbench.worker.dynamics.engine import Engine, System
+from mlpbench.worker.dynamics.engine import Engine
 from mlpbench.worker.dynamics.integrators import NoseHoover, Phase
-from mlpbench.worker.dynamics.settings import Settings
+from mlpbench.worker.dynamics.record import Settings, System
 from tests.unit.dynamics.toys import Dimer, LennardJones, Nothing, Springs, cluster, free
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mlpbench.units import ASE_TIME_IN_FS, BOLTZMANN
-from mlpbench.worker.dynamics.velocities import (
+from mlpbench.worker.dynamics.integrators import (
     check_temperature,
     degrees_of_freedom,
     maxwell_boltzmann,

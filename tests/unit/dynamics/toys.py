@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from mlpbench.worker.dynamics.engine import System
 from mlpbench.worker.dynamics.forces import Labels
-from mlpbench.worker.dynamics.velocities import maxwell_boltzmann
+from mlpbench.worker.dynamics.integrators import maxwell_boltzmann
+from mlpbench.worker.dynamics.record import System
 
 
 class Springs:

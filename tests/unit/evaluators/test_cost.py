@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mlpbench.evaluators.cost import rows
-from mlpbench.evaluators.payback import payback
+from mlpbench.evaluators.cost import payback, rows
 
 TRAINING = {"wall_seconds": 100.0, "on_device": False, "peak_memory_mb": 900.0, "n_parameters": 7, "best_epoch": 2}
 CURVE = [{"epoch": 1, "step": 5}, {"epoch": 2, "step": 10}, {"epoch": 3, "step": 15}]

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mlpbench.evaluators.md_deaths import Fate, Limits, Replica, bonds_of, classify, distances
+from mlpbench.evaluators.md.fates import Limits, bonds_of, classify, distances
+from mlpbench.evaluators.md.runs import Fate, Replica
 from tests.support import ethanol_frames
 
 FRAMES = ethanol_frames("test_500K", 100)

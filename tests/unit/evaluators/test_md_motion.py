@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from mlpbench.evaluators.md_motion import (
+from mlpbench.evaluators.md.motion import (
     INVERSE_FS_IN_CM1,
     diffusion,
     mean_square_displacement,

@@ -5,10 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from mlpbench.evaluators.md_deaths import Fate
-from mlpbench.evaluators.md_frames import Run
-from mlpbench.evaluators.md_motion import INVERSE_FS_IN_CM1
-from mlpbench.evaluators.md_spectrum import NAME, spectrum_rows, stretches, velocities_of
+from mlpbench.evaluators.md.motion import INVERSE_FS_IN_CM1, NAME, spectrum_rows, stretches, velocities_of
+from mlpbench.evaluators.md.runs import Fate, Run
 
 MASSES = np.array([1.0, 12.0])
 STEP, LENGTH = 2.0, 2000.0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from mlpbench.evaluators.md_structure import (
+from mlpbench.evaluators.md.structure import (
     Distribution,
     adf_error,
     angle_histogram,

@@ -12,8 +12,7 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import read
 
 from mlpbench.evaluators import Context
-from mlpbench.evaluators.harmonic import frequencies, superposed_rmsd
-from mlpbench.evaluators.physics import reference_frequencies, scan_rows, score
+from mlpbench.evaluators.physics import frequencies, reference_frequencies, scan_rows, score, superposed_rmsd
 from mlpbench.units import ASE_TIME_IN_FS
 from tests.support import ETHANOL
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from mlpbench.evaluators.speed_table import rows
-from mlpbench.worker.timing.paths import Path, differences, disagreement, plan
+from mlpbench.evaluators.speed import rows
+from mlpbench.worker.timing.paths import Deployment, differences, disagreement, plan
 
 MEANS = {"compiled": ("TorchScript", "AOTInductor")}
 
@@ -57,7 +57,7 @@ def test_differences_are_the_largest_ones() -> None:
 @pytest.mark.parametrize(("energy", "force"), [(1.0, 0.0), (0.0, 1.0), (np.nan, 0.0), (0.0, np.nan)])
 def test_a_path_that_computes_something_else_is_refused(energy: float, force: float) -> None:
     for dtype, tf32 in (("float32", False), ("float32", True), ("float64", False)):
-        path = Path("compiled", "TorchScript", dtype, tf32)
+        path = Deployment("compiled", "TorchScript", dtype, tf32)
         assert "not those of the eager path" in disagreement(path, energy, force)
         assert disagreement(path, 1e-9, 1e-8) == ""
 

@@ -11,8 +11,7 @@ import pytest
 from mlpbench.backends.schema import BackendConfig
 from mlpbench.errors import UserError
 from mlpbench.evaluators import Context
-from mlpbench.evaluators.md_deaths import Fate
-from mlpbench.evaluators.md_frames import Run
+from mlpbench.evaluators.md.runs import Fate, Run
 from mlpbench.references import own
 
 BACKEND = BackendConfig(adapter="x:y", adapter_version=1, requirements="pyscf.requirements.txt", name="pyscf")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from mlpbench.statistics.powerlaw import fit_power_law
+from mlpbench.statistics.extrapolation import fit_power_law
 
 
 def test_an_exact_law_is_found() -> None:

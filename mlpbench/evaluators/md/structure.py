@@ -1,13 +1,20 @@
-"""Distributions of distances and angles, and how far two of them are apart."""
+"""Distributions of distances and angles against reference MD, up to collapse and over matched durations."""
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
+from itertools import combinations_with_replacement
+from pathlib import Path
+from typing import Any
 
 import numpy as np
-from ase.data import covalent_radii
+from ase.data import chemical_symbols, covalent_radii
 
+from mlpbench.evaluators import Row
+from mlpbench.evaluators.md.runs import Fate, Run
 from mlpbench.frames import Float, Int
+from mlpbench.metrics import metric_row
 
 
 @dataclass(frozen=True)
@@ -21,6 +28,11 @@ class Distribution:
     def centres(self) -> Float:
         """(B,) middle of each bin."""
         return np.asarray(0.5 * (self.edges[1:] + self.edges[:-1]))
+
+
+CURVES = "curves.npz"
+# Name of the observable -> the potential's distribution, and the reference's where there is one.
+Curves = dict[str, tuple[Distribution, Distribution | None]]
 
 
 def distance_histogram(positions: Float, r_max: float = 10.0, bins: int = 500) -> Distribution:
@@ -157,3 +169,114 @@ def adf_error(found: Distribution, reference: Distribution) -> float:
     """100·W1(found, reference) / W1(reference, sin θ), in %: 100 is as wrong as no structure at all."""
     isotropic = Distribution(reference.edges, np.sin(np.radians(reference.centres)))
     return 100.0 * wasserstein(found, reference) / wasserstein(isotropic, reference)
+
+
+MIN_FRAMES = 20  # fewer say nothing about a distribution
+MAX_FRAMES = 2000  # more cost time and change nothing: neighbouring frames are alike
+RDF_R_MAX = 10.0  # Å, or half the cell where that is less
+
+
+def observable_rows(
+    split: str,
+    run: Run,
+    found: list[Fate],
+    reference: tuple[Float, Float] | None,
+    not_scored: dict[str, str],
+    curves: Curves,
+) -> list[Row]:
+    """Rows of every observable that can be had; the reason for each other one goes into ``not_scored``.
+
+    The first fifth of each replica is left out as equilibration.
+
+    Args:
+        split: as in the table.
+        run: at constant temperature.
+        found: the fate of each replica; frames behind a collapse are not used.
+        reference: (T, N, 3) and (T, 3, 3) Å of reference MD, or None.
+        not_scored: metric -> reason, filled here.
+        curves: the distributions behind the rows, filled here.
+    """
+    rows: list[Row] = []
+    names = ("rdf_error", "adf_error") if run.periodic else ("hr_mae", "adf_error")
+    if reference is None:
+        return rows + _refuse(names, "the data set has no reference MD (evaluation.md.reference_splits)", not_scored)
+    positions, cells = sound_frames(run, found)
+    if len(positions) < MIN_FRAMES or len(reference[0]) < MIN_FRAMES:
+        few = f"{len(positions)} frames before collapse, {len(reference[0])} of the reference; {MIN_FRAMES} are needed"
+        return rows + _refuse(names, few, not_scored)
+    if run.periodic:
+        pairs = pair_distributions(run, positions, cells, reference)
+        curves.update({f"g(r) {name}": both for name, both in pairs.items()})
+        error = float(np.mean([rdf_error(*both) for both in pairs.values()]))
+        rows.append(metric_row(split, "rdf_error", error, len(positions)))
+    else:
+        ours, theirs = distance_histogram(positions), distance_histogram(reference[0])
+        curves["h(r)"] = (ours, theirs)
+        rows.append(metric_row(split, "hr_mae", hr_error(ours, theirs), len(positions)))
+    try:
+        angles = angle_histogram(positions, run.numbers, cells if run.periodic else None)
+        expected = angle_histogram(reference[0], run.numbers, reference[1] if run.periodic else None)
+    except ValueError as error_found:
+        return rows + _refuse(("adf_error",), str(error_found), not_scored)
+    curves["bond angles"] = (angles, expected)
+    return [*rows, metric_row(split, "adf_error", adf_error(angles, expected), len(positions))]
+
+
+def sound_frames(run: Run, found: list[Fate]) -> tuple[Float, Float]:
+    """(T, N, 3) and (T, 3, 3) Å of all replicas before collapse, equilibration left out, thinned evenly."""
+    positions, cells = [], []
+    for index, fate in enumerate(found):
+        part = slice(fate.frames // 5, fate.frames)
+        positions.append(run.arrays["positions"][index, part].astype(np.float64))
+        cells.append(run.cells(index, fate.frames)[part])
+    joined, boxes = np.concatenate(positions), np.concatenate(cells)
+    every = max(1, -(-len(joined) // MAX_FRAMES))
+    return joined[::every], boxes[::every]
+
+
+def pair_distributions(
+    run: Run, positions: Float, cells: Float, reference: tuple[Float, Float]
+) -> dict[str, tuple[Distribution, Distribution]]:
+    """g(r) of every pair of elements, found and reference, up to half the smallest cell."""
+    r_max = min(RDF_R_MAX, *(largest_r(cell) for cell in (*cells, *reference[1])))
+    bins = max(40, round(r_max / 0.05))
+    curves = {}
+    for a, b in combinations_with_replacement(np.unique(run.numbers), 2):
+        first, second = np.flatnonzero(run.numbers == a), np.flatnonzero(run.numbers == b)
+        if a == b and len(first) < 2:
+            continue
+        name = f"{chemical_symbols[a]}–{chemical_symbols[b]}"
+        ours = rdf(positions, cells, first, second, r_max, bins)
+        curves[name] = (ours, rdf(*reference, first, second, r_max, bins))
+    return curves
+
+
+def save_curves(path: Path, curves: Curves) -> None:
+    """Write ``curves`` as ``<name>|edges`` (B+1,), ``<name>|found`` (B,) and ``<name>|reference`` (B,)."""
+    arrays: dict[str, Any] = {}
+    for name, (found, reference) in curves.items():
+        arrays |= {f"{name}|edges": found.edges, f"{name}|found": found.density}
+        if reference is not None:
+            arrays[f"{name}|reference"] = reference.density
+    part = path.with_suffix(".part")
+    with open(part, "wb") as stream:
+        np.savez_compressed(stream, **arrays)
+    os.replace(part, path)
+
+
+def load_curves(path: Path) -> Curves:
+    """What :func:`save_curves` wrote; empty where there is no file."""
+    if not path.is_file():
+        return {}
+    curves: Curves = {}
+    with np.load(path, allow_pickle=False) as stored:
+        for name in (key.removesuffix("|edges") for key in stored.files if key.endswith("|edges")):
+            edges, theirs = stored[f"{name}|edges"], f"{name}|reference"
+            reference = Distribution(edges, stored[theirs]) if theirs in stored.files else None
+            curves[name] = (Distribution(edges, stored[f"{name}|found"]), reference)
+    return curves
+
+
+def _refuse(names: Any, reason: str, not_scored: dict[str, str]) -> list[Row]:
+    not_scored.update(dict.fromkeys(names, reason))
+    return []

@@ -8,15 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from ase.data import chemical_symbols, covalent_radii
 
+from mlpbench.evaluators import Context
+from mlpbench.evaluators.md.runs import CAUSES, SURVIVED, WALL_LIMIT, Fate, Replica, Run, matching, reference_frames
+from mlpbench.evaluators.md.structure import largest_r, rdf, rdf_distance
 from mlpbench.frames import Float, Int
-
-CAUSES = ("non_finite", "exploded", "too_cold", "too_hot", "bond", "overlap", "fragment", "structure")
-SURVIVED, WALL_LIMIT = "survived", "wall_limit"
 
 
 @dataclass(frozen=True)
@@ -49,62 +50,6 @@ class Limits:
     structure: float | None = None
     structure_window_ps: float = 1.0
     structure_r_A: float = 6.0
-
-
-@dataclass(frozen=True)
-class Replica:
-    """One replica as it was stored; NaN behind the end of a dead one.
-
-    Attributes:
-        time_fs: (T,).
-        positions: (T, N, 3) Å.
-        temperature: (T,) K.
-        potential: (T,) eV.
-        ended: ``finished``, ``non_finite``, ``exploded`` or ``wall_limit``, as the engine left it.
-        ended_fs: when.
-        length_fs: planned length.
-    """
-
-    time_fs: Float
-    positions: Float
-    temperature: Float
-    potential: Float
-    ended: str
-    ended_fs: float
-    length_fs: float
-
-    @property
-    def frames(self) -> int:
-        """Stored frames before the first one that is not finite."""
-        good = (
-            np.isfinite(self.positions).all(axis=(1, 2)) & np.isfinite(self.temperature) & np.isfinite(self.potential)
-        )
-        return len(good) if good.all() else int(np.argmin(good))
-
-
-@dataclass(frozen=True)
-class Fate:
-    """What became of a replica.
-
-    Attributes:
-        cause: one of :data:`CAUSES`, ``survived`` or ``wall_limit``.
-        time_ps: until when it was sound: the time of death, of the wall limit, or the planned length.
-        frames: stored frames that observables may use, all before collapse.
-        detail: e.g. which bond broke and how long it was.
-        pair: atoms (i, j), from 0, that the cause is about: of a broken bond, of an overlap, the one that left and its
-            nearest; for another cause the first bond that broke, None if none did.
-    """
-
-    cause: str
-    time_ps: float
-    frames: int
-    detail: str = ""
-    pair: tuple[int, int] | None = None
-
-    @property
-    def died(self) -> bool:
-        """False if it survived or was censored."""
-        return self.cause in CAUSES
 
 
 StructureTest = Callable[[Float], "int | None"]  # (T, N, 3) positions -> first frame that fails
@@ -252,3 +197,72 @@ def _pair_words(pair: tuple[int, ...], numbers: Int, r: Float) -> str:
     i, j = pair
     names = f"{chemical_symbols[numbers[i]]}{i}–{chemical_symbols[numbers[j]]}{j}"
     return f"{names} {r[i, j]:.2f} Å"
+
+
+def mean_distances(context: Context, numbers: Int) -> Float | None:
+    """(N, N) Å over the reference frames with these atoms: of the in-distribution split, else of all that there are."""
+    chosen = context.in_distribution
+    parts = [context.frames[chosen]] if chosen in context.frames else list(context.frames.values())
+    positions = np.concatenate([matching(part, numbers)[0] for part in parts])
+    return None if not len(positions) else distances(positions).mean(axis=0)
+
+
+def closest_distances(context: Context, numbers: Int) -> Float | None:
+    """(N, N) Å over the frames of all splits with these atoms, whatever their temperature."""
+    positions = np.concatenate([matching(part, numbers)[0] for part in context.frames.values()])
+    if not len(positions):
+        return None
+    smallest = np.full((len(numbers), len(numbers)), np.inf)
+    for begin in range(0, len(positions), 1000):  # in pieces, to keep memory small
+        smallest = np.minimum(smallest, distances(positions[begin : begin + 1000]).min(axis=0))
+    return smallest
+
+
+def fates(run: Run, context: Context, options: dict[str, Any]) -> list[Fate]:
+    """What became of each replica.
+
+    Args:
+        run: a run at constant temperature or pressure.
+        context: reference frames, for mean bond lengths and g(r).
+        options: the ``md`` node: ``temperature_K, limits, reference_splits``.
+
+    Raises:
+        TypeError: a limit that is not known.
+    """
+    limits = Limits(**options.get("limits", {}))
+    mean = None if run.periodic else mean_distances(context, run.numbers)
+    closest = None if run.periodic else closest_distances(context, run.numbers)
+    reference = reference_frames(context, options.get("reference_splits", []), run.numbers)
+    found = []
+    for index in range(len(run)):
+        test = None
+        if run.periodic and reference is not None and limits.structure is not None:
+            test = _structure_test(run, index, reference, limits)
+        found.append(
+            classify(
+                run.replica(index), run.numbers, run.kelvin(options), limits,
+                molecule=not run.periodic, mean_distances=mean, closest=closest, structure=test,
+            )
+        )  # fmt: skip
+    return found
+
+
+def _structure_test(run: Run, index: int, reference: tuple[Float, Float], limits: Limits) -> Any:
+    """The first frame that ends a window whose g(r) is too far from the reference's; windows overlap by half."""
+    every = np.arange(len(run.numbers))
+    assert limits.structure is not None
+    threshold = limits.structure
+
+    def test(positions: Float) -> int | None:
+        cells = run.cells(index, len(positions))
+        r_max = min(limits.structure_r_A, *(largest_r(c) for c in (*reference[1], *cells)))
+        bins = max(20, round(r_max / 0.1))
+        expected = rdf(*reference, every, every, r_max, bins)
+        width = max(1, round(limits.structure_window_ps * 1000 / run.interval_fs))
+        for end in range(width, len(positions) + 1, max(1, width // 2)):
+            window = slice(end - width, end)
+            if rdf_distance(rdf(positions[window], cells[window], every, every, r_max, bins), expected) > threshold:
+                return end - 1
+        return None
+
+    return test

@@ -7,20 +7,25 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy import stats
 
 from mlpbench.evaluators import Context, Row
-from mlpbench.evaluators.md_curves import CURVES, Curves, save_curves
-from mlpbench.evaluators.md_deaths import Fate
-from mlpbench.evaluators.md_files import last_frames, whole_trajectories
-from mlpbench.evaluators.md_frames import FOLDER, Run, fates, load_run, reference_frames
-from mlpbench.evaluators.md_motion import Drift, nve_drift, order_of
-from mlpbench.evaluators.md_observables import observable_rows
-from mlpbench.evaluators.md_own import own_rows
-from mlpbench.evaluators.md_rows import row, split_of
-from mlpbench.evaluators.md_spectrum import spectrum_rows
+from mlpbench.evaluators.md.fates import fates
+from mlpbench.evaluators.md.motion import Drift, diffusion_rows, nve_drift, order_of, spectrum_rows
+from mlpbench.evaluators.md.runs import (
+    FOLDER,
+    Fate,
+    Run,
+    last_frames,
+    load_run,
+    reference_frames,
+    split_of,
+    whole_trajectories,
+)
+from mlpbench.evaluators.md.structure import CURVES, Curves, observable_rows, save_curves
 from mlpbench.frames import Float
-from mlpbench.protocol import write_json
+from mlpbench.metrics import metric_row
+from mlpbench.protocol import read_json, write_json
+from mlpbench.statistics.intervals import t_interval
 from mlpbench.statistics.survival import kaplan_meier, restricted_mean, survival_interval
 
 SCORES = "scores.json"  # beside the arrays: the fate of each replica, for reports
@@ -61,6 +66,7 @@ def score(directory: Path, values: dict[str, Any], context: Context) -> list[Row
         if name == "nvt":
             kept["not_scored"] = {}
             reference = reference_frames(context, options.get("reference_splits", []), run.numbers)
+            rows += diffusion_rows(split, run, found, kept["not_scored"])
             rows += observable_rows(split, run, found, reference, kept["not_scored"], curves)
     drift_rows, kept["nve"] = nve_scores(directory, split, [n for n in values["runs"] if n.startswith("nve-")])
     rows += drift_rows
@@ -81,8 +87,8 @@ def survival_rows(split: str, run: Run, found: list[Fate]) -> list[Row]:
     mean, low, high = restricted_mean(curve, planned)
     survival = survival_interval(curve, planned)
     return [
-        row(split, "md_survival", curve.at(planned), len(found), *survival),
-        row(split, "md_stable_time", mean, len(found), low, high),
+        metric_row(split, "md_survival", curve.at(planned), len(found), *survival),
+        metric_row(split, "md_stable_time", mean, len(found), low, high),
     ]
 
 
@@ -92,7 +98,7 @@ def temperature_rows(split: str, run: Run, found: list[Fate], kelvin: float) -> 
     kelvins = np.concatenate(parts).astype(np.float64)
     if not len(kelvins):
         return []
-    return [row(split, "md_temperature_error", 100 * abs(kelvins.mean() - kelvin) / kelvin, len(found))]
+    return [metric_row(split, "md_temperature_error", 100 * abs(kelvins.mean() - kelvin) / kelvin, len(found))]
 
 
 def nve_scores(directory: Path, split: str, names: list[str]) -> tuple[list[Row], dict[str, Any]]:
@@ -111,12 +117,12 @@ def nve_scores(directory: Path, split: str, names: list[str]) -> tuple[list[Row]
         return [], kept
     slopes, ratios = np.array([[abs(d.slope), d.ratio] for d in main]).T
     rows = [
-        row(split, "nve_drift", slopes.mean(), len(main), *t_interval(slopes)),
-        row(split, "nve_drift_ratio", ratios.mean(), len(main), *t_interval(ratios)),
+        metric_row(split, "nve_drift", slopes.mean(), len(main), *t_interval(slopes)),
+        metric_row(split, "nve_drift_ratio", ratios.mean(), len(main), *t_interval(ratios)),
     ]
     means = [float(np.mean([d.fluctuation for d in drifts[step]])) if drifts[step] else 0.0 for step in steps]
     if len(steps) > 1 and min(means) > 0:
-        rows.append(row(split, "nve_order", order_of(np.array(means), np.array(steps)), len(main)))
+        rows.append(metric_row(split, "nve_order", order_of(np.array(means), np.array(steps)), len(main)))
     return rows, kept
 
 
@@ -154,9 +160,76 @@ def run_drift(run: Run, replica: int) -> Drift | None:
     )
 
 
-def t_interval(values: Float) -> tuple[float | None, float | None]:
-    """95 % interval of a mean over replicas, not below zero; none from a single one."""
-    if len(values) < 2:
-        return None, None
-    half = float(stats.t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values)))
-    return max(float(values.mean()) - half, 0.0), float(values.mean()) + half
+LABELS = "own_labels.npz"
+STATUS = "own_labels.json"
+OWN, LAST = "own", "last"  # kinds of labelled frames: of the sound trajectory, and the last one before a death
+MEV = 1e3
+
+
+def own_rows(
+    directory: Path, runs: dict[str, tuple[Run, list[Fate]]], options: dict[str, Any]
+) -> tuple[list[Row], dict[str, Any]]:
+    """Rows of the labelled frames, and the status of the labelling for the report; both empty if there was none.
+
+    Args:
+        directory: the trial's folder.
+        runs: name -> run at constant temperature, and the fate of its replicas.
+        options: the ``md`` node.
+    """
+    folder = directory / FOLDER
+    if not options.get("own_trajectory") or not (folder / STATUS).is_file():
+        return [], {}
+    status = read_json(folder / STATUS)
+    if status["status"] != "done":
+        return [], status
+    with np.load(folder / LABELS, allow_pickle=False) as stored:
+        labels = {name: stored[name] for name in stored.files}
+    if "kind" not in labels:
+        return [], {"status": "skipped", "reason": "labels of an earlier version", "retry": True}
+    status["labelled"] = [_compared(labels, k, *runs[str(labels["run"][k])]) for k in range(len(labels["kind"]))]
+    rows: list[Row] = []
+    for name, (run, _) in runs.items():
+        for kind, metrics in ((OWN, ("own_trajectory_force_mae", "own_trajectory_energy_mae")),
+                              (LAST, ("death_force_mae", "death_energy_mae"))):  # fmt: skip
+            part = [one for one in status["labelled"] if (one["run"], one["kind"]) == (name, kind)]
+            if part:
+                split = split_of(run.kelvin(options))
+                rows += [
+                    mean_row(split, metrics[0], np.array([one["force_mae_meV_per_A"] for one in part])),
+                    mean_row(split, metrics[1], np.array([one["energy_error_meV_per_atom"] for one in part])),
+                ]
+    return rows, status
+
+
+def _compared(labels: dict[str, Any], k: int, run: Run, found: list[Fate]) -> dict[str, Any]:
+    """The potential beside the reference on one labelled frame."""
+    replica, frame = int(labels["replica"][k]), int(labels["frame"][k])
+    ours = run.arrays["forces"][replica, frame].astype(np.float64)
+    theirs = labels["forces"][k]
+    energy = float(run.arrays["potential"][replica, frame] + run.arrays["baseline"] - labels["energy"][k])
+    kind, fate = str(labels["kind"][k]), found[replica]
+    one = {
+        "run": run.name, "kind": kind, "replica": replica, "frame": frame,
+        "time_ps": float(run.arrays["time_fs"][frame]) / 1000,
+        "force_mae_meV_per_A": float(np.abs(ours - theirs).mean()) * MEV,
+        "energy_error_meV_per_atom": abs(energy) * MEV / len(run.numbers),
+    }  # fmt: skip
+    if kind == LAST:
+        one |= {"cause": fate.cause, "detail": fate.detail}
+        if fate.pair is not None:
+            positions = run.arrays["positions"][replica, frame].astype(np.float64)
+            pulls = [pull(positions, forces, fate.pair) for forces in (ours, theirs)]
+            one |= {"pull_eV_per_A": pulls[0], "reference_pull_eV_per_A": pulls[1]}
+    return one
+
+
+def pull(positions: Float, forces: Float, pair: tuple[int, int]) -> float:
+    """½(F_i − F_j)·u in eV/Å with u from i to j: above zero, the forces bring the two atoms together."""
+    i, j = pair
+    u = positions[j] - positions[i]
+    return float(0.5 * (forces[i] - forces[j]) @ u / np.linalg.norm(u))
+
+
+def mean_row(split: str, name: str, errors: Float) -> Row:
+    """Mean over frames of (K,) per-frame errors; with three or more frames, the range of a t interval of the mean."""
+    return metric_row(split, name, errors.mean(), len(errors), *t_interval(errors, least=3))

@@ -1,0 +1,171 @@
+"""What a metric is, and the definition of each: name, symbol, unit, direction and source."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One entry of the registry.
+
+    Attributes:
+        name: as in the long table, e.g. ``force_mae``.
+        symbol: as a reader sees it, e.g. ``F MAE``.
+        unit: as in the long table, e.g. ``meV/Å``; empty for a pure number.
+        direction: which way is better.
+        group: ``accuracy``, ``physics``, ``md``, ``speed``, ``cost``.
+        description: one sentence that defines it.
+        source: where the definition comes from.
+    """
+
+    name: str
+    symbol: str
+    unit: str
+    direction: Literal["lower", "higher", "none"]
+    group: str
+    description: str
+    source: str = ""
+
+
+def force_mae_element(symbol: str) -> Metric:
+    """The per-element force error, e.g. ``force_mae_O``."""
+    return Metric(
+        f"force_mae_{symbol}", f"F MAE on {symbol}", "meV/Å", "lower", "accuracy",
+        f"Mean of |F_pred − F_ref| over the components of the {symbol} atoms.",
+    )  # fmt: skip
+
+
+METRICS = [
+    Metric("energy_mae", "E MAE", "meV/atom", "lower", "accuracy",
+           "Mean over frames of |E_pred − E_ref| / N_atoms.", "metrics of MACE, NequIP, SchNetPack"),
+    Metric("energy_rmse", "E RMSE", "meV/atom", "lower", "accuracy",
+           "Root of the mean over frames of ((E_pred − E_ref) / N_atoms)²."),
+    Metric("energy_r2", "E R²", "", "higher", "accuracy",
+           "1 − Σ(Δe)² / Σ(e_ref − mean e_ref)², e the energy per atom less the baseline."),
+    Metric("energy_mae_total", "E MAE, total", "meV", "lower", "accuracy",
+           "Mean over frames of |E_pred − E_ref|, the whole frame.",
+           "rMD17 tables (Christensen & von Lilienfeld 2020)"),
+    Metric("energy_rmse_total", "E RMSE, total", "meV", "lower", "accuracy",
+           "Root of the mean over frames of (E_pred − E_ref)².", "3BPA and AcAc tables (Kovács 2021; Batatia 2022)"),
+    Metric("force_mae", "F MAE", "meV/Å", "lower", "accuracy",
+           "Mean of |F_pred − F_ref| over all Cartesian components of all atoms."),
+    Metric("force_rmse", "F RMSE", "meV/Å", "lower", "accuracy",
+           "Root of the mean of (F_pred − F_ref)² over all components of all atoms."),
+    Metric("force_r2", "F R²", "", "higher", "accuracy",
+           "1 − Σ(ΔF)² / ΣF_ref² over all components (the mean force is zero)."),
+    Metric("force_p95", "F 95 %", "meV/Å", "lower", "accuracy",
+           "95th percentile of |F_pred − F_ref| over components."),
+    Metric("force_p99", "F 99 %", "meV/Å", "lower", "accuracy",
+           "99th percentile of |F_pred − F_ref| over components."),
+    Metric("force_max", "F max", "meV/Å", "lower", "accuracy",
+           "Largest |F_pred − F_ref| of any component."),
+    Metric("force_angle", "F angle", "degree", "lower", "accuracy",
+           "Mean angle between predicted and reference force vectors, atoms with |F_ref| > 1 meV/Å."),
+    Metric("stress_mae", "σ MAE", "GPa", "lower", "accuracy",
+           "Mean of |σ_pred − σ_ref| over the six Voigt components."),
+    Metric("frequency_mae", "ν MAE", "cm⁻¹", "lower", "physics",
+           "Mean of |ν − ν_DFT| over the 3N−6 harmonic frequencies, each at its own relaxed minimum."),
+    Metric("frequency_max", "ν max", "cm⁻¹", "lower", "physics",
+           "Largest |ν − ν_DFT| over the 3N−6 harmonic frequencies."),
+    Metric("minimum_rmsd", "minimum RMSD", "Å", "lower", "physics",
+           "RMSD of the relaxed geometry from the DFT minimum, best superposition, no atom exchanged."),
+    Metric("scan_rmse_<name>", "scan <name>", "meV", "lower", "physics",
+           "RMSE of the energy along the DFT scan <name>, each curve relative to the frame where DFT is lowest."),
+    Metric("barrier_error_<name>", "barrier <name>", "meV", "none", "physics",
+           "Highest energy along the scan <name> above the frame where DFT is lowest, less the same of DFT."),
+    Metric("lattice_constant_error", "a₀ error", "%", "lower", "physics",
+           "|a − a_ref| / a_ref of the cubic crystal, a where the energy is lowest."),
+    Metric("elastic_mae", "C_ij MAE", "GPa", "lower", "physics",
+           "Mean of |C − C_ref| over C11, C12 and C44, from stress differences at ±0.5 % strain, atoms relaxed."),
+    Metric("elastic_error_<name>", "<name>", "GPa", "none", "physics",
+           "Elastic constant <name> less the reference's."),
+    Metric("force_consistency", "F = −∇E", "", "lower", "physics",
+           "|F + ∇E| over |F|, ∇E by central differences of the energy, norms over all components, float64."),
+    Metric("rotation_error", "rotation", "meV/Å", "lower", "physics",
+           "Largest difference of a force component between F(R·x) and R·F(x), float64."),
+    Metric("translation_error", "translation", "meV/Å", "lower", "physics",
+           "Largest difference of a force component after a shift of all atoms, float64."),
+    Metric("permutation_error", "permutation", "meV/Å", "lower", "physics",
+           "Largest difference of a force component after a change of the order of the atoms, float64."),
+    Metric("extensivity_error", "extensivity", "meV", "lower", "physics",
+           "|E(two copies far apart) − 2·E(one)|, float64."),
+    Metric("cutoff_jump", "cutoff jump", "meV/Å", "lower", "physics",
+           "Largest change of a force component beyond what its slope explains, as an atom passes the cutoff."),
+    Metric("md_survival", "survival", "", "higher", "md",
+           "Kaplan–Meier share of the replicas that are sound at the planned length; wall-clock stops are censored.",
+           "Kaplan & Meier 1958; tests after Fu et al. 2022"),
+    Metric("md_stable_time", "stable time", "ps", "higher", "md",
+           "Restricted mean: area under the survival curve up to the planned length.", "Irwin 1949"),
+    Metric("md_temperature_error", "temperature error", "%", "lower", "md",
+           "|⟨T⟩ − T₀| / T₀ over the second half of each replica's sound frames."),
+    Metric("nve_drift", "NVE drift", "meV/atom/ps", "lower", "md",
+           "Mean over replicas of |slope of the total energy| at constant energy."),
+    Metric("nve_drift_ratio", "NVE drift ratio", "", "lower", "md",
+           "Mean over replicas of |drift over the run| / std(kinetic energy); 1 is the limit."),
+    Metric("nve_order", "NVE order", "", "none", "md",
+           "Slope of log(energy fluctuation) against log(time step); 2 for velocity Verlet on a smooth potential."),
+    Metric("hr_mae", "h(r) error", "", "lower", "md",
+           "∫|h − h_ref|dr of the distribution of all interatomic distances, 500 bins to 10 Å.", "Fu et al. 2022"),
+    Metric("rdf_error", "RDF error", "%", "lower", "md",
+           "100·∫|g_ref − g|dr / ∫|g_ref − 1|dr, mean over pairs of elements."),
+    Metric("adf_error", "angle error", "%", "lower", "md",
+           "Wasserstein-1 distance of the bond angles from the reference's, over that of sin θ."),
+    Metric("vdos_error", "VDOS error", "%", "lower", "md",
+           "Wasserstein-1 distance of the vibrational spectra over the reference's width, up to 99.9 % of its power."),
+    Metric("diffusion", "diffusion", "Å²/ps", "none", "md",
+           "Slope of MSD/6t, with a block bootstrap."),
+    Metric("own_trajectory_force_mae", "F MAE, own MD", "meV/Å", "lower", "md",
+           "Force MAE on frames of the potential's own trajectory, labelled by the reference method."),
+    Metric("own_trajectory_energy_mae", "E MAE, own MD", "meV/atom", "lower", "md",
+           "Energy MAE per atom on frames of the potential's own trajectory, labelled by the reference method."),
+    Metric("death_force_mae", "F MAE before death", "meV/Å", "lower", "md",
+           "Force MAE on the last sound frame of replicas that died, labelled by the reference method."),
+    Metric("death_energy_mae", "E MAE before death", "meV/atom", "lower", "md",
+           "Energy MAE per atom on the last sound frame of replicas that died, labelled by the reference method."),
+    Metric("us_per_atom", "time per atom", "µs", "lower", "speed",
+           "Wall time of one energy-and-forces call of the package's own calculator, over atoms; "
+           "neighbour list included, inputs changed at every call, median over blocks."),
+    Metric("ms_per_call", "time per call", "ms", "lower", "speed",
+           "The same call, not divided by atoms."),
+    Metric("ms_neighbours", "neighbour list", "ms", "lower", "speed",
+           "The part of one call before the forward pass: the package's neighbour list and the tensors made from it."),
+    Metric("throughput", "throughput", "frames/s", "higher", "speed",
+           "Frames per second, energies and forces, in the batch size that was fastest."),
+    Metric("ms_per_md_step", "MD step", "ms", "lower", "speed",
+           "Wall time of one velocity-Verlet step of one replica in ASE with the package's own calculator."),
+    Metric("ns_per_day", "MD speed", "ns/day", "higher", "speed",
+           "Simulated time per day of wall time at the stated time step, one replica."),
+    Metric("timing_noise", "timing noise", "%", "lower", "speed",
+           "95 % half-width of the log-ratio of two interleaved timings of the same thing (A/A), in the same run."),
+    Metric("other_load", "other load", "cores", "lower", "speed",
+           "CPU cores that other processes kept busy on average while this was timed."),
+    Metric("peak_memory", "memory", "MB", "lower", "speed",
+           "Largest resident memory of the worker up to the end of the timing; on a GPU its memory there (10⁶ bytes)."),
+    Metric("prepare_seconds", "preparation", "s", "lower", "speed",
+           "From the loaded weights to the first answer of a deployment: compilation, warm kernels; paid once."),
+    Metric("path_energy_difference", "ΔE to eager", "meV/atom", "lower", "speed",
+           "Largest difference of a deployment's energies from those of the eager path, over the timed frames."),
+    Metric("path_force_difference", "ΔF to eager", "meV/Å", "lower", "speed",
+           "Largest difference of a force component of a deployment from the eager path, over the timed frames."),
+    Metric("max_atoms", "largest system", "atoms", "higher", "speed",
+           "Largest system computed within the memory and time limits of the scaling series; the limit is recorded."),
+    Metric("reference_seconds_per_frame", "reference", "s", "lower", "speed",
+           "Wall time of energy and forces of one frame with the reference method, median."),
+    Metric("speedup_vs_reference", "speed-up", "×", "higher", "speed",
+           "Reference seconds per frame over seconds per call of the potential, on the same frames."),
+    Metric("breakeven_steps", "break-even", "MD steps", "lower", "speed",
+           "MD steps after which labels and training are paid back: (labels × reference time + training time) / "
+           "(reference time − time of the potential's MD step)."),
+    Metric("train_seconds", "training", "s", "lower", "cost", "Wall time of the training, validation included."),
+    Metric("train_device_seconds", "training, device", "s", "lower", "cost",
+           "Wall time of the training times the number of devices (or CPU threads) it held."),
+    Metric("train_peak_memory", "training memory", "MB", "lower", "cost",
+           "Largest resident memory of the worker process up to the end of training (10⁶ bytes)."),
+    Metric("train_energy", "training energy", "Wh", "lower", "cost",
+           "Energy that the GPU used during training, by its own counter (NVML); not known for CPUs."),
+    Metric("n_parameters", "parameters", "", "none", "cost", "Trainable parameters."),
+    Metric("best_epoch", "best epoch", "", "none", "cost", "Epoch of the checkpoint with the lowest validation loss."),
+    Metric("best_step", "best step", "", "none", "cost", "Optimiser steps taken up to the end of that epoch."),
+]  # fmt: skip

@@ -1,0 +1,78 @@
+"""Train with the package's own trainer, predict with the result, and compare our numbers with the package's."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+
+from mlpbench.frames import Float, Frames
+from mlpbench.protocol import CHECKPOINT, PREDICTIONS, EventLog
+from mlpbench.worker.adapter import Adapter, common_loss
+from mlpbench.worker.timing.machine import EnergyMeter
+
+
+def train(adapter: Adapter, options: dict[str, Any], events: EventLog) -> dict[str, Any]:
+    """No options. Returns the fields of :class:`~mlpbench.worker.adapter.TrainOutcome`, ``n_parameters`` and
+    ``energy_wh``: what the device used in the whole training, None where that is not known.
+    """
+    frames = adapter.request.frames
+    train, valid = Frames.load(frames["train"]), Frames.load(frames["valid"])
+    (adapter.directory / CHECKPOINT).mkdir(exist_ok=True)
+    meter = EnergyMeter(adapter.request.device)
+    outcome = adapter.train(train, valid, events)
+    energy = None if outcome.resumed else meter.watt_hours()  # what earlier sessions used was not counted
+    return {**asdict(outcome), "n_parameters": adapter.load().n_parameters, "energy_wh": energy}
+
+
+def predict(adapter: Adapter, options: dict[str, Any], events: EventLog) -> dict[str, Any]:
+    """Options: ``splits`` (names), ``batch_size`` (frames), ``stress`` (splits to predict it on), ``output`` (file).
+
+    Writes ``predictions.npz`` with arrays ``<split>.energy`` (F,) eV without baseline, ``<split>.forces`` (A, 3) eV/Å,
+    and ``<split>.stress`` (F, 6) eV/Å³.
+    """
+    potential = adapter.load()
+    arrays: dict[str, Float] = {}
+    for split in options["splits"]:
+        frames = Frames.load(adapter.request.frames[split])
+        prediction = potential.predict(frames, options["batch_size"], stress=split in options.get("stress", []))
+        arrays[f"{split}.energy"] = prediction.energy
+        arrays[f"{split}.forces"] = prediction.forces
+        if prediction.stress is not None:
+            arrays[f"{split}.stress"] = prediction.stress
+        events.write("predicted", split=split, frames=len(frames))
+    output = options.get("output", PREDICTIONS)
+    part = adapter.directory / f".{output}.part"
+    with open(part, "wb") as stream:
+        np.savez(stream, **arrays)  # type: ignore[arg-type]  # its stub takes **kwds for allow_pickle
+    os.replace(part, adapter.directory / output)
+    return {"splits": list(options["splits"])}
+
+
+def verify(adapter: Adapter, options: dict[str, Any], events: EventLog) -> dict[str, Any]:
+    """Options: ``split``, ``n_frames``, ``batch_size``.
+
+    Returns ``ours`` and ``package`` (energy_mae eV/atom, force_mae eV/Å ...), and for several weightings the
+    ``loss`` pairs (ours, package's), whose quotient must not vary.
+    """
+    potential = adapter.load(dtype="float64")
+    frames = Frames.load(adapter.request.frames[options["split"]]).select(slice(options.get("n_frames", 50)))
+    prediction = potential.predict(frames, options["batch_size"])
+    error = prediction.energy - frames.target_energy
+    ours = {
+        "energy_mae": float(np.mean(np.abs(error) / frames.n_atoms)),
+        "energy_mae_total": float(np.mean(np.abs(error))),
+        "force_mae": float(np.mean(np.abs(prediction.forces - frames.forces))),
+    }
+    one_batch = frames.select(slice(options["batch_size"]))
+    # The package's loss has a stress term under these conditions, so ours needs the stress too.
+    request = adapter.request
+    stress = "stress" in request.labels and bool(request.training.get("stress_weight")) and one_batch.has_stress
+    losses = []
+    for energy_weight, force_weight in ((1.0, 1.0), (10.0, 1.0), (1.0, 100.0)):
+        training = {**adapter.request.training, "energy_weight": energy_weight, "force_weight": force_weight}
+        ours_loss = common_loss(potential.predict(one_batch, len(one_batch), stress), one_batch, training)
+        losses.append([ours_loss, potential.package_loss(one_batch, training)])
+    return {"ours": ours, "package": potential.package_metrics(frames, options["batch_size"]), "losses": losses}
