@@ -130,6 +130,30 @@ class TrainingLog:
         self.start_clock()
 
 
+def check_labels(labels: list[str], **splits: Frames) -> None:
+    """Every frame of ``splits`` (name -> frames) must have the labels that enter the loss.
+
+    Raises:
+        ValueError: a frame has not; names the split, the frame (from 0) and the label.
+    """
+    for split, frames in splits.items():
+        known = {
+            "energy": np.isfinite(frames.target_energy),
+            "forces": np.logical_and.reduceat(np.isfinite(frames.forces).all(axis=1), frames.offsets[:-1]),
+            "stress": np.isfinite(frames.stress).all(axis=1),
+        }
+        for label in labels:
+            missing = np.flatnonzero(~known[label])
+            if len(missing):
+                raise ValueError(
+                    f"the training uses {label}, but {len(missing)} of {len(frames)} {split} frames have none, the "
+                    f"first is frame {missing[0]}: leave {label} out of dataset.labels, or those frames out of the data"
+                )
+        if "stress" in labels and not frames.pbc.all():
+            first = np.flatnonzero(~frames.pbc.all(axis=1))[0]
+            raise ValueError(f"the training uses stress, but {split} frame {first} is not periodic in all directions")
+
+
 def label_scale(frames: Frames, labels: list[str]) -> float:
     """The size of the labels, by which every package scales its output: labels × f then give errors × f.
 

@@ -12,6 +12,7 @@ from mlpbench.frames import Float, Frames
 from mlpbench.protocol import CHECKPOINT, PREDICTIONS, EventLog
 from mlpbench.worker.adapter import Adapter, common_loss
 from mlpbench.worker.timing.machine import EnergyMeter
+from mlpbench.worker.training import check_labels
 
 
 def train(adapter: Adapter, options: dict[str, Any], events: EventLog) -> dict[str, Any]:
@@ -20,6 +21,7 @@ def train(adapter: Adapter, options: dict[str, Any], events: EventLog) -> dict[s
     """
     frames = adapter.request.frames
     train, valid = Frames.load(frames["train"]), Frames.load(frames["valid"])
+    check_labels(adapter.request.labels, train=train, valid=valid)
     (adapter.directory / CHECKPOINT).mkdir(exist_ok=True)
     meter = EnergyMeter(adapter.request.device)
     outcome = adapter.train(train, valid, events)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
 import pytest
 
 from mlpbench.worker.common_training import Batches, IntervalSampler, Steps, learning_rate
+from mlpbench.worker.training import check_labels
+from tests.support import ethanol_frames
 
 BUDGET = {"epochs": None, "steps": None, "seconds": None, "interval": None}
 
@@ -82,3 +85,20 @@ def test_a_schedule_of_the_package_is_not_ours() -> None:
     steps = Steps.of({**BUDGET, "steps": 10}, 5, 20)
     with pytest.raises(ValueError, match="plateau"):
         learning_rate({"schedule": "plateau", "lr": 1.0, "lr_min": 0.0}, steps, 0, 0.0)
+
+
+@pytest.mark.parametrize("label", ["energy", "forces", "stress"])
+def test_a_missing_label_is_named_with_its_frame(label: str) -> None:
+    frames = replace(ethanol_frames("pool_500K", 4), stress=np.zeros((4, 6)), pbc=np.ones((4, 3), dtype=bool))
+    check_labels(["energy", "forces", "stress"], train=frames)
+    values = getattr(frames, label).copy()
+    values[{"energy": 2, "forces": 2 * 9 + 8, "stress": 2}[label]] = np.nan
+    with pytest.raises(ValueError, match=f"uses {label}, but 1 of 4 valid frames have none, the first is frame 2"):
+        check_labels([label], train=frames, valid=replace(frames, **{label: values}))
+    check_labels([other for other in ("energy", "forces", "stress") if other != label], valid=frames)
+
+
+def test_stress_of_an_open_frame_is_refused() -> None:
+    frames = replace(ethanol_frames("pool_500K", 2), stress=np.zeros((2, 6)))
+    with pytest.raises(ValueError, match="train frame 0 is not periodic"):
+        check_labels(["stress"], train=frames)
