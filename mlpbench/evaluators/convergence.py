@@ -1,41 +1,127 @@
-"""Whether a training had come to rest when it ended."""
+"""Two words about a finished training: *at rest*, from its own curve, and *converged*, from a second, longer one.
+
+Errors here are roots of the validation loss, which is a mean of squares: 1 % in the error is 2 % in the loss.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-LAST_PART = 0.10  # the training must have settled before this last part of it
-SETTLED = 0.02  # settled: the first epoch whose loss is within this fraction of the best
-FLAT_PART = 0.20  # over this last part ...
-FLAT_GAIN = 0.05  # ... the best validation loss may fall by this fraction at the most
+from mlpbench.frames import Frames
+
+MIN_VALIDATIONS = 10  # fewer do not show a shape
+FINISHED = 0.1  # the schedule has finished: the last learning rate is below this fraction of the largest
+TRIVIAL = 0.9  # a training has begun to learn: its error is below this fraction of the trivial predictor's
+NEAR_BEST = 1.05  # the last error over the lowest one, at the most
+LATE = 0.2  # the last part of the validations, in which ...
+STEADY = 1.2  # ... the largest error over the smallest is at most this
+LAST = 0.1  # over the last part of the validations ...
+FLAT = 0.03  # ... the lowest error so far may fall by this fraction
 
 
-def converged(curve: Sequence[dict[str, Any]]) -> tuple[bool, str]:
-    """Judge a training curve.
+@dataclass(frozen=True)
+class Verdict:
+    """An answer and, where it is no, the reason.
 
-    Converged means: a loss within 2 % of the best (1 % in the error, since the loss is a square) was reached before the
-    last 10 % of epochs, and over the last 20 % of epochs the best validation loss so far fell by at most 5 %. The plain
-    best epoch would not do: on the smooth curve of averaged weights it is the last one, by gains of no account.
+    Attributes:
+        passed: True, False, or None where nothing can be said.
+        reason: empty where ``passed`` is True.
+    """
+
+    passed: bool | None
+    reason: str = ""
+
+
+def trivial_loss(valid: Frames, training: Mapping[str, Any], labels: Sequence[str]) -> float:
+    """The common loss on ``valid`` (F frames) of a potential without forces, whose energy is the baseline.
 
     Args:
-        curve: one entry an epoch with ``epoch`` and ``valid_loss``, in order.
-
-    Returns:
-        The verdict and, where it is negative, the reason.
+        valid: the validation frames.
+        training: ``energy_weight`` (1/eV²), ``force_weight`` ((Å/eV)²), ``stress_weight`` ((Å³/eV)²).
+        labels: which of energy, forces and stress the loss is made of.
     """
-    loss = np.array([point["valid_loss"] for point in curve if point.get("valid_loss") is not None], dtype=float)
-    if len(loss) < 10:
-        return False, f"only {len(loss)} epochs: too few to tell"
-    if not np.isfinite(loss).all():
-        return False, "the validation loss is not finite"
-    settled = int(np.argmax(loss <= (1 + SETTLED) * loss.min())) + 1
-    if settled > (1 - LAST_PART) * len(loss):
-        return False, f"settled only at epoch {settled} of {len(loss)}, among the last 10 %: still improving"
-    before = loss[: int(np.ceil((1 - FLAT_PART) * len(loss)))].min()
-    gain = 1 - loss.min() / before
-    if gain > FLAT_GAIN:
-        return False, f"the validation loss still fell by {100 * gain:.0f} % over the last 20 % of epochs"
-    return True, ""
+    targets = {
+        "energy": valid.target_energy / valid.n_atoms,
+        "forces": valid.forces,
+        "stress": valid.stress,
+    }
+    weights = {"energy": "energy_weight", "forces": "force_weight", "stress": "stress_weight"}
+    return float(sum(float(training[weights[label]]) * np.mean(targets[label] ** 2) for label in labels))
+
+
+def at_rest(curve: Sequence[Mapping[str, Any]], trivial: float) -> Verdict:
+    """Whether a training had come to rest under its schedule when it ended.
+
+    It has, if the learning rate has fallen to a tenth of its largest value, the validation error is below 0.9 times
+    the trivial predictor's, and the curve's end is flat, steady and near its lowest point. A vanishing rate, a
+    diverging or oscillating curve, and a plateau at the full rate are not at rest. It says nothing about what a longer
+    training would reach: see :func:`agreement`.
+
+    Args:
+        curve: one entry a validation, in order, with ``valid_loss`` and ``lr``.
+        trivial: :func:`trivial_loss` of the same frames, in the units of ``valid_loss``.
+    """
+    if any(point.get("valid_loss") is None for point in curve):
+        return Verdict(False, "the validation loss is not finite")
+    if len(curve) < MIN_VALIDATIONS:
+        return Verdict(False, f"only {len(curve)} validations: at least {MIN_VALIDATIONS} are needed to judge")
+    error = np.sqrt(np.array([point["valid_loss"] for point in curve], dtype=float))
+    rate = np.array([math.nan if point.get("lr") is None else point["lr"] for point in curve], dtype=float)
+    if not rate[-1] <= FINISHED * np.nanmax(rate):
+        return Verdict(False, f"the learning rate ended at {rate[-1]:.2g}, not yet a tenth of {np.nanmax(rate):.2g}")
+    if error.min() > TRIVIAL * math.sqrt(trivial):
+        share = error.min() / math.sqrt(trivial)
+        return Verdict(False, f"the error is {share:.2g} times that of predicting no forces and the mean energy")
+    if error[-1] > NEAR_BEST * error.min():
+        return Verdict(False, f"the last validation error is {error[-1] / error.min():.2f} times the lowest one")
+    before = error[: -max(1, math.floor(LAST * len(error)))].min()
+    if (fall := 1 - error.min() / before) > FLAT:
+        return Verdict(False, f"the error still fell by {100 * fall:.1f} % over the last 10 % of the training")
+    late = error[-max(2, math.ceil(LATE * len(error))) :]
+    if late.max() > STEADY * late.min():
+        return Verdict(False, f"the error varied by a factor of {late.max() / late.min():.2f} over the last 20 %")
+    return Verdict(True)
+
+
+@dataclass(frozen=True)
+class Rung:
+    """One training of a series in which each takes twice the optimiser steps of the one before.
+
+    Attributes:
+        trial: its folder's name.
+        steps: optimiser steps.
+        error: root of the lowest validation loss.
+        at_rest: see :func:`at_rest`.
+    """
+
+    trial: str
+    steps: int
+    error: float
+    at_rest: bool
+
+
+def agreement(rungs: Sequence[Rung], margin: float) -> Verdict:
+    """Whether the longest training is converged: it and one with half its steps are at rest at the same error.
+
+    Args:
+        rungs: in order of their steps.
+        margin: by which fraction of the error the two may differ, in either direction.
+    """
+    if len(rungs) < 2:
+        return Verdict(None, "not tested: no training with another number of steps (budget=converge does that)")
+    shorter, longer = rungs[-2], rungs[-1]
+    for rung in (shorter, longer):
+        if not rung.at_rest:
+            return Verdict(False, f"the training of {rung.steps} steps did not come to rest")
+    change = longer.error / shorter.error - 1
+    if abs(change) >= margin:
+        word = "lower" if change < 0 else "higher"
+        return Verdict(
+            False, f"{longer.steps} steps give an error {100 * abs(change):.1f} % {word} than {shorter.steps} steps"
+        )
+    return Verdict(True)

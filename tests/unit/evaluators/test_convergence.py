@@ -1,44 +1,85 @@
-"""When a training counts as converged."""
+"""When a training is at rest, and when it is converged: adversarial curves do not pass."""
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
+import pytest
 
-from mlpbench.evaluators.convergence import converged
+from mlpbench.evaluators.convergence import Rung, agreement, at_rest, trivial_loss
+from mlpbench.frames import Frames
+from tests.support import ethanol_frames
 
-
-def curve(loss: np.ndarray) -> list[dict]:
-    return [{"epoch": i + 1, "valid_loss": float(value)} for i, value in enumerate(loss)]
-
-
-def test_still_falling_is_not_converged() -> None:
-    verdict, reason = converged(curve(np.exp(-np.arange(100) / 50)))
-    assert not verdict
-    assert "last 10 %" in reason
+N = 40
+FRACTION = (np.arange(N) + 1) / N
+COSINE = 0.01 * (0.5 + 0.5 * np.cos(np.pi * FRACTION)) + 1e-6
+HEALTHY = 0.1 + 0.9 * np.exp(-8 * FRACTION) + 0.01 * (1 - FRACTION)  # errors; the trivial predictor's is 1
 
 
-def test_a_plateau_is_converged() -> None:
-    loss = np.exp(-np.arange(100) / 10) + 1.0
-    loss[70:] = loss[70] + 1e-6
-    assert converged(curve(loss)) == (True, "")
+def curve(error: np.ndarray, lr: np.ndarray = COSINE) -> list[dict]:
+    return [
+        {"epoch": i + 1, "valid_loss": float(e) ** 2, "lr": float(r)}
+        for i, (e, r) in enumerate(zip(error, lr, strict=True))
+    ]
 
 
-def test_gains_of_no_account_do_not_count() -> None:
-    """Averaged weights creep on for ever: the best epoch is the last one, and nothing depends on it."""
-    loss = np.exp(-np.arange(100) / 8) + 1.0 - 1e-4 * np.arange(100)
-    assert int(np.argmin(loss)) == 99
-    assert converged(curve(loss)) == (True, "")
+def test_a_training_that_ended_flat_under_a_finished_schedule_is_at_rest() -> None:
+    assert at_rest(curve(HEALTHY), 1.0).passed
 
 
-def test_a_late_drop_with_an_early_best_epoch_is_not_converged() -> None:
-    loss = np.ones(100)
-    loss[85:] = 0.5
-    loss[85] = 0.49
-    verdict, reason = converged(curve(loss))
-    assert not verdict
-    assert "51 %" in reason
+ADVERSARIES = {
+    "vanishing rate": (np.full(N, 0.995), COSINE * 1e-5, "times that of predicting"),
+    "diverging": (HEALTHY * np.exp(5 * np.maximum(0, FRACTION - 0.3)), COSINE, "times the lowest"),
+    "oscillating": (HEALTHY * np.where(np.arange(N) % 2, 1.0, 10.0), COSINE, "factor of"),
+    "oscillating, ending high": (HEALTHY * np.where(np.arange(N) % 2, 10.0, 1.0), COSINE, "times the lowest"),
+    "plateau at the full rate": (0.2 + 0.8 * np.exp(-20 * FRACTION), np.full(N, 0.01), "not yet a tenth"),
+    "still falling": (np.exp(-3 * FRACTION), COSINE, "still fell"),
+    "not a number at the end": (np.append(HEALTHY[:-1], np.nan), COSINE, "not finite"),
+}
 
 
-def test_short_and_broken_curves_are_not_converged() -> None:
-    assert not converged(curve(np.ones(5)))[0]
-    assert "finite" in converged(curve(np.array([1.0] * 20 + [np.nan])))[1]
+@pytest.mark.parametrize("name", ADVERSARIES)
+def test_adversaries_are_not_at_rest(name: str) -> None:
+    error, lr, reason = ADVERSARIES[name]
+    points = curve(error, lr)
+    for point in points:
+        if not math.isfinite(point["valid_loss"]):
+            point["valid_loss"] = None  # as a record holds it
+    verdict = at_rest(points, 1.0)
+    assert verdict.passed is False
+    assert reason in verdict.reason
+
+
+def test_too_few_validations() -> None:
+    assert "only 5" in at_rest(curve(HEALTHY)[-5:], 1.0).reason
+
+
+def test_the_trivial_loss_is_that_of_no_forces_and_the_baseline() -> None:
+    frames = ethanol_frames("test_500K", 5)
+    training = {"energy_weight": 2.0, "force_weight": 3.0, "stress_weight": 0.0}
+    energy = np.mean(((frames.energy + 4209.0) / 9) ** 2)
+    assert trivial_loss(frames, training, ["energy", "forces"]) == pytest.approx(
+        2 * energy + 3 * np.mean(frames.forces**2)
+    )
+    assert trivial_loss(frames, training, ["forces"]) == pytest.approx(3 * np.mean(frames.forces**2))
+    assert isinstance(frames, Frames)
+
+
+def rungs(*errors: float, rest: bool = True) -> list[Rung]:
+    return [Rung(f"t{i}", 500 * 2**i, error, rest) for i, error in enumerate(errors)]
+
+
+def test_converged_needs_two_trainings_that_agree() -> None:
+    assert agreement(rungs(0.1), 0.02).passed is None
+    assert agreement(rungs(0.2, 0.1, 0.099), 0.02).passed is True
+    falling = agreement(rungs(0.1, 0.09), 0.02)
+    assert falling.passed is False
+    assert "10.0 % lower" in falling.reason
+    rising = agreement(rungs(0.1, 0.12), 0.02)
+    assert rising.passed is False
+    assert "20.0 % higher" in rising.reason
+
+
+def test_trainings_that_are_not_at_rest_prove_nothing() -> None:
+    assert "did not come to rest" in agreement(rungs(0.1, 0.1, rest=False), 0.02).reason
