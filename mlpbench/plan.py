@@ -59,6 +59,7 @@ class Trial:
         init_seed: of the weights and the batch order.
         labels: what it trains on: ``energy``, ``forces``, ``stress``.
         tasks: what is to be done, in order, each with the key of its result.
+        ladder: digest of all but the number of optimiser steps; trainings that share it differ in their length alone.
         skip: why it cannot be run at all; None if it can.
     """
 
@@ -73,6 +74,7 @@ class Trial:
     init_seed: int
     labels: list[str]
     tasks: list[Task]
+    ladder: str
     skip: str | None = None
 
     @property
@@ -130,7 +132,8 @@ def identify(raw: DictConfig, overrides: Sequence[str], find: Find = resolve) ->
         split = datasets.prepare_split(dataset, config.dataset, split_seed, root, progress)
     labels = _labels(config, split)
     swept = swept_settings(raw, overrides)
-    key = digest(_identity(config, split, init_seed, labels, environment))
+    identity = _identity(config, split, init_seed, labels, environment)
+    key = digest(identity)
     start = "-".join(
         [config.architecture.name, config.size, dataset.name, f"n{config.dataset.n_train}", f"r{config.repetition}"]
     )
@@ -139,7 +142,7 @@ def identify(raw: DictConfig, overrides: Sequence[str], find: Find = resolve) ->
     return Trial(
         name=name, key=key, config=config, environment=environment,
         swept=swept, split=split, dataset=dataset, split_seed=split_seed, init_seed=init_seed, labels=labels,
-        tasks=_tasks(config, key, split, dataset), skip=_why_not(config, dataset),
+        tasks=_tasks(config, key, split, dataset), ladder=_ladder(identity), skip=_why_not(config, dataset),
     )  # fmt: skip
 
 
@@ -179,7 +182,7 @@ def _identity(
         "architecture": config.architecture.model_dump(),
         "size": config.size,
         "training": config.training.model_dump(),
-        "budget": config.budget.model_dump(),
+        "budget": config.budget.model_dump(exclude={"converge"}),
         "labels": labels,
         "init_seed": init_seed,
         "dtype": config.dtype,
@@ -190,6 +193,10 @@ def _identity(
         machine = hardware()
         identity["hardware"] = [config.device, config.threads, machine.get("cpu"), machine.get("gpus")]
     return identity
+
+
+def _ladder(identity: dict[str, Any]) -> str:
+    return digest({**identity, "budget": {**identity["budget"], "steps": None}})
 
 
 def _tasks(config: TrialConfig, key: str, split: Split, dataset: Dataset) -> list[Task]:

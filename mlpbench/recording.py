@@ -11,7 +11,7 @@ from mlpbench import evaluators, provenance
 from mlpbench.backends.environment import Environment
 from mlpbench.devices import hardware
 from mlpbench.evaluators import Context, Row, cost
-from mlpbench.evaluators.convergence import converged
+from mlpbench.evaluators.convergence import at_rest, trivial_loss
 from mlpbench.frames import Frames
 from mlpbench.plan import Trial
 from mlpbench.protocol import EVENTS, HELLO, ProtocolError, Result, Status, read_events, read_json
@@ -32,7 +32,7 @@ def write_record(
 ) -> dict[str, Any]:
     """Score, assemble and write the record; returns it as read back. ``ran``: a worker did something for it."""
     curve = training_curve(trial.directory / EVENTS)
-    training = _training(results.get("train"), curve)
+    training = _training(trial, results.get("train"), curve)
     try:
         rows = _score(trial, results, training)
     except (OSError, KeyError, ValueError) as error:
@@ -119,11 +119,12 @@ def context_of(trial: Trial, training: dict[str, Any]) -> Context:
     )
 
 
-def _training(result: Result | None, curve: list[dict[str, Any]]) -> dict[str, Any]:
-    """Outcome, cost and convergence of the training; empty if it did not finish."""
+def _training(trial: Trial, result: Result | None, curve: list[dict[str, Any]]) -> dict[str, Any]:
+    """Outcome and cost of the training, and whether it came to rest; empty if it did not finish."""
     if result is None or result.status != "done":
         return {}
-    verdict, reason = converged(curve)
+    trivial = trivial_loss(Frames.load(trial.split.files["valid"]), trial.config.training.model_dump(), trial.labels)
+    rest = at_rest(curve, trivial)
     # Time over all sessions of a resumed training: the curve carries it on, the task's own clock does not.
     seconds = max([result.wall_seconds, *(point["seconds"] for point in curve[-1:])])
     return {
@@ -132,8 +133,14 @@ def _training(result: Result | None, curve: list[dict[str, Any]]) -> dict[str, A
         "peak_memory_mb": result.peak_memory_mb,
         "on_device": result.peak_device_memory_mb is not None,
         "peak_device_memory_mb": result.peak_device_memory_mb,
-        "converged": verdict,
-        "convergence_reason": reason,
+        "at_rest": rest.passed,
+        "rest_reason": rest.reason,
+        "trivial_loss": trivial,
+        "ladder": trial.ladder,
+        # Whether a longer training agrees is known only once there is one: see mlpbench.converging.
+        "converged": None,
+        "convergence_reason": "not tested: no training with another number of steps (budget=converge does that)",
+        "rungs": [],
     }
 
 

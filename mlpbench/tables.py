@@ -188,6 +188,8 @@ def _trial_row(record: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     return {"trial": record["trial"], "study": record["study"], **record["identifiers"]}, {
         "status": record["status"],
         "reason": record["reason"],
+        "at_rest": training.get("at_rest"),
+        "rest_reason": training.get("rest_reason"),
         "converged": training.get("converged"),
         "convergence_reason": training.get("convergence_reason"),
         "epochs": training.get("epochs"),

@@ -31,7 +31,7 @@ def test_a_sweep_its_tables_and_what_is_cached(tmp_path: Path, mlpbench: Run) ->
     assert len(table) == 4
     assert set(table["training.lr"]) == {0.01, 0.003}
     assert set(table["status"]) == {"done"}
-    assert table["converged"].notna().all()
+    assert table["at_rest"].notna().all()
     metrics = pd.read_parquet(tmp_path / "results" / "s" / "metrics.parquet")
     assert set(metrics["split"]) == {"", "valid", "test_300K", "test_500K", "test_1000K"}
     assert {"trial", "dataset", "architecture", "size", "backend", "n_train", "repetition", "split", "metric", "value",
