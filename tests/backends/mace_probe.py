@@ -8,6 +8,7 @@ import runpy
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 runpy.run_path(str(Path(__file__).parents[2] / "mlpbench" / "worker" / "bootstrap.py"))["_mount"]()
 
@@ -30,8 +31,8 @@ ARCHITECTURE = {
     "native": {"pair_repulsion": True},
 }  # fmt: skip
 TRAINING = {
-    "batch_size": 4, "lr": 0.1, "schedule": "plateau", "lr_factor": 0.5, "lr_patience": 0, "lr_min": 1e-6,
-    "ema_decay": 0.9, "gradient_clip": 10.0, "weight_decay": 0.0,
+    "batch_size": 4, "optimizer": "amsgrad", "lr": 0.1, "schedule": "plateau", "warmup_steps": 0, "lr_factor": 0.5,
+    "lr_patience": 0, "lr_min": 1e-6, "ema_decay": 0.9, "gradient_clip": 10.0, "weight_decay": 0.0,
     "energy_weight": 1.0, "force_weight": 1.0, "stress_weight": 100.0,
 }  # fmt: skip
 
@@ -54,11 +55,11 @@ def crystals(count: int, seed: int, sizes: int = 2) -> Frames:
     return frames.with_baseline(0.1 * frames.n_atoms)
 
 
-def adapter(directory: Path, epochs: int, patience: int | None = None, stress: bool = True) -> MaceAdapter:
+def adapter(directory: Path, epochs: int, patience: int | None = None, **changes: Any) -> MaceAdapter:
     """An adapter for a short training in ``directory``."""
     directory.mkdir(parents=True, exist_ok=True)
-    budget = {"epochs": epochs, "steps": None, "seconds": None, "patience": patience}
-    training = {**TRAINING, "stress_weight": TRAINING["stress_weight"] * stress}
+    budget = {"epochs": epochs, "steps": None, "seconds": None, "interval": None, "patience": patience}
+    training = {**TRAINING, **changes}
     return MaceAdapter(
         Request(
             adapter="", directory=str(directory), architecture=ARCHITECTURE, training=training, budget=budget, seed=5,
@@ -157,6 +158,7 @@ def main(folder: Path) -> None:
     data, test = (crystals(10, 1), crystals(5, 2)), crystals(5, 3)
     straight = train(adapter(folder / "straight", 9), data)
     train(adapter(folder / "broken", 7), data)
+    cosine = {"schedule": "cosine", "optimizer": "adam", "lr": 0.02, "stress_weight": 0.0}
     wrong = (data[0], replace(data[1], forces=-data[1].forces, stress=-data[1].stress))
     potential = adapter(folder / "straight", 9).load("float64")
     kept = adapter(folder / "straight", 9).load().predict(data[1], 2, stress=True)
@@ -169,7 +171,7 @@ def main(folder: Path) -> None:
         "resumed": train(adapter(folder / "broken", 9), data),
         "again": train(adapter(folder / "broken", 9), data),
         "patience": train(adapter(folder / "patience", 60, patience=2), wrong),
-        "plain": train(adapter(folder / "plain", 4, stress=False), (crystals(8, 4, sizes=1), crystals(8, 5, sizes=1))),
+        "annealed": train(adapter(folder / "annealed", 6, **cosine), data),
         "kept_loss": common_loss(kept, data[1], TRAINING),
         "losses": losses(potential, test),
         "stress": stress_by_strain(potential, test),

@@ -1,11 +1,10 @@
 """MACE's own configuration and input files, from one common request.
 
-What is written is complete: ``mace_run_train --config config.yaml`` needs nothing but the folder it stands in.
+What is written is complete: ``python train.py --config config.yaml`` needs nothing but MACE and its own folder.
 """
 
 from __future__ import annotations
 
-import math
 import os
 import shutil
 from pathlib import Path
@@ -15,8 +14,11 @@ import yaml
 from ase.data import chemical_symbols
 
 from mlpbench.frames import Frames
-from mlpbench.protocol import Request
+from mlpbench.protocol import Request, write_json
+from mlpbench.worker import common_training
 from mlpbench.worker.adapters import _mace_corrections as corrections
+from mlpbench.worker.common_training import Steps
+from mlpbench.worker.training import clip_norm, label_scale
 
 NAME = "mace"
 TRAIN_FILE = "train.xyz"
@@ -25,58 +27,45 @@ SCRIPT = "train.py"
 UNLIMITED = 10**7  # epochs; MACE wants a number where the budget has none
 # Options that would change what is compared: other losses, other data in a step, other processes.
 REFUSED = ("swa", "stage_two", "start_swa", "start_stage_two", "lbfgs", "distributed", "heads", "dry_run")
+# Options that mlpbench's own settings decide, here with their names.
+DECIDED = {
+    "batch_size": "training.batch_size", "max_num_epochs": "budget.steps", "eval_interval": "budget.interval",
+    "patience": "budget.patience", "optimizer": "training.optimizer", "amsgrad": "training.optimizer",
+    "loss": "training.energy_weight, force_weight and stress_weight", "scheduler": "training.schedule",
+    "seed": "init_seed",
+}  # fmt: skip
 HEADER = """\
 # MACE's configuration of this training. Energies in the .xyz files are without the baseline (so E0s are zero).
 # Repeat it with the package alone, from this folder:
 #   {command}
-# mlpbench also ends the training at these limits: {limits}. MACE 0.3.16 has no limit of seconds, and with its patience
-# exhausted it prints "Stopping optimization" and goes on.
+# An epoch is an interval of {interval} optimiser steps and a validation; train.py says what else is not as in
+# mace_run_train. mlpbench also ends the training at these limits, train.py does not: {limits}.
 """
-
-
-def used_labels(request: Request, frames: Frames) -> tuple[str, ...]:
-    """Which of energy, forces and stress the training uses.
-
-    Raises:
-        ValueError: a label that the loss weighs is missing in a frame, or stress is asked for where a frame has no
-            volume.
-    """
-    training = request.training
-    weights = {
-        "energy": training["energy_weight"],
-        "forces": training["force_weight"],
-        "stress": training.get("stress_weight") or 0.0,
-    }
-    used = tuple(label for label in weights if label in request.labels and weights[label])
-    if "forces" in used and not frames.has_forces:
-        raise ValueError("training uses forces, but some frames have none: set training.force_weight=0")
-    if "stress" in used and not frames.has_stress:
-        raise ValueError("training uses stress, but some frames have none: set training.stress_weight=0")
-    if "stress" in used and not frames.pbc.all():
-        raise ValueError("training uses stress, but some frames are not periodic along all lattice vectors")
-    return used
 
 
 def build_config(request: Request, train: Frames, valid: Frames) -> dict[str, Any]:
     """The options of ``mace_run_train`` for this request, the user's ``native`` ones merged over them.
 
     Raises:
-        ValueError: see :func:`used_labels`, or a native option that would change what is compared.
+        ValueError: a native option that would change what is compared, or that another setting decides.
     """
-    labels = set(used_labels(request, train)) & set(used_labels(request, valid))
     native = dict(request.architecture.get("native") or {})
-    refused = sorted(set(native) & set(REFUSED))
-    if refused:
-        raise ValueError(f"architecture.native.{refused[0]} cannot be set: it would change what is compared")
+    for option in sorted(set(native) & set(REFUSED)):
+        raise ValueError(f"architecture.native.{option} cannot be set: it would change what is compared")
+    for option in sorted(set(native) & set(DECIDED)):
+        raise ValueError(f"architecture.native.{option} cannot be set: set {DECIDED[option]}")
     elements = sorted(set(train.numbers.tolist()) | set(valid.numbers.tolist()))
+    scale = label_scale(train, request.labels)
     config = {
         **_files(request),
         "atomic_numbers": str(elements),
         "E0s": str(dict.fromkeys(elements, 0.0)),
         **_architecture(request.architecture),
-        **_loss(request.training, labels),
-        **_optimiser(request.training),
-        **_batches(request, train, valid),
+        "std": scale,  # the network's output is multiplied by it ...
+        "mean": 0.0,  # ... and nothing is added: the baseline holds the mean
+        **_loss(request),
+        **_optimiser(request.training, scale),
+        **_batches(request, len(train)),
     }
     return {**config, **native}
 
@@ -84,38 +73,32 @@ def build_config(request: Request, train: Frames, valid: Frames) -> dict[str, An
 def write_native(folder: Path, config: dict[str, Any], request: Request, train: Frames, valid: Frames) -> str:
     """Write ``config.yaml`` and what it refers to; returns the command that repeats the training from there."""
     folder.mkdir(parents=True, exist_ok=True)
-    labels = used_labels(request, train)
-    write_frames(folder / config["train_file"], train, labels)
-    write_frames(folder / config["valid_file"], valid, labels)
-    command = "mace_run_train --config config.yaml"
-    if needs_corrections(config, train, valid):
-        shutil.copyfile(corrections.__file__, folder / SCRIPT)
-        command = f"python {SCRIPT} --config config.yaml --lr_min {request.training['lr_min']:g}"
-    command = f"OMP_NUM_THREADS={request.threads} {command}"
+    write_frames(folder / config["train_file"], train, request.labels)
+    write_frames(folder / config["valid_file"], valid, request.labels)
+    shutil.copyfile(corrections.__file__, folder / SCRIPT)
+    shutil.copyfile(common_training.__file__, folder / Path(common_training.__file__).name)
+    write_json(folder / corrections.SETTINGS, common_settings(request))
+    command = f"OMP_NUM_THREADS={request.threads} python {SCRIPT} --config config.yaml"
     if request.device.startswith("cuda:"):
         command = f"CUDA_VISIBLE_DEVICES={request.device.removeprefix('cuda:')} {command}"
     budget = request.budget
     limits = f"seconds {budget.get('seconds')}, patience {budget.get('patience')}"
+    interval = Steps.of(budget, int(request.training["batch_size"]), len(train)).interval
     # MACE reads lists and dictionaries as Python text.
     plain = {key: str(value) if isinstance(value, list | dict) else value for key, value in config.items()}
-    text = HEADER.format(command=command, limits=limits) + yaml.safe_dump(plain, sort_keys=False)
+    text = HEADER.format(command=command, limits=limits, interval=interval) + yaml.safe_dump(plain, sort_keys=False)
     part = folder / ".config.part"
     part.write_text(text, encoding="utf-8")
     os.replace(part, folder / "config.yaml")
     return command
 
 
-def needs_corrections(config: dict[str, Any], train: Frames, valid: Frames) -> bool:
-    """True if ``mace_run_train`` alone would train on other data or on another loss than mlpbench does."""
-    return (
-        config["loss"] == "stress"
-        or len(train) % config["batch_size"] != 0
-        or len(valid) % config["valid_batch_size"] != 0
-        or len(set(valid.n_atoms.tolist())) > 1
-    )
+def common_settings(request: Request) -> dict[str, Any]:
+    """What :class:`~mlpbench.worker.adapters._mace_corrections.Intervals` is told of a request."""
+    return {"training": request.training, "budget": request.budget, "seed": request.seed}
 
 
-def write_frames(path: Path, frames: Frames, labels: tuple[str, ...]) -> None:
+def write_frames(path: Path, frames: Frames, labels: list[str]) -> None:
     """Extended XYZ with the keys MACE reads by default and all digits (ASE writes eight decimals).
 
     Energies are :attr:`Frames.target_energy`, eV; forces eV/Å; stress eV/Å³, six Voigt components, ASE's sign.
@@ -131,7 +114,7 @@ def write_frames(path: Path, frames: Frames, labels: tuple[str, ...]) -> None:
                 stream.write(f"{chemical_symbols[number]} {values}\n")
 
 
-def _comment(frames: Frames, i: int, labels: tuple[str, ...]) -> str:
+def _comment(frames: Frames, i: int, labels: list[str]) -> str:
     fields = []
     if frames.cell[i].any():
         fields.append(f'Lattice="{" ".join(repr(x) for x in frames.cell[i].ravel().tolist())}"')
@@ -175,30 +158,28 @@ def _architecture(settings: dict[str, Any]) -> dict[str, Any]:
         "num_cutoff_basis": settings["num_cutoff_basis"],
         "radial_MLP": str(list(settings["radial_MLP"])),
         "MLP_irreps": f"{settings['readout_channels']}x0e",
-        "scaling": "rms_forces_scaling",
     }
 
 
-def _loss(training: dict[str, Any], labels: set[str]) -> dict[str, Any]:
+def _loss(request: Request) -> dict[str, Any]:
     """MACE's weights mean the same as the common loss's: energy per atom, mean over components."""
-    loss: dict[str, Any] = {
-        "loss": "stress" if "stress" in labels else "weighted",
-        "energy_weight": float(training["energy_weight"]) if "energy" in labels else 0.0,
-        "forces_weight": float(training["force_weight"]) if "forces" in labels else 0.0,
+    weights = {
+        label: float(request.training[f"{name}_weight"]) if label in request.labels else 0.0
+        for label, name in (("energy", "energy"), ("forces", "force"), ("stress", "stress"))
     }
-    if "stress" in labels:
-        loss["stress_weight"] = float(training["stress_weight"])
+    loss = {"loss": "weighted", "energy_weight": weights["energy"], "forces_weight": weights["forces"]}
+    if weights["stress"]:
+        return {**loss, "loss": "stress", "stress_weight": weights["stress"]}
     return loss
 
 
-def _optimiser(training: dict[str, Any]) -> dict[str, Any]:
-    clip = training["gradient_clip"]
+def _optimiser(training: dict[str, Any], scale: float) -> dict[str, Any]:
+    clip = clip_norm(training, scale)
     options: dict[str, Any] = {
-        "optimizer": "adam",
-        "amsgrad": True,
+        "optimizer": "adamw" if training["optimizer"] == "adamw" else "adam",
         "lr": float(training["lr"]),
         "weight_decay": float(training["weight_decay"]),
-        "clip_grad": "None" if clip is None else float(clip),
+        "clip_grad": "None" if clip is None else clip,
         "ema": training["ema_decay"] is not None,
     }
     if training["ema_decay"] is not None:
@@ -209,29 +190,18 @@ def _optimiser(training: dict[str, Any]) -> dict[str, Any]:
             "lr_factor": float(training["lr_factor"]),
             "scheduler_patience": int(training["lr_patience"]),
         }
-    if training["schedule"] in ("exponential", "constant"):
-        gamma = float(training["lr_gamma"]) if training["schedule"] == "exponential" else 1.0
-        return options | {"scheduler": "ExponentialLR", "lr_scheduler_gamma": gamma}
-    raise ValueError(f"training.schedule={training['schedule']} is not known: plateau, exponential or constant")
+    # Where the rate is annealed or constant, MACE's scheduler leaves it alone.
+    gamma = float(training["lr_gamma"]) if training["schedule"] == "exponential" else 1.0
+    return options | {"scheduler": "ExponentialLR", "lr_scheduler_gamma": gamma}
 
 
-def _batches(request: Request, train: Frames, valid: Frames) -> dict[str, Any]:
+def _batches(request: Request, n_train: int) -> dict[str, Any]:
     budget = request.budget
-    batch = min(int(request.training["batch_size"]), len(train))
-    limits = [int(budget["epochs"])] if budget.get("epochs") is not None else []
-    if budget.get("steps") is not None:
-        limits.append(math.ceil(budget["steps"] / math.ceil(len(train) / batch)))
-    epochs = min(limits, default=UNLIMITED)
+    steps = Steps.of(budget, int(request.training["batch_size"]), n_train)
     return {
-        "batch_size": batch,
-        "valid_batch_size": _even(len(valid), batch),
-        "max_num_epochs": epochs,
+        "batch_size": steps.batch_size,
+        "valid_batch_size": 2 * steps.batch_size,
+        "max_num_epochs": UNLIMITED if steps.intervals is None else steps.intervals,
         "eval_interval": 1,
         "patience": int(budget["patience"]) if budget.get("patience") is not None else UNLIMITED,
     }
-
-
-def _even(n_frames: int, batch: int) -> int:
-    """Frames a validation batch: all batches of one size where that costs little (see ``needs_corrections``)."""
-    sizes = [size for size in range(max(1, batch // 2), 2 * batch + 1) if n_frames % size == 0]
-    return max(sizes, default=min(batch, n_frames))

@@ -1,24 +1,31 @@
-"""MACE 0.3.16's own training with four corrections, so that its loss and its data are those common to all backends.
+"""MACE 0.3.16's own training with six corrections, so that its loss, its data and its steps are those of all backends.
 
-It imports nothing of mlpbench: where a correction changes the result, a copy lies beside the native configuration as
-``train.py`` and repeats the training with the package alone::
+A copy of this file lies beside the native configuration as ``train.py``, with ``common_training.py`` and the common
+settings in ``common.json``, and repeats the training with the package alone::
 
-    python train.py --config config.yaml --lr_min 1e-6
+    python train.py --config config.yaml
 
 The corrections, with what mace-torch 0.3.16 does without them:
 
+* an epoch is an interval of so many optimiser steps, out of an endless sequence of batches, and the learning rate of
+  each step follows from the share of the budget that is spent (MACE knows passes over the training set alone, and two
+  schedules that do not know where the training ends);
 * every frame is trained on (``run_train.run`` drops the last batch of an epoch when it is not full);
 * the validation loss is the loss over all validation frames (``evaluate`` adds up the means of the batches and divides
   by the number of frames, so a frame counts more in a smaller batch, an atom more in a smaller frame);
 * the stress loss is the mean over the six Voigt components (MACE's is over nine: shear counts twice);
+* Adam without AMSGrad (MACE's ``amsgrad`` is true and cannot be set to false);
 * the learning rate has a floor (MACE's plateau scheduler knows none).
 """
 
 from __future__ import annotations
 
+import json
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -28,6 +35,17 @@ from mace.modules import WeightedEnergyForcesLoss, WeightedEnergyForcesStressLos
 from mace.modules.loss import mean_squared_error_forces, weighted_mean_squared_error_energy
 from mace.tools.torch_geometric import dataloader
 
+if __package__:
+    from mlpbench.worker.common_training import ANNEALED, IntervalSampler, Steps, learning_rate
+else:  # run as train.py, beside a copy
+    from common_training import (  # type: ignore[import-not-found,no-redef]
+        ANNEALED,
+        IntervalSampler,
+        Steps,
+        learning_rate,
+    )
+
+SETTINGS = "common.json"  # the common training settings, budget and seed, beside the native configuration
 TRAIN_MODULE = sys.modules["mace.tools.train"]  # the attribute mace.tools.train is the function of that name
 VOIGT = ((0, 1, 2, 1, 0, 0), (0, 1, 2, 2, 2, 1))
 
@@ -37,6 +55,41 @@ class KeepLastBatch(dataloader.DataLoader):
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **{**options, "drop_last": False})
+
+
+class Intervals:
+    """MACE's train loader: the batches of one interval a time, each step's learning rate set before it.
+
+    Args:
+        loader: what MACE made, whose frames are used.
+        optimizer: whose rates are set; differences between its parameter groups are kept.
+        settings: ``training``, ``budget`` and ``seed``, as in ``common.json``.
+        elapsed: seconds of training so far.
+    """
+
+    def __init__(
+        self, loader: Any, optimizer: torch.optim.Optimizer, settings: Mapping[str, Any], elapsed: Callable[[], float]
+    ) -> None:
+        self.training, self.optimizer, self.elapsed = settings["training"], optimizer, elapsed
+        n_frames = len(loader.dataset)
+        self.steps = Steps.of(settings["budget"], int(self.training["batch_size"]), n_frames)
+        self.sampler = IntervalSampler(n_frames, self.steps.batch_size, self.steps.interval, settings["seed"])
+        self.loader = dataloader.DataLoader(
+            loader.dataset, batch_sampler=self.sampler, pin_memory=loader.pin_memory, num_workers=loader.num_workers
+        )
+        self.factors = [group["lr"] / float(self.training["lr"]) for group in optimizer.param_groups]
+
+    def __iter__(self) -> Iterator[Any]:
+        """The batches of interval ``sampler.epoch``, and on to the next."""
+        annealed = self.training["schedule"] in ANNEALED
+        start = self.sampler.epoch * self.steps.interval
+        for step, batch in enumerate(self.loader, start):
+            if annealed:
+                rate = learning_rate(self.training, self.steps, step, self.elapsed())
+                for group, factor in zip(self.optimizer.param_groups, self.factors, strict=True):
+                    group["lr"] = rate * factor
+            yield batch
+        self.sampler.epoch += 1
 
 
 class VoigtStressLoss(WeightedEnergyForcesStressLoss):
@@ -117,7 +170,19 @@ def _floored(lr_min: float) -> type:
     return Scheduler
 
 
-_evaluate, _get_loss_fn = TRAIN_MODULE.evaluate, run_train.get_loss_fn
+_evaluate, _get_loss_fn, _get_optimizer, _train = (
+    TRAIN_MODULE.evaluate,
+    run_train.get_loss_fn,
+    run_train.get_optimizer,
+    tools.train,
+)
+
+
+def _optimizer(name: str) -> Callable[..., torch.optim.Optimizer]:
+    def get_optimizer(args: Any, options: dict[str, Any]) -> torch.optim.Optimizer:
+        return _get_optimizer(args, {**options, "amsgrad": name == "amsgrad"})
+
+    return get_optimizer
 
 
 @contextmanager
@@ -132,14 +197,21 @@ def replaced(module: Any, name: str, value: Any) -> Iterator[None]:
 
 
 @contextmanager
-def corrected(lr_min: float) -> Iterator[None]:
-    """``run_train.run`` trains with the corrections inside the block; ``lr_min`` is the floor of the learning rate."""
+def corrected(training: Mapping[str, Any], train: Callable[..., None]) -> Iterator[None]:
+    """``run_train.run`` trains with the corrections inside the block.
+
+    Args:
+        training: the common training settings: ``optimizer``, ``lr_min``.
+        train: takes the place of ``mace.tools.train``; it gives MACE's the :class:`Intervals` as train loader.
+    """
     with ExitStack() as stack:
         for module, name, value in (
             (dataloader, "DataLoader", KeepLastBatch),
             (TRAIN_MODULE, "evaluate", evaluate),
             (run_train, "get_loss_fn", _loss_function),
-            (run_train, "LRScheduler", _floored(lr_min)),
+            (run_train, "get_optimizer", _optimizer(training["optimizer"])),
+            (run_train, "LRScheduler", _floored(float(training["lr_min"]))),
+            (tools, "train", train),
         ):
             stack.enter_context(replaced(module, name, value))
         yield
@@ -147,10 +219,15 @@ def corrected(lr_min: float) -> Iterator[None]:
 
 def main() -> None:
     """``mace_run_train`` with the corrections."""
-    parser = tools.build_default_arg_parser()
-    parser.add_argument("--lr_min", help="floor of the learning rate", type=float, default=0.0)
-    args = parser.parse_args()
-    with corrected(args.lr_min):
+    args = tools.build_default_arg_parser().parse_args()
+    settings = json.loads((Path(__file__).parent / SETTINGS).read_text(encoding="utf-8"))
+
+    def train(**parts: Any) -> None:
+        start = time.monotonic()
+        loader = Intervals(parts["train_loader"], parts["optimizer"], settings, lambda: time.monotonic() - start)
+        _train(**{**parts, "train_loader": loader})
+
+    with corrected(settings["training"], train):
         run_train.run(args)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import os
 from collections.abc import Iterator
 from contextlib import ExitStack, chdir, contextmanager
@@ -15,9 +14,10 @@ import torch
 from mace import modules, tools
 from mace.cli import run_train
 
-from mlpbench.protocol import EventLog
-from mlpbench.worker.adapter import Deadline, Patience
-from mlpbench.worker.adapters._mace_corrections import corrected, replaced
+from mlpbench.protocol import Request
+from mlpbench.worker.adapters._mace_config import common_settings
+from mlpbench.worker.adapters._mace_corrections import Intervals, corrected, replaced
+from mlpbench.worker.training import TrainingLog
 
 BEST = "best.pt"  # weights (EMA) of the best epoch
 LAST = "last.pt"  # all that the next epoch needs
@@ -33,27 +33,22 @@ class Progress:
     """Stands in for ``mace.tools.train``: calls it, and is its logger, its checkpoint handler and its train loader.
 
     MACE has no callbacks. Its loop asks the train loader for a new pass at the beginning of each epoch, when the one
-    before is finished, validated and seen by the scheduler: there an epoch is noted, saved and reported.
+    before is finished, validated and seen by the scheduler: there an interval is noted, saved and reported.
 
     Args:
-        events: where the epochs are reported.
-        budget: limits of the training.
+        log: the account of the training.
+        request: its settings, budget and seed.
         folder: where the checkpoints lie.
     """
 
-    def __init__(self, events: EventLog, budget: dict[str, Any], folder: Path) -> None:
-        self.events = events
-        self.budget = budget
+    def __init__(self, log: TrainingLog, request: Request, folder: Path) -> None:
+        self.account = log
+        self.settings = common_settings(request)
         self.folder = folder
-        self.patience = Patience(budget.get("patience"))
-        self.deadline = Deadline(budget)
-        self.epoch = 0
-        self.step = 0
-        self.resumed = False
-        self.stopped_by: str | None = None
         self.built_with: dict[str, Any] | None = None
         self._parts: dict[str, Any] = {}  # MACE's model, optimizer, ema, loaders ...
-        self._valid: dict[str, Any] | None = None  # MACE's metrics of the running epoch
+        self._intervals: Intervals
+        self._valid: dict[str, Any] | None = None  # MACE's metrics of the running interval
         self._train_loss = self._frames = self._batch_frames = self._lr = 0.0
 
     def train(self, **parts: Any) -> None:
@@ -62,119 +57,85 @@ class Progress:
         Raises:
             StopTraining: when the training has ended, always.
         """
-        self._parts = parts
-        seconds = self._restore()
-        self.deadline = Deadline(self.budget, seconds)
-        self.stopped_by = self._limit() if self.resumed else None
-        if self.stopped_by is None:
-            watched = {"train_loader": self, "logger": self, "checkpoint_handler": self, "start_epoch": self.epoch}
+        log, self._parts = self.account, parts
+        self._intervals = Intervals(parts["train_loader"], parts["optimizer"], self.settings, lambda: log.elapsed)
+        log.start_clock()
+        self._restore()
+        if log.stopped_by() is None:
+            watched = {"train_loader": self, "logger": self, "checkpoint_handler": self, "start_epoch": log.epoch}
             _train(**parts | watched)
             assert self._valid is not None
             parts["lr_scheduler"].step(metrics=self._valid["loss"])  # as MACE does before a next epoch
-            self._end_epoch()
+            self._end_interval()
         raise StopTraining
 
     def __iter__(self) -> Iterator[Any]:
-        """The train loader: one epoch's batches."""
-        self._end_epoch()
+        """The train loader: one interval's batches."""
+        self._end_interval()
         self._train_loss = self._frames = 0.0
-        self._lr = self._parts["optimizer"].param_groups[0]["lr"]
-        for batch in self._parts["train_loader"]:
+        for batch in self._intervals:
             self._batch_frames = batch.num_graphs
             yield batch
 
     def log(self, metrics: dict[str, Any]) -> None:
-        """MACE's logger: one call a step, one a validation.
-
-        Raises:
-            FloatingPointError: the validation loss is not a finite number.
-        """
+        """MACE's logger: one call a step, one a validation."""
         if metrics["mode"] == "opt":
-            self.step += 1
+            self._lr = self._parts["optimizer"].param_groups[0]["lr"]
             self._train_loss += float(metrics["loss"]) * self._batch_frames
             self._frames += self._batch_frames
         elif metrics["epoch"] is not None:  # None: before the first step
             self._valid = metrics
-            if not math.isfinite(metrics["loss"]):
-                raise FloatingPointError(
-                    f"the validation loss is {metrics['loss']} after epoch {self.epoch + 1}: try a lower training.lr"
-                )
 
     def save(self, state: Any, epochs: int, keep_last: bool = False) -> None:
         """MACE's checkpoint handler: called with averaged weights when MACE thinks the validation loss is the best."""
         assert self._valid is not None
-        if self._valid["loss"] < self.patience.best:  # after a resume MACE has forgotten the best so far
+        if self._valid["loss"] < self.account.best:  # after a resume MACE has forgotten the best so far
             _write({"model": state.model.state_dict(), "epoch": epochs + 1}, self.folder / BEST)
 
-    def _end_epoch(self) -> None:
+    def _end_interval(self) -> None:
+        """Note, save and report the interval whose validation was the last thing that MACE did.
+
+        Raises:
+            StopTraining: a limit of the budget is reached.
+        """
         if self._valid is None:
             return
         metrics, self._valid = self._valid, None
-        self.epoch += 1
-        self.patience.update(self.epoch, metrics["loss"])
-        self.stopped_by = self._limit()
-        self._save_last()
-        self.events.epoch(
-            self.epoch,
-            self.step,
-            self.deadline.elapsed,
+        log = self.account
+        epoch = log.epoch + 1
+        log.validated(
+            epoch,
+            epoch * log.steps.interval,
             train_loss=self._train_loss / self._frames,
-            valid_loss=metrics["loss"],
+            valid_loss=float(metrics["loss"]),
             valid_energy_mae=_number(metrics, "mae_e_per_atom"),
             valid_force_mae=_number(metrics, "mae_f"),
             lr=self._lr,
         )
-        if self.stopped_by is not None:
+        self._save_last()
+        if log.stopped_by() is not None:
             raise StopTraining
-
-    def _limit(self) -> str | None:
-        """The limit that is reached after the epochs so far."""
-        limit = self.deadline.reached(self.epoch, self.step)
-        patience = self.patience.patience
-        stalled = patience is not None and self.epoch - self.patience.best_epoch >= patience
-        if limit is None and self.epoch >= self._parts["max_num_epochs"]:
-            limit = "epochs"  # fewer than the budget's, by a native option
-        return limit or ("patience" if stalled else None)
 
     def _save_last(self) -> None:
         parts, ema = self._parts, self._parts["ema"]
-        random = {"batches": parts["train_loader"].generator.get_state(), "cpu": torch.get_rng_state()}
-        if torch.cuda.is_available():
-            random["cuda"] = torch.cuda.get_rng_state()
+        state = {name: parts[name].state_dict() for name in ("model", "optimizer", "lr_scheduler")}
         _write(
-            {
-                "model": parts["model"].state_dict(),
-                "optimizer": parts["optimizer"].state_dict(),
-                "lr_scheduler": parts["lr_scheduler"].state_dict(),
-                "ema": None if ema is None else ema.state_dict(),
-                "random": random,
-                "epoch": self.epoch,
-                "step": self.step,
-                "seconds": self.deadline.elapsed,
-                "best": float(self.patience.best),
-                "best_epoch": self.patience.best_epoch,
-            },
+            {**state, "ema": None if ema is None else ema.state_dict(), "log": self.account.state()},
             self.folder / LAST,
         )
 
-    def _restore(self) -> float:
-        """Take up an interrupted training; returns the seconds it had run."""
+    def _restore(self) -> None:
+        """Take up an interrupted training; its next batch and rate follow from the number of its steps."""
         if not (self.folder / LAST).exists():
-            return 0.0
+            return
         parts = self._parts
         state = torch.load(self.folder / LAST, map_location="cpu", weights_only=False)
         for name in ("model", "optimizer", "lr_scheduler"):
             parts[name].load_state_dict(state[name])
         if parts["ema"] is not None:
             parts["ema"].load_state_dict(state["ema"])
-        parts["train_loader"].generator.set_state(state["random"]["batches"])
-        torch.set_rng_state(state["random"]["cpu"])
-        if "cuda" in state["random"] and torch.cuda.is_available():
-            torch.cuda.set_rng_state(state["random"]["cuda"])
-        self.epoch, self.step = state["epoch"], state["step"]
-        self.patience.best, self.patience.best_epoch = state["best"], state["best_epoch"]
-        self.resumed = True
-        return float(state["seconds"])
+        self.account.restore(state["log"])
+        self._intervals.sampler.set_epoch(self.account.epoch)
 
     def keep_best(self) -> None:
         """Save MACE's model, whole, with the weights of the best epoch."""
@@ -192,13 +153,12 @@ class Progress:
         return _ScaleShiftMACE(**options)
 
 
-def fit(native: Path, progress: Progress, lr_min: float) -> None:
+def fit(native: Path, progress: Progress) -> None:
     """Train as ``mace_run_train --config config.yaml`` does in ``native``, with the corrections and ``progress``."""
     with ExitStack() as stack:
         stack.enter_context(chdir(native))
         stack.enter_context(_undisturbed())
-        stack.enter_context(corrected(lr_min))
-        stack.enter_context(replaced(tools, "train", progress.train))
+        stack.enter_context(corrected(progress.settings["training"], progress.train))
         stack.enter_context(replaced(modules, "ScaleShiftMACE", progress.build))
         args = tools.build_default_arg_parser().parse_args(["--config", "config.yaml"])
         try:

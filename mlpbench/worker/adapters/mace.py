@@ -26,6 +26,7 @@ from mlpbench.worker.adapters._mace_config import build_config, write_native
 from mlpbench.worker.adapters._mace_corrections import common_loss_function
 from mlpbench.worker.adapters._mace_deploy import DEPLOYMENTS, deploy
 from mlpbench.worker.adapters._mace_training import POTENTIAL, Progress, fit
+from mlpbench.worker.training import TrainingLog
 
 # e3nn 0.4.4 annotates attributes in a way that newer torch warns about, once for every layer it compiles.
 warnings.filterwarnings("ignore", message="The TorchScript type system doesn't support", category=UserWarning)
@@ -142,18 +143,9 @@ class MaceAdapter(Adapter):
         config = build_config(request, train, valid)
         command = write_native(self.native, config, request, train, valid)
         self.checkpoints.mkdir(parents=True, exist_ok=True)
-        progress = Progress(events, request.budget, self.checkpoints.resolve())
-        fit(self.native, progress, request.training["lr_min"])
-        return TrainOutcome(
-            epochs=progress.epoch,
-            steps=progress.step,
-            best_epoch=progress.patience.best_epoch,
-            best_valid_loss=float(progress.patience.best),
-            stopped_by=str(progress.stopped_by),
-            resumed=progress.resumed,
-            resume_exact=True,
-            native_command=command,
-        )
+        log = TrainingLog(events, request, len(train))
+        fit(self.native, Progress(log, request, self.checkpoints.resolve()))
+        return TrainOutcome.of(log, command)
 
     def load(self, dtype: str | None = None) -> Potential:
         """See :meth:`Adapter.load`."""
