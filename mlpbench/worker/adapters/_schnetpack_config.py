@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import math
 import os
-from dataclasses import fields
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,8 @@ from ase.stress import voigt_6_to_full_3x3_stress
 from mlpbench.frames import Frames
 from mlpbench.protocol import Request
 from mlpbench.worker.adapters._schnetpack_train import MONITOR
+from mlpbench.worker.common_training import ANNEALED, Steps
+from mlpbench.worker.training import clip_norm, label_scale
 
 DATA = "data.db"
 SPLIT = "split.npz"
@@ -24,6 +25,12 @@ CONFIG = "config.yaml"
 UNITS = {"energy": "eV", "forces": "eV/Ang", "stress": "eV/Ang/Ang/Ang"}
 CAST = {"float32": "schnetpack.transform.CastTo32", "float64": "schnetpack.transform.CastTo64"}
 PRECISION = {"float32": "32-true", "float64": "64-true"}
+WEIGHTS = {"energy": "energy_weight", "forces": "force_weight", "stress": "stress_weight"}
+OPTIMIZERS: dict[str, tuple[str, dict[str, Any]]] = {
+    "adam": ("torch.optim.Adam", {}),
+    "amsgrad": ("torch.optim.Adam", {"amsgrad": True}),
+    "adamw": ("torch.optim.AdamW", {}),
+}
 BASIS = {"gaussian": "schnetpack.nn.radial.GaussianRBF", "bessel": "schnetpack.nn.radial.BesselRBF"}
 VALID_BATCH = 4  # a validation batch may be larger: no second derivatives are kept
 
@@ -36,7 +43,9 @@ def build_config(request: Request, train: Frames, valid: Frames) -> dict[str, An
         train: its training frames.
         valid: its validation frames.
     """
-    training, labels = request.training, used_labels(request.labels, request.training, train, valid)
+    training, labels = request.training, request.labels
+    steps = Steps.of(request.budget, training["batch_size"], len(train))
+    scale = label_scale(train, labels)
     return {
         "seed": request.seed,
         "threads": request.threads,
@@ -45,6 +54,7 @@ def build_config(request: Request, train: Frames, valid: Frames) -> dict[str, An
             "datapath": DATA,
             "split_file": SPLIT,
             "seed": request.seed,
+            "interval": steps.interval,
             "load_properties": list(labels),
             "batch_size": training["batch_size"],
             "val_batch_size": VALID_BATCH * training["batch_size"],
@@ -54,21 +64,11 @@ def build_config(request: Request, train: Frames, valid: Frames) -> dict[str, An
                 {"_target_": CAST[request.dtype]},
             ],
         },
-        "model": _model(request.architecture, request.dtype, "stress" in labels),
+        "model": _model(request.architecture, request.dtype, "stress" in labels, scale),
         "task": _task(training, labels),
-        "callbacks": _callbacks(request),
-        "trainer": _trainer(request, len(train)),
+        "callbacks": _callbacks(request, steps),
+        "trainer": _trainer(request, steps, scale),
     }
-
-
-def used_labels(labels: list[str], training: dict[str, Any], *frames: Frames) -> tuple[str, ...]:
-    """Which of energy, forces and stress enter the loss: asked for, labelled, and with a weight."""
-    used = ["energy"]
-    if "forces" in labels and training["force_weight"] and all(f.has_forces for f in frames):
-        used.append("forces")
-    if "stress" in labels and training.get("stress_weight") and all(f.has_stress for f in frames):
-        used.append("stress")
-    return tuple(used)
 
 
 def neighbour_list(cutoff: float, *pbc: Any) -> dict[str, Any]:
@@ -83,7 +83,7 @@ def neighbour_list(cutoff: float, *pbc: Any) -> dict[str, Any]:
     return {"_target_": f"schnetpack.transform.{name}", "cutoff": float(cutoff)}
 
 
-def _model(architecture: dict[str, Any], dtype: str, stress: bool) -> dict[str, Any]:
+def _model(architecture: dict[str, Any], dtype: str, stress: bool, scale: float) -> dict[str, Any]:
     cutoff, width = float(architecture["cutoff"]), architecture["n_features"]
     basis = BASIS[architecture["radial_basis"]]
     representation = {
@@ -98,6 +98,7 @@ def _model(architecture: dict[str, Any], dtype: str, stress: bool) -> dict[str, 
         shared = architecture["shared_filters"]
         own = {"_target_": "schnetpack.representation.PaiNN", "shared_filters": shared}
     strain = [{"_target_": "schnetpack.atomistic.Strain"}] if stress else []
+    as_dtype = {"_target_": "schnetpack.utils.as_dtype", "dtype_str": dtype}
     return {
         "_target_": "schnetpack.model.NeuralNetworkPotential",
         "input_dtype_str": dtype,
@@ -111,14 +112,18 @@ def _model(architecture: dict[str, Any], dtype: str, stress: bool) -> dict[str, 
                 "n_layers": architecture["n_output_layers"],
                 "aggregation_mode": "sum",
             },
+            {
+                "_target_": "schnetpack.transform.ScaleProperty",  # a fixed number: the size of the labels
+                "input_key": "energy",
+                "scale": {"_target_": "torch.tensor", "data": [scale], "dtype": as_dtype},
+            },
             {"_target_": "schnetpack.atomistic.Forces", "calc_forces": True, "calc_stress": stress},
         ],
     }
 
 
-def outputs_config(labels: tuple[str, ...], training: dict[str, Any]) -> list[dict[str, Any]]:
+def outputs_config(labels: list[str], training: dict[str, Any]) -> list[dict[str, Any]]:
     """SchNetPack's outputs, whose losses add up to the common loss."""
-    weights = {"energy": "energy_weight", "forces": "force_weight", "stress": "stress_weight"}
     outputs = []
     for label in labels:
         output: dict[str, Any] = {
@@ -127,7 +132,7 @@ def outputs_config(labels: tuple[str, ...], training: dict[str, Any]) -> list[di
             "per_atom": label == "energy",
             "voigt": label == "stress",
             "loss_fn": {"_target_": "torch.nn.MSELoss"},
-            "loss_weight": float(training[weights[label]]),
+            "loss_weight": float(training[WEIGHTS[label]]),
             "metrics": {
                 "mae": {"_target_": "torchmetrics.MeanAbsoluteError"},
                 "mse": {"_target_": "torchmetrics.MeanSquaredError"},
@@ -139,13 +144,14 @@ def outputs_config(labels: tuple[str, ...], training: dict[str, Any]) -> list[di
     return [*outputs, {"_target_": "schnetpack.task.ModelOutput", **counts}]
 
 
-def _task(training: dict[str, Any], labels: tuple[str, ...]) -> dict[str, Any]:
+def _task(training: dict[str, Any], labels: list[str]) -> dict[str, Any]:
+    optimizer, options = OPTIMIZERS[training["optimizer"]]
     task: dict[str, Any] = {
         "_target_": "schnetpack.task.AtomisticTask",
         "outputs": outputs_config(labels, training),
-        "optimizer_cls": "torch.optim.Adam",
+        "optimizer_cls": optimizer,
         # fused: one call for all weights; on a CPU a third of the time of a step goes otherwise
-        "optimizer_args": {"lr": training["lr"], "weight_decay": training["weight_decay"], "fused": True},
+        "optimizer_args": {"lr": training["lr"], "weight_decay": training["weight_decay"], "fused": True, **options},
         "scheduler_cls": None,
     }
     if training["schedule"] == "plateau":
@@ -167,11 +173,12 @@ def _task(training: dict[str, Any], labels: tuple[str, ...]) -> dict[str, Any]:
     return task
 
 
-def _callbacks(request: Request) -> dict[str, Any]:
+def _callbacks(request: Request, steps: Steps) -> dict[str, Any]:
     training, budget = request.training, request.budget
-    callbacks: dict[str, Any] = {
-        "valid_loss": {"_target_": "train.ValidLoss"},
-    }
+    callbacks: dict[str, Any] = {"valid_loss": {"_target_": "train.ValidLoss"}}
+    if training["schedule"] in ANNEALED:
+        schedule = {name: training[name] for name in ("schedule", "lr", "lr_min", "warmup_steps")}
+        callbacks["annealing"] = {"_target_": "train.Annealing", "training": schedule, "steps": asdict(steps)}
     if training["ema_decay"] is not None:
         callbacks["ema"] = {"_target_": "train.Averaging", "decay": training["ema_decay"]}
     if budget.get("patience") is not None:
@@ -202,7 +209,7 @@ def _callbacks(request: Request) -> dict[str, Any]:
     return callbacks
 
 
-def _trainer(request: Request, n_train: int) -> dict[str, Any]:
+def _trainer(request: Request, steps: Steps, scale: float) -> dict[str, Any]:
     device = request.device
     on_gpu = device.startswith("cuda")
     return {
@@ -210,24 +217,14 @@ def _trainer(request: Request, n_train: int) -> dict[str, Any]:
         "accelerator": "gpu" if on_gpu else "cpu",
         "devices": [int(device.partition(":")[2] or 0)] if on_gpu else 1,
         "precision": PRECISION[request.dtype],
-        "max_epochs": max_epochs(request.budget, request.training["batch_size"], n_train),
-        "gradient_clip_val": request.training["gradient_clip"],
+        "max_epochs": -1 if steps.intervals is None else steps.intervals,
+        "gradient_clip_val": clip_norm(request.training, scale),
         "inference_mode": False,  # forces are derivatives, in validation too
         "num_sanity_val_steps": 0,
         "logger": False,
         "enable_progress_bar": False,
         "enable_model_summary": False,
     }
-
-
-def max_epochs(budget: dict[str, Any], batch_size: int, n_train: int) -> int:
-    """Epochs until the limit in epochs or steps is reached; −1: neither is set."""
-    limits = []
-    if budget.get("epochs") is not None:
-        limits.append(int(budget["epochs"]))
-    if budget.get("steps") is not None:
-        limits.append(math.ceil(budget["steps"] / math.ceil(n_train / batch_size)))
-    return min(limits) if limits else -1
 
 
 def merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
@@ -257,11 +254,13 @@ def structures(frames: Frames) -> list[Atoms]:
     return atoms
 
 
-def targets(frames: Frames, labels: tuple[str, ...]) -> list[dict[str, Any]]:
+def targets(frames: Frames, labels: list[str]) -> list[dict[str, Any]]:
     """Per frame ``energy`` (1,) eV without baseline, ``forces`` (n, 3) eV/Å and ``stress`` (1, 3, 3) eV/Å³."""
     offsets, out = frames.offsets, []
     for i in range(len(frames)):
-        values: dict[str, Any] = {"energy": frames.target_energy[i : i + 1].copy()}
+        values: dict[str, Any] = {}
+        if "energy" in labels:
+            values["energy"] = frames.target_energy[i : i + 1].copy()
         if "forces" in labels:
             values["forces"] = frames.forces[offsets[i] : offsets[i + 1]].copy()
         if "stress" in labels:
@@ -270,7 +269,7 @@ def targets(frames: Frames, labels: tuple[str, ...]) -> list[dict[str, Any]]:
     return out
 
 
-def write_data(folder: Path, train: Frames, valid: Frames, labels: tuple[str, ...]) -> None:
+def write_data(folder: Path, train: Frames, valid: Frames, labels: list[str]) -> None:
     """Write ``data.db`` and ``split.npz`` as SchNetPack reads them, unless they hold these frames already."""
     path, frames = folder / DATA, Frames.concatenate([train, valid])
     digest = hashlib.sha256(repr(labels).encode())

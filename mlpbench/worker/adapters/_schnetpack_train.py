@@ -2,15 +2,16 @@
 
 The data lie in ``data.db`` (ASE database; eV, Å), the split in ``split.npz``. Checkpoints go to ``checkpoints/``;
 a training that was interrupted goes on from ``last.ckpt`` there. ``best_model`` is what SchNetPack's calculator
-takes (its energies are without the reference energies that were removed from the data).
+takes (its energies are without the reference energies that were removed from the data). An epoch is an interval of
+optimiser steps that ends with a validation.
 """
 
 from __future__ import annotations
 
 import logging
 import os
+import time
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,11 @@ from schnetpack.data import AtomsDataModule, AtomsLoader
 from schnetpack.task import AtomisticTask, ModelOutput
 from schnetpack.train import ExponentialMovingAverage
 from schnetpack.utils import str2class
+
+if __package__:
+    from mlpbench.worker.common_training import IntervalSampler, Steps, learning_rate
+else:  # in a trial's folder ``native``, with a copy of it at hand
+    from common_training import IntervalSampler, Steps, learning_rate  # type: ignore[import-not-found,no-redef]
 
 MONITOR = "valid_loss"
 VOIGT = ((0, 1, 2, 1, 0, 0), (0, 1, 2, 2, 2, 1))  # xx yy zz yz xz xy
@@ -72,11 +78,18 @@ class InMemoryData(AtomsDataModule):
     """SchNetPack's data module, which reads and transforms each sample once and then keeps it.
 
     Positions do not change, so neither do neighbour lists; SchNetPack's own cache is one file per sample.
+
+    Args:
+        split_file: path of ``train_idx``, ``val_idx`` and ``test_idx``.
+        seed: of the order of the training frames.
+        interval: batches in an epoch.
+        arguments: those of :class:`schnetpack.data.AtomsDataModule`.
     """
 
-    def __init__(self, split_file: str, seed: int, **arguments: Any) -> None:
+    def __init__(self, split_file: str, seed: int, interval: int, **arguments: Any) -> None:
         super().__init__(split_file=split_file, **arguments)
-        self.seed = seed  # of the order of the batches
+        self.seed = seed
+        self.interval = interval
         # Read here, since SchNetPack leaves a lock file in the working directory.
         with np.load(split_file) as split:
             self.train_idx, self.val_idx, self.test_idx = (
@@ -91,12 +104,12 @@ class InMemoryData(AtomsDataModule):
             self._train_dataset, self._val_dataset = Kept(self._train_dataset), Kept(self._val_dataset)
 
     def train_dataloader(self) -> AtomsLoader:
-        """Batches in an order of its own each epoch; the last one may be smaller."""
+        """One interval of an endless sequence of batches an epoch; no frame is dropped."""
         if self._train_dataloader is None:
+            n_frames = len(self.train_dataset)
             self._train_dataloader = AtomsLoader(
                 self.train_dataset,
-                batch_size=self.batch_size,
-                sampler=EpochOrder(len(self.train_dataset), self.seed),
+                batch_sampler=IntervalSampler(n_frames, self.batch_size, self.interval, self.seed),
                 num_workers=self.num_workers,
                 pin_memory=self._pin_memory,
             )
@@ -120,24 +133,29 @@ class Kept(torch.utils.data.Dataset):
         return sample
 
 
-class EpochOrder(torch.utils.data.Sampler):
-    """A random order that seed and epoch determine, so that a resumed training repeats it."""
+class Annealing(pl.Callback):
+    """Sets the learning rate of every step, so that it ends with the budget.
 
-    def __init__(self, size: int, seed: int) -> None:
-        self.size = size
-        self.seed = seed
-        self.epoch = 0
+    Args:
+        training: schedule, lr, lr_min and warmup_steps.
+        steps: the fields of :class:`Steps`.
+    """
 
-    def set_epoch(self, epoch: int) -> None:
-        """Called by Lightning before each epoch, which it counts from 0."""
-        self.epoch = epoch
+    def __init__(self, training: dict[str, Any], steps: dict[str, Any]) -> None:
+        self.training = training
+        self.steps = Steps(**steps)
+        self.start = time.monotonic()
 
-    def __len__(self) -> int:
-        return self.size
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: AtomisticTask) -> None:
+        """Start the clock, which only a budget of seconds needs."""
+        self.start = time.monotonic()
 
-    def __iter__(self) -> Iterator[int]:
-        generator = torch.Generator().manual_seed(1_000_003 * self.seed + self.epoch)
-        yield from torch.randperm(self.size, generator=generator).tolist()
+    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: AtomisticTask, batch: Any, batch_idx: int) -> None:
+        """Before the step."""
+        rate = learning_rate(self.training, self.steps, trainer.global_step, time.monotonic() - self.start)
+        for optimizer in trainer.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = rate
 
 
 class Averaging(ExponentialMovingAverage):
@@ -155,7 +173,7 @@ class Averaging(ExponentialMovingAverage):
 
 
 class ValidLoss(pl.Callback):
-    """Logs the loss over the whole validation set, whatever the batches: what the best epoch is chosen by."""
+    """Logs the loss over the whole validation set, whatever the batches: by which the best epoch is chosen."""
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: AtomisticTask) -> None:
         """Add up the mean squared errors."""

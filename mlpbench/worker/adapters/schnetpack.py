@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ from schnetpack.transform import Transform
 
 from mlpbench.frames import Frames
 from mlpbench.protocol import EventLog, Request, read_json, write_json
+from mlpbench.worker import common_training
 from mlpbench.worker.adapter import Adapter, Potential, Prediction, TrainOutcome
 from mlpbench.worker.adapters import _schnetpack_train as native
 from mlpbench.worker.adapters._schnetpack_config import (
@@ -42,11 +43,11 @@ from mlpbench.worker.adapters._schnetpack_config import (
     placed,
     structures,
     targets,
-    used_labels,
     write_data,
 )
 from mlpbench.worker.adapters._schnetpack_deploy import DEPLOYMENTS, deploy
 from mlpbench.worker.adapters._schnetpack_progress import Progress
+from mlpbench.worker.training import TrainingLog
 
 COMMAND = "python train.py"
 HEADER = f"""# SchNetPack's configuration of this training. Energies in data.db are without the baseline.
@@ -131,7 +132,7 @@ class SchnetpackPotential(Potential):
 
     def package_loss(self, frames: Frames, training: dict[str, Any]) -> float:
         """The loss of SchNetPack's task; see :meth:`Potential.package_loss`."""
-        labels = used_labels(self.facts["labels"], training, frames)
+        labels = self.facts["labels"]
         task = self._task(labels, training)
         batch = self._batch(self._samples(frames, labels))
         target = {output.target_property: batch[output.target_property] for output in task.outputs}
@@ -140,8 +141,8 @@ class SchnetpackPotential(Potential):
     def package_metrics(self, frames: Frames, batch_size: int) -> dict[str, float]:
         """See :meth:`Potential.package_metrics`: what ``Trainer.test`` reports for SchNetPack's task."""
         training = dict.fromkeys(("energy_weight", "force_weight"), 1.0)
-        labels = used_labels(self.facts["labels"], training, frames)
-        task = self._task(labels, training, total=True)
+        labels = [label for label in self.facts["labels"] if label != "stress"]
+        task = self._task(labels, training, total="energy" in labels)
         loader = AtomsLoader(self._samples(frames, labels), batch_size=batch_size)
         gpu = self.device.startswith("cuda")
         trainer = pl.Trainer(
@@ -163,7 +164,7 @@ class SchnetpackPotential(Potential):
 
         return SchnetpackTorchSim(self, compute_stress=self.facts["periodic"])
 
-    def _task(self, labels: tuple[str, ...], training: dict[str, Any], total: bool = False) -> AtomisticTask:
+    def _task(self, labels: list[str], training: dict[str, Any], total: bool = False) -> AtomisticTask:
         outputs = outputs_config(labels, training)
         if total:
             mae = {"_target_": "torchmetrics.MeanAbsoluteError"}
@@ -174,14 +175,14 @@ class SchnetpackPotential(Potential):
             warnings.simplefilter("ignore")  # that the model is a module; it always is
             return AtomisticTask(model, built, optimizer_args={"lr": 0.0}).to(self.device).eval()
 
-    def _samples(self, frames: Frames, labels: tuple[str, ...] = ()) -> list[dict[str, torch.Tensor]]:
+    def _samples(self, frames: Frames, labels: Sequence[str] = ()) -> list[dict[str, torch.Tensor]]:
         """Frames as SchNetPack's data sets give them, with neighbours and targets, on the CPU."""
         transforms = [
             instantiate(neighbour_list(self.facts["cutoff"], frames.pbc)),
             instantiate({"_target_": CAST[self.dtype]}),
         ]
         samples = []
-        for i, (atoms, target) in enumerate(zip(structures(frames), targets(frames, labels), strict=True)):
+        for i, (atoms, target) in enumerate(zip(structures(frames), targets(frames, list(labels)), strict=True)):
             sample = {
                 properties.idx: torch.tensor([i]),
                 properties.n_atoms: torch.tensor([len(atoms)]),
@@ -224,20 +225,11 @@ class SchnetpackAdapter(Adapter):
         write_json(self.facts, _facts(config, train, valid))
         trainer, task, data = native.build(placed(config, self.native, self.checkpoints))
         settings = {name: config[name] for name in ("seed", "model", "task")}
-        progress = Progress(events, request.budget, settings)
+        progress = Progress(TrainingLog(events, request, len(train)), settings)
         trainer.callbacks.insert(0, progress)  # before the checkpoint, which holds its state
         resume = str(self.last) if self.last.exists() else None
         trainer.fit(task, datamodule=data, ckpt_path=resume, weights_only=False)
-        return TrainOutcome(
-            epochs=progress.epoch,
-            steps=progress.step,
-            best_epoch=progress.patience.best_epoch,
-            best_valid_loss=float(progress.patience.best),
-            stopped_by=progress.stopped_by() or "seconds",  # the package's timer may be some µs ahead of ours
-            resumed=progress.resumed,
-            resume_exact=True,
-            native_command=COMMAND,
-        )
+        return TrainOutcome.of(progress.account, COMMAND)
 
     def load(self, dtype: str | None = None) -> Potential:
         """See :meth:`Adapter.load`."""
@@ -257,8 +249,9 @@ class SchnetpackAdapter(Adapter):
 
     def _write_native(self, config: dict[str, Any], train: Frames, valid: Frames) -> None:
         self.native.mkdir(parents=True, exist_ok=True)
-        write_data(self.native, train, valid, tuple(config["data"]["load_properties"]))
+        write_data(self.native, train, valid, config["data"]["load_properties"])
         shutil.copyfile(Path(native.__file__), self.native / "train.py")
+        shutil.copyfile(Path(common_training.__file__), self.native / "common_training.py")
         plain = json.loads(json.dumps(config))  # lists that stand in two places would become YAML anchors
         part = self.native / f".{CONFIG}.part"
         part.write_text(HEADER + yaml.safe_dump(plain, sort_keys=False, allow_unicode=True), encoding="utf-8")
