@@ -154,8 +154,9 @@ class IntervalSampler:
         return self.interval
 
     def __iter__(self) -> Iterator[list[int]]:
+        # a generator, because Lightning asks for the iterator of a resumed training before it sets the epoch
         start = self.epoch * self.interval
-        return self.batches.between(start, start + self.interval)
+        yield from self.batches.between(start, start + self.interval)
 
 
 def learning_rate(training: Mapping[str, Any], steps: Steps, step: int, elapsed: float) -> float:
