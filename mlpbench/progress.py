@@ -68,7 +68,7 @@ class Progress:
         if time.monotonic() - self._last < pause or not (self.live or event.get("event") == "md"):
             return
         self._last = time.monotonic()
-        text = _describe(event, self.trial.config.budget.epochs)
+        text = _describe(event, self.trial.config.budget.steps)
         if text and self.live:
             print(f"\r\x1b[2K{self.head}: {text}", end="", flush=True)
         elif text:
@@ -94,16 +94,16 @@ def summary(trials: pd.DataFrame, names: Sequence[str], root: Path) -> str:
     return "\n".join(lines)
 
 
-def _describe(event: dict[str, Any], epochs: int | None) -> str:
+def _describe(event: dict[str, Any], steps: int | None) -> str:
     kind = event.get("event")
     if kind == "epoch":
-        of = f"/{epochs}" if epochs else ""
+        of = f"/{steps}" if steps else ""
         force = event.get("valid_force_mae")
         valid = "" if force is None else f", valid F MAE {1e3 * force:.1f} meV/Å"
         left = ""
-        if epochs and event["epoch"]:
-            left = f", about {event['seconds'] / event['epoch'] * (epochs - event['epoch']):.0f} s left"
-        return f"epoch {event['epoch']}{of}{valid}, {event['seconds']:.0f} s{left}"
+        if steps and event["step"]:
+            left = f", about {event['seconds'] / event['step'] * max(0, steps - event['step']):.0f} s left"
+        return f"step {event['step']}{of}{valid}, {event['seconds']:.0f} s{left}"
     if kind == "md":
         return _simulation(event)
     if kind == "task":

@@ -59,7 +59,7 @@ class Convergence(Strict):
 
 
 class Budget(Strict):
-    """How long a training may take; the first limit reached ends it."""
+    """How long a training takes: one of ``steps``, ``epochs`` and ``seconds``."""
 
     epochs: int | None = Field(gt=0, description="passes over the training set")
     steps: int | None = Field(gt=0, description="optimiser steps")
@@ -70,11 +70,17 @@ class Budget(Strict):
 
     @model_validator(mode="after")
     def _limited(self) -> Budget:
-        if self.epochs is None and self.steps is None and self.seconds is None:
-            raise ValueError("a budget needs a limit: set budget.steps, budget.epochs or budget.seconds")
+        limits = [name for name in ("steps", "epochs", "seconds") if getattr(self, name) is not None]
+        if not limits:
+            raise ValueError("a budget needs a limit: set budget.steps, or choose budget=epochs or budget=seconds")
+        if len(limits) > 1:
+            raise ValueError(
+                f"budget.{limits[0]} and budget.{limits[1]} are both set, and only one can be meant: choose "
+                f"budget={limits[-1]}, which leaves the others out, or set one of them to null"
+            )
         if self.converge is not None:
-            if self.steps is None or self.epochs is not None or self.seconds is not None:
-                raise ValueError("budget.converge doubles budget.steps: set it, and epochs and seconds to null")
+            if self.steps is None:
+                raise ValueError("budget.converge doubles budget.steps: set it instead of epochs or seconds")
             if self.converge.max_steps < 2 * self.steps:
                 raise ValueError("budget.converge.max_steps must be at least twice budget.steps")
         return self

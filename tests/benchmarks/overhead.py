@@ -28,7 +28,7 @@ def trial(root: Path, architecture: str, epochs: int, repetition: int) -> tuple[
     """Seconds of ``mlpbench run`` for one trial, and the trial's folder."""
     command = [
         sys.executable, "-m", "mlpbench.cli", "run", "study=overhead", f"architecture={architecture}", "size=tiny",
-        "dataset.n_train=200", f"budget.epochs={epochs}", f"repetition={repetition}", "device=cpu",
+        "dataset.n_train=200", "budget=epochs", f"budget.epochs={epochs}", f"repetition={repetition}", "device=cpu",
     ]  # fmt: skip
     start = time.perf_counter()
     subprocess.run(command, cwd=root, check=True, capture_output=True)

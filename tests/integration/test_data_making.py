@@ -61,7 +61,7 @@ def test_from_a_start_structure_to_a_trained_potential(tmp_path: Path, mlpbench:
     assert "energy taken from 'energy'" in described.stdout
     trained = mlpbench(
         "run", "study=s", "dataset=file", "dataset.path=lab/300K.xyz", "dataset.test_path=lab/600K.xyz",
-        "architecture=toy", "size=tiny", "dataset.n_train=6", "dataset.n_valid=3", "budget.epochs=1",
+        "architecture=toy", "size=tiny", "dataset.n_train=6", "dataset.n_valid=3", "budget.steps=1",
     )  # fmt: skip
     assert trained.returncode == 0, trained.stderr
 

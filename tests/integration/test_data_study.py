@@ -13,7 +13,7 @@ from tests.integration.conftest import Run
 from tests.support import ethanol_frames
 from tests.unit.datasets.support import REPOSITORY, shared
 
-TOY = ["architecture=toy", "size=tiny", "dataset.n_train=20", "dataset.n_valid=10", "budget.epochs=2"]
+TOY = ["architecture=toy", "size=tiny", "dataset.n_train=20", "dataset.n_valid=10", "budget.steps=2"]
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from mlpbench.config import load_backends
 from mlpbench.protocol import CHECKPOINT, PREDICTIONS, Request
 from tests.integration.conftest import Run
 
-SMALL = ["size=tiny", "dataset.n_train=20", "dataset.n_valid=10", "budget.epochs=2", "dtype=float64"]
+SMALL = ["size=tiny", "dataset.n_train=20", "dataset.n_valid=10", "budget.steps=2", "dtype=float64"]
 GPU = [pytest.mark.gpu, pytest.mark.backend, pytest.mark.slow]
 DEVICES = [
     ("toy", "cpu"),

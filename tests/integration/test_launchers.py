@@ -11,7 +11,7 @@ from hydra.errors import MissingConfigException
 from mlpbench.config.explain import explain
 from tests.integration.conftest import Run
 
-SWEEP = ["architecture=toy", "dataset.n_train=20,30", "repetition=0,1", "budget.epochs=3"]
+SWEEP = ["architecture=toy", "dataset.n_train=20,30", "repetition=0,1", "budget.steps=3"]
 
 
 @pytest.mark.parametrize("launcher", ["joblib", "submitit_local"])

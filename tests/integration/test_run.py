@@ -15,8 +15,9 @@ import pytest
 
 from tests.integration.conftest import Run, environment
 
-TOY = ["architecture=toy", "size=tiny", "dataset.n_train=20", "dataset.n_valid=10", "budget.epochs=5"]
-LONG = ["architecture=toy", "size=large", "dataset.n_train=20", "dataset.n_valid=10", "budget.epochs=4000"]
+SMALL = ["architecture=toy", "dataset.n_train=20", "dataset.n_valid=10", "budget.interval=1"]
+TOY = [*SMALL, "size=tiny", "budget.steps=5"]
+LONG = [*SMALL, "size=large", "budget.steps=4000"]
 
 
 def trials(root: Path, study: str = "s") -> pd.DataFrame:
@@ -69,9 +70,9 @@ def test_repetitions_share_nothing_and_architectures_share_splits(tmp_path: Path
 
 
 def test_a_timeout_is_recorded_and_the_sweep_goes_on(tmp_path: Path, mlpbench: Run) -> None:
-    done = mlpbench("run", "-m", "study=s", *LONG[:-1], "budget.epochs=5,4000", "timeout=8")
+    done = mlpbench("run", "-m", "study=s", *LONG[:-1], "budget.steps=5,4000", "timeout=8")
     assert done.returncode == 1, done.stderr
-    table = trials(tmp_path).set_index("budget.epochs")
+    table = trials(tmp_path).set_index("budget.steps")
     assert table.loc[4000, "status"] == "timeout"
     assert table.loc[5, "status"] == "done"
     assert "timeout" in done.stdout
@@ -111,7 +112,7 @@ def test_a_changed_limit_scores_anew_and_runs_nothing(tmp_path: Path, mlpbench: 
 def background(tmp_path: Path) -> subprocess.Popen[str]:
     """A long trial and a short one, started and left running until the first has trained a few epochs."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "mlpbench.cli", "run", "-m", "study=s", *LONG[:-1], "budget.epochs=400,5"],
+        [sys.executable, "-m", "mlpbench.cli", "run", "-m", "study=s", *LONG[:-1], "budget.steps=400,5"],
         cwd=tmp_path, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     deadline = time.monotonic() + 120
@@ -131,15 +132,15 @@ def test_a_killed_worker_fails_its_trial_and_is_resumed(
     os.kill(json.loads(hello.read_text())["pid"], signal.SIGKILL)
     output, _ = background.communicate(timeout=120)
     assert background.returncode == 1
-    table = trials(tmp_path).set_index("budget.epochs")
+    table = trials(tmp_path).set_index("budget.steps")
     assert table.loc[400, "status"] == "failed"
     assert "SIGKILL" in table.loc[400, "reason"]
     assert table.loc[5, "status"] == "done"  # the sweep went on
     assert "SIGKILL" in output
 
-    again = mlpbench("run", "-m", "study=s", *LONG[:-1], "budget.epochs=400,5")
+    again = mlpbench("run", "-m", "study=s", *LONG[:-1], "budget.steps=400,5")
     assert again.returncode == 0, again.stderr
-    table = trials(tmp_path).set_index("budget.epochs")
+    table = trials(tmp_path).set_index("budget.steps")
     assert table.loc[400, "status"] == "done"
     assert bool(table.loc[400, "resumed"])
     assert table.loc[400, "epochs"] == 400
@@ -167,7 +168,7 @@ def test_ctrl_c_keeps_what_is_finished(tmp_path: Path, background: subprocess.Po
         (["architecture=toy", "size=tinny"], ["no such size", "'tiny'"]),
         (["architecture=toy", "training.lr=fast"], ["training.lr", "number"]),
         (["architecture=toy", "architecture.n_basis=lots"], ["architecture.n_basis", "int"]),
-        (["architecture=toy", "budget.epochs=null"], ["needs a limit"]),
+        (["architecture=toy", "budget.steps=null"], ["needs a limit"]),
         (["architecture=toy", "repetition=0,1"], ["-m"]),
         (["architecture=toy", "dataset.n_train=5000"], ["5000"]),
         (["architecture=toy", "dataset=file", "dataset.path=nope.xyz"], ["nope.xyz"]),

@@ -14,7 +14,7 @@ from tests.support import ETHANOL
 STUDY = [
     "run", "-m", "study=s", "dataset=file", "dataset.path=my frames.xyz", "dataset.energy_key=ref_e",
     "dataset.forces_key=ref_f", "dataset.split.test_fraction=0.3", "dataset.n_valid=10", "dataset.n_train=10,20",
-    "architecture=toy", "size=tiny", "budget.epochs=2", "training.lr=0.02,0.03", "repetition=0",
+    "architecture=toy", "size=tiny", "budget.steps=2", "training.lr=0.02,0.03", "repetition=0",
 ]  # fmt: skip
 
 
@@ -46,7 +46,7 @@ def test_the_printed_commands_settle_the_doubt_and_measure_what_lacks(tmp_path: 
     new = after[~after["trial"].isin(before["trial"])]
     assert len(new) == 1
     # It is a further repetition of a setting that was there: everything but the repetition is the same.
-    same = ["dataset", "n_train", "n_valid", "training.lr", "budget.epochs", "architecture", "size", "environment"]
+    same = ["dataset", "n_train", "n_valid", "training.lr", "budget.steps", "architecture", "size", "environment"]
     assert len(new[same].astype(str).merge(before[same].astype(str))) == 1
 
     lacking = mlpbench("select", "s", "--max", "us_per_atom=1e9", "--max", "nve_drift=1")

@@ -10,7 +10,7 @@ import pandas as pd
 
 from tests.integration.conftest import Run
 
-TRIAL = ["study=s", "architecture=toy", "size=tiny", "dataset.n_train=20", "dataset.n_valid=10", "budget.epochs=3"]
+TRIAL = ["study=s", "architecture=toy", "size=tiny", "dataset.n_train=20", "dataset.n_valid=10", "budget.steps=3"]
 SHORT = [
     "evaluation=speed", "evaluation.speed.blocks=3", "evaluation.speed.block_seconds=0.02",
     "evaluation.speed.batch_sizes=[1,4]", "evaluation.speed.md_block_steps=5", "evaluation.speed.copies=[1,2]",

@@ -44,7 +44,7 @@ def test_a_wheel_runs_a_trial_and_writes_its_report(installed: Path, tmp_path: P
         cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(installed)}, capture_output=True, text=True, check=True,
     )  # fmt: skip
     assert where.stdout.startswith(str(installed))
-    done = mlpbench("run", "study=w", "architecture=toy", "dataset.n_train=20", "budget.epochs=3")
+    done = mlpbench("run", "study=w", "architecture=toy", "dataset.n_train=20", "budget.steps=3")
     assert done.returncode == 0, done.stderr
     report = mlpbench("report", "w")
     assert report.returncode == 0, report.stderr

@@ -15,7 +15,7 @@ CASES = {
     "several files": ["dataset=file", "dataset.path=pool.xyz", "dataset.test_paths={cold: a.xyz, hot: b.xyz}",
                       "dataset.name=\"it's\"", "dataset.in_distribution=cold"],
     "a variant": ["dataset=rmd17", "dataset.variant=aspirin", "architecture=schnet", "size=small"],
-    "groups and single values": ["budget=converge", "evaluation=dev", "evaluation.md.starts=7", "training.lr=1e-5",
+    "groups and single values": ["budget=seconds", "evaluation=dev", "evaluation.md.starts=7", "training.lr=1e-5",
                                  "budget.seconds=60", "+architecture.native.foo=3", "dtype=float64", "device=cpu"],
     "an interpreter": ["backend.mace.python=/usr/bin/python3", "dataset.on_leak=drop", "training.ema_decay=null"],
 }  # fmt: skip
@@ -31,9 +31,9 @@ def test_there_and_back(case: str) -> None:
 
 
 def test_only_what_differs_is_said() -> None:
-    config = load_trial(["architecture=toy", "budget.epochs=5"]).model_dump(mode="json")
+    config = load_trial(["architecture=toy", "budget.steps=5"]).model_dump(mode="json")
     assert overrides_of(config) == {
-        "dataset": "ethanol", "architecture": "toy", "size": "tiny", "dataset.n_train": "200", "budget.epochs": "5",
+        "dataset": "ethanol", "architecture": "toy", "size": "tiny", "dataset.n_train": "200", "budget.steps": "5",
     }  # fmt: skip
     evaluated = load_trial(["architecture=toy", "evaluation=fast"]).model_dump(mode="json")
     assert overrides_of(evaluated)["evaluation"] == "fast"
