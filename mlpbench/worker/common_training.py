@@ -179,3 +179,19 @@ def learning_rate(training: Mapping[str, Any], steps: Steps, step: int, elapsed:
     rate = low + (float(training["lr"]) - low) * share
     warmup = int(training.get("warmup_steps") or 0)
     return rate * min(1.0, (step + 1) / warmup) if warmup else rate
+
+
+def relative_rate(step: int, *, schedule: str, lr: float, lr_min: float, warmup_steps: int, total: int | None) -> float:
+    """:func:`learning_rate` of step ``step`` over ``lr``, for torch's ``LambdaLR``; seconds do not count here.
+
+    Args:
+        step: optimiser steps taken before it.
+        schedule: ``cosine`` or ``linear``.
+        lr: the largest rate.
+        lr_min: the last one.
+        warmup_steps: steps over which the rate rises from zero.
+        total: steps of the whole training; None: the rate does not fall.
+    """
+    training = {"schedule": schedule, "lr": lr, "lr_min": lr_min, "warmup_steps": warmup_steps}
+    limit: Literal["steps"] | None = None if total is None else "steps"
+    return learning_rate(training, Steps(1, 1, 1, total, limit, None), step, 0.0) / lr

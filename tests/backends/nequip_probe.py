@@ -3,6 +3,7 @@
 Periodic Cu-Al cells of two sizes, labelled by ASE's EMT calculator, which gives stress in ASE's sign.
 """
 
+import contextlib
 import json
 import runpy
 import sys
@@ -29,10 +30,11 @@ ARCHITECTURE = {
     "radial_basis_trainable": True, "cutoff_power": 6, "radial_layers": 1, "radial_width": 8, "native": {},
 }  # fmt: skip
 TRAINING = {
-    "batch_size": 4, "lr": 0.1, "schedule": "plateau", "lr_factor": 0.5, "lr_patience": 0, "lr_min": 1e-6,
-    "ema_decay": 0.9, "gradient_clip": 10.0, "weight_decay": 0.0,
-    "energy_weight": 1.0, "force_weight": 1.0, "stress_weight": 100.0,
+    "batch_size": 4, "lr": 0.2, "schedule": "plateau", "lr_factor": 0.5, "lr_patience": 0, "lr_min": 1e-6,
+    "lr_gamma": 0.985, "warmup_steps": 0, "optimizer": "adam", "ema_decay": 0.9, "gradient_clip": 10.0,
+    "weight_decay": 0.0, "energy_weight": 1.0, "force_weight": 1.0, "stress_weight": 100.0,
 }  # fmt: skip
+SCHEDULES: dict[str, dict] = {"cosine": {}, "plateau": {"lr": 1.0, "lr_factor": 0.9, "ema_decay": None}}  # restless
 
 
 def crystals(count: int, seed: int) -> Frames:
@@ -53,29 +55,43 @@ def crystals(count: int, seed: int) -> Frames:
     return frames.with_baseline(0.1 * frames.n_atoms)
 
 
-def adapter(directory: Path, epochs: int, dtype: str = "float32") -> NequIPAdapter:
-    """An adapter for a short training in ``directory``."""
+def adapter(directory: Path, schedule: str = "cosine", dtype: str = "float32") -> NequIPAdapter:
+    """An adapter for nine intervals of two steps in ``directory``; a pass over the ten frames takes three steps."""
     (directory / "checkpoint").mkdir(parents=True, exist_ok=True)
-    budget = {"epochs": epochs, "steps": None, "seconds": None, "patience": None}
+    budget = {"epochs": None, "steps": 18, "seconds": None, "interval": 2, "patience": None}
     return NequIPAdapter(
         Request(
-            adapter="", directory=str(directory), architecture=ARCHITECTURE, training=TRAINING, budget=budget, seed=5,
-            device="cpu", dtype=dtype, threads=1, frames={}, labels=["energy", "forces", "stress"], tasks=[],
+            adapter="", directory=str(directory), architecture=ARCHITECTURE, budget=budget, seed=5, frames={},
+            training={**TRAINING, "schedule": schedule, **SCHEDULES[schedule]}, device="cpu", dtype=dtype, threads=1,
+            labels=["energy", "forces", "stress"], tasks=[],
         )
     )  # fmt: skip
 
 
-def train(directory: Path, epochs: int, data: tuple[Frames, Frames]) -> dict:
-    """Train, and return the outcome with the epochs' events."""
+class PowerCut(EventLog):
+    """Ends the process's work in its sixth interval, when that is trained and not yet saved."""
+
+    def epoch(self, epoch: int, *args, **kwargs) -> None:
+        """Raises a RuntimeError."""
+        super().epoch(epoch, *args, **kwargs)
+        if epoch == 6:
+            raise RuntimeError("power cut")
+
+
+def train(directory: Path, data: tuple[Frames, Frames], schedule: str, cut: bool = False) -> dict:
+    """Train, if ``cut`` with a break in between, and return the outcome with the last events of each interval."""
     events = directory / "events.jsonl"
     directory.mkdir(exist_ok=True)
-    outcome = adapter(directory, epochs).train(*data, EventLog(events))
-    rows = [
-        {k: v for k, v in event.items() if k not in ("time", "seconds")}
+    if cut:
+        with contextlib.suppress(RuntimeError):
+            adapter(directory, schedule).train(*data, PowerCut(events))
+    outcome = adapter(directory, schedule).train(*data, EventLog(events))
+    rows = {
+        event["epoch"]: {k: v for k, v in event.items() if k not in ("time", "seconds")}
         for event in read_events(events)
         if event["event"] == "epoch"
-    ]
-    return {"resumed": outcome.resumed, "best_epoch": outcome.best_epoch, "epochs": rows}
+    }
+    return {"resumed": outcome.resumed, "best_epoch": outcome.best_epoch, "epochs": list(rows.values())}
 
 
 def losses(potential, frames: Frames) -> list[list[float]]:
@@ -154,21 +170,22 @@ def main(folder: Path) -> None:
     """Train short potentials in ``folder`` and write the findings."""
     data = crystals(10, 1), crystals(4, 2)
     test = crystals(5, 3)
-    straight = train(folder / "straight", 9, data)
-    train(folder / "broken", 6, data)
-    potential = adapter(folder / "straight", 9).load("float64")
-    single = adapter(folder / "straight", 9).load()
     found = {
-        "straight": straight,
-        "resumed": train(folder / "broken", 9, data),
+        schedule: [
+            train(folder / schedule, data, schedule),
+            train(folder / f"{schedule}-cut", data, schedule, cut=True),
+        ]
+        for schedule in SCHEDULES
+    }
+    potential = adapter(folder / "cosine").load("float64")
+    single = adapter(folder / "cosine").load()
+    found |= {
         "losses": losses(potential, test),
         "stress": stress_by_strain(potential, test),
-        "read_back": read_back(folder / "straight" / "native", data[0]),
+        "read_back": read_back(folder / "cosine" / "native", data[0]),
         "torchsim": torchsim_against_calculator(potential, test),
         "dtypes": [dtypes(potential, test), dtypes(single, test)],
-        "float32_from_float64": float(
-            np.abs(single.predict(test, 5).forces - potential.predict(test, 5).forces).max()
-        ),
+        "float32_from_float64": float(np.abs(single.predict(test, 5).forces - potential.predict(test, 5).forces).max()),
     }
     (folder / "found.json").write_text(json.dumps(found))
 

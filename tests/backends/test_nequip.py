@@ -51,15 +51,25 @@ def test_package_reads_every_label_back_exactly(found):
     assert found["read_back"] == {"positions": 0, "forces": 0, "energy": 0, "cell": 0, "stress": 0}
 
 
-def test_resume_is_exact(found):
-    """The same numbers to the last bit, through drops of the learning rate on both sides of the break."""
-    straight, resumed = found["straight"], found["resumed"]
+@pytest.mark.parametrize("schedule", ["cosine", "plateau"])
+def test_resume_is_exact(found, schedule):
+    """The same numbers to the last bit after a break in mid-schedule and in mid-pass."""
+    straight, resumed = found[schedule]
     assert resumed["resumed"]
     assert not straight["resumed"]
     assert resumed["epochs"] == straight["epochs"]
     assert resumed["best_epoch"] == straight["best_epoch"]
+    assert [epoch["step"] for epoch in straight["epochs"]] == list(range(2, 20, 2))
     rates = [epoch["lr"] for epoch in straight["epochs"]]
-    assert rates[0] > rates[5] > rates[6] > rates[-1], "without drops before, at and after epoch 6 this shows little"
+    assert rates[0] > rates[4], "without a drop before the break this shows little"
+    assert rates[5] > rates[-1], "nor without one after it"
+
+
+def test_cosine_sets_the_rate_of_every_step(found):
+    """The last step of each interval, counted from 0: lr_min + (lr − lr_min)·(1 + cos π·step/18)/2."""
+    rates = [epoch["lr"] for epoch in found["cosine"][0]["epochs"]]
+    steps = np.arange(1, 18, 2)
+    np.testing.assert_allclose(rates, 1e-6 + (0.2 - 1e-6) * (1 + np.cos(np.pi * steps / 18)) / 2, rtol=1e-12)
 
 
 def test_torchsim_model_agrees_with_the_calculator(found):
@@ -75,10 +85,10 @@ def test_float64_is_really_float64(found):
 
 
 def test_package_alone_repeats_the_training_from_the_native_folder(folder, found):
-    native = folder / "straight" / "native"
+    native = folder / "cosine" / "native"
     done = subprocess.run(
         [str(Path(PYTHON).parent / "nequip-train"), "-cn", "config"],
-        cwd=native, env=ENVIRONMENT, capture_output=True, text=True, timeout=300,
+        cwd=native, env={**ENVIRONMENT, "PYTHONPATH": "."}, capture_output=True, text=True, timeout=300,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     compare = (
@@ -86,6 +96,6 @@ def test_package_alone_repeats_the_training_from_the_native_folder(folder, found
         "assert a.keys() == b.keys();"
         "assert all(torch.equal(a[k], b[k]) for k in a if isinstance(a[k], torch.Tensor))"
     )
-    files = [str(native / "checkpoint" / "best.ckpt"), str(folder / "straight" / "checkpoint" / "best.ckpt")]
+    files = [str(native / "checkpoint" / "best.ckpt"), str(folder / "cosine" / "checkpoint" / "best.ckpt")]
     done = subprocess.run([PYTHON, "-c", compare, *files], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-import math
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,109 +15,119 @@ from nequip.scripts._workflow_utils import set_workflow_state
 from nequip.utils import get_current_code_versions
 from nequip.utils.global_state import get_latest_global_state, set_global_state
 
-from mlpbench.protocol import EventLog
-from mlpbench.worker.adapter import Deadline, Patience
-from mlpbench.worker.adapters._nequip_config import MONITOR
+from mlpbench.worker.adapters._nequip_config import ENERGY_MAE, FORCE_MAE, MONITOR
+from mlpbench.worker.training import TrainingLog
+
+_KEPT_BYTES = 2 * 1024**3  # of graphs that a data set keeps in memory
+
+
+class KeptGraphs(torch.utils.data.Dataset[dict[str, torch.Tensor]]):
+    """NequIP's data set, which searches the neighbours of a frame anew each time, with its graphs kept in memory.
+
+    Args:
+        dataset: NequIP's.
+        limit: bytes of graphs to keep; those beyond are made anew each time.
+    """
+
+    def __init__(self, dataset: Any, limit: int = _KEPT_BYTES) -> None:
+        self.dataset = dataset
+        self.left = limit
+        self._kept: dict[int, dict[str, torch.Tensor]] = {}
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
+        graph = self._kept.get(index)
+        if graph is None:
+            graph = self.dataset[index]
+            size = sum(tensor.nbytes for tensor in graph.values())
+            if size <= self.left:
+                self.left -= size
+                self._kept[index] = graph
+        return graph.copy()
+
+    def __getitems__(self, indices: Sequence[int]) -> list[dict[str, torch.Tensor]]:
+        """The graphs of a batch."""
+        return [self[index] for index in indices]
 
 
 class Progress(lightning.Callback):
-    """Reports each epoch, and keeps the clock, the best epoch and the reason to stop through a resume.
+    """Reports each interval to the training's account, and keeps that account through a resume.
 
     Args:
-        events: where the epochs are reported.
-        budget: limits of the training.
+        account: limits, best validation, progress; goes through a resume with it.
         scale: what NequIP's loss is multiplied by to give the common loss.
     """
 
-    def __init__(self, events: EventLog, budget: dict[str, Any], scale: float) -> None:
-        self.events = events
-        self.budget = budget
+    def __init__(self, account: TrainingLog, scale: float) -> None:
+        self.account = account
         self.scale = scale
-        self.patience = Patience(budget.get("patience"))
-        self.deadline = Deadline(budget)
-        self.epoch = 0
-        self.step = 0
-        self.resumed = False
-        self._valid_loss: float | None = None  # of the last epoch, in NequIP's units
-        self._seconds_before = 0.0
+        self._valid_loss: float | None = None  # of the last interval, in NequIP's units
+        self._rate = 0.0  # of the last step
 
-    def stopped_by(self) -> str | None:
-        """The limit that is reached after the epochs so far."""
-        limit = self.deadline.reached(self.epoch, self.step)
-        patience = self.patience.patience
-        stalled = patience is not None and self.epoch - self.patience.best_epoch >= patience
-        return limit or ("patience" if stalled else None)
+    def setup(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str) -> None:
+        """Keep the graphs of both data sets in memory."""
+        data: Any = trainer.datamodule  # type: ignore[attr-defined]  # set by fit
+        data.train_dataset = [KeptGraphs(dataset) for dataset in data.train_dataset]
+        data.val_dataset = [KeptGraphs(dataset) for dataset in data.val_dataset]
 
     def on_fit_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """After a resume, put the order of the batches where it was."""
-        if self.resumed:
-            # Lightning sets NequIP's data module up before it hands it the saved states of its random generators,
-            # and the module looks at them in setup only (nequip 0.19.1): it would begin with the first epoch's order.
-            data = trainer.datamodule
-            data.train_generator.set_state(data.train_generator_state)
-            data.generator.set_state(data.generator_state)
+        """Go on with the right batches: Lightning begins to iterate before it tells the sampler the epoch."""
+        data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        data.train_dataloader().batch_sampler.set_epoch(self.account.epoch)
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Start the clock; after a resume, catch up on what Lightning leaves undone."""
-        self.deadline = Deadline(self.budget, self._seconds_before)
-        if not self.resumed:
+        self.account.start_clock()
+        if not self.account.resumed:
             return
         # A checkpoint is written before the plateau scheduler has seen its epoch's loss, and Lightning does not
         # show it to the scheduler again on resuming.
         for scheduler in trainer.lr_scheduler_configs:
             if scheduler.reduce_on_plateau:
                 scheduler.scheduler.step(self._valid_loss)
-        if self.stopped_by() is not None:
+        if self.account.stopped_by() is not None:
             trainer.should_stop = True
 
+    def on_before_optimizer_step(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, optimizer: torch.optim.Optimizer
+    ) -> None:
+        """Note the rate; with a budget in seconds, set it: NequIP's scheduler counts the steps alone."""
+        group = optimizer.param_groups[0]
+        if self.account.anneals and self.account.steps.seconds is not None:
+            group["lr"] = self.account.lr(trainer.global_step)
+        self._rate = float(group["lr"])
+
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Note and report the epoch; end the training at a limit.
+        """Note and report the interval; end the training at a limit.
 
         Raises:
             FloatingPointError: the validation loss is not a finite number.
         """
-        metrics = trainer.callback_metrics
-        self.epoch, self.step = trainer.current_epoch + 1, trainer.global_step
-        self._valid_loss = float(metrics[MONITOR])
-        if not math.isfinite(self._valid_loss):
-            raise FloatingPointError(
-                f"the validation loss is {self._valid_loss} after epoch {self.epoch}: try a lower training.lr"
-            )
-        self.patience.update(self.epoch, self.scale * self._valid_loss)
-        train_loss = pl_module.loss.compute()["weighted_sum"]  # over the epoch; the module resets it after this hook
-        force_mae = metrics.get("val0_epoch/forces_mae")
-        self.events.epoch(
-            self.epoch,
-            self.step,
-            self.deadline.elapsed,
-            train_loss=self.scale * float(train_loss),
+        metrics = {name.removeprefix("val0_epoch/"): float(value) for name, value in trainer.callback_metrics.items()}
+        self._valid_loss = metrics[MONITOR.removeprefix("val0_epoch/")]
+        loss: Any = pl_module.loss  # over the interval; the module resets it after this hook
+        self.account.validated(
+            trainer.current_epoch + 1,
+            trainer.global_step,
+            train_loss=self.scale * float(loss.compute()["weighted_sum"]),
             valid_loss=self.scale * self._valid_loss,
-            valid_energy_mae=float(metrics["val0_epoch/per_atom_energy_mae"]),
-            valid_force_mae=None if force_mae is None else float(force_mae),
-            lr=trainer.optimizers[0].param_groups[0]["lr"],
+            valid_energy_mae=metrics.get(ENERGY_MAE),
+            valid_force_mae=metrics.get(FORCE_MAE),
+            lr=self._rate,
         )
-        if self.stopped_by() is not None:
+        if self.account.stopped_by() is not None:
             trainer.should_stop = True
 
     def state_dict(self) -> dict[str, Any]:
         """What a resumed training needs to know."""
-        return {
-            "epoch": self.epoch,
-            "step": self.step,
-            "seconds": self.deadline.elapsed,
-            "best": self.patience.best,
-            "best_epoch": self.patience.best_epoch,
-            "valid_loss": self._valid_loss,
-        }
+        return {**self.account.state(), "nequip_valid_loss": self._valid_loss}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take up what :meth:`state_dict` noted."""
-        self.epoch, self.step = state_dict["epoch"], state_dict["step"]
-        self.patience.best, self.patience.best_epoch = state_dict["best"], state_dict["best_epoch"]
-        self._valid_loss = state_dict["valid_loss"]
-        self._seconds_before = state_dict["seconds"]
-        self.deadline = Deadline(self.budget, self._seconds_before)
-        self.resumed = True
+        self.account.restore(state_dict)
+        self._valid_loss = state_dict["nequip_valid_loss"]
 
 
 def fit(config: dict[str, Any], progress: Progress, last: Path) -> None:

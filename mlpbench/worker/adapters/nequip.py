@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from nequip.utils.global_state import set_global_state
 
 from mlpbench.frames import Frames
 from mlpbench.protocol import EventLog, Request
+from mlpbench.worker import common_training
 from mlpbench.worker.adapter import Adapter, Potential, Prediction, TrainOutcome
 from mlpbench.worker.adapters._nequip_config import (
     BEST,
@@ -34,16 +36,19 @@ from mlpbench.worker.adapters._nequip_config import (
     loss_scale,
     merged,
     placed,
-    used_labels,
+    target_atoms,
+    upper_triangle,
+    write_frames,
 )
-from mlpbench.worker.adapters._nequip_data import target_atoms, upper_triangle, write_frames
 from mlpbench.worker.adapters._nequip_deploy import DEPLOYMENTS, deploy
 from mlpbench.worker.adapters._nequip_training import Progress, fit, quiet
+from mlpbench.worker.training import TrainingLog
 
 MODEL = "sole_model"  # NequIP's name for the one model of a training module
 HEADER = """# NequIP's configuration of this training. Energies in the .xyz files are without the baseline.
-# Repeat it with the package alone, from this folder:
+# Repeat it with the package alone, from this folder, whose common_training.py gives the batches and the learning rate:
 #   {command}
+# mlpbench does the same. Only where the budget has seconds it anneals the rate over the seconds, too.
 """
 
 
@@ -92,7 +97,7 @@ class NequIPPotential(Potential):
 
         Times the sum of the weights, by which NequIP divides them: with other weights it would be another factor.
         """
-        labels = used_labels(self.labels, training, frames)
+        labels = self.labels
         loss = instantiate(loss_config(labels, training), type_names=self.type_names).to(self.device)
         batch = self._batch(frames, labels)
         out = self._run(batch)
@@ -100,12 +105,14 @@ class NequIPPotential(Potential):
 
     def package_metrics(self, frames: Frames, batch_size: int) -> dict[str, float]:
         """See :meth:`Potential.package_metrics`: NequIP's metrics manager, accumulated batch by batch in float64."""
-        labels = tuple(label for label in used_labels(self.labels, {}, frames) if label != "stress")
-        names = {"per_atom_energy_mae": "energy_mae", "total_energy_mae": "energy_mae_total"}
-        kind = "EnergyOnlyMetrics"
-        if "forces" in labels:
+        labels, names, kind = (
+            ["energy"],
+            {"per_atom_energy_mae": "energy_mae", "total_energy_mae": "energy_mae_total"},
+            "EnergyOnlyMetrics",
+        )
+        if frames.has_forces:
+            labels, kind = ["energy", "forces"], "EnergyForceMetrics"
             names["forces_mae"] = "force_mae"
-            kind = "EnergyForceMetrics"
         manager = instantiate({"_target_": f"nequip.train.{kind}", "coeffs": dict.fromkeys(names)})
         manager.to(self.device)
         for start in range(0, len(frames), batch_size):
@@ -118,9 +125,7 @@ class NequIPPotential(Potential):
         """NequIP's torch-sim calculator around the eager model; its stress is NaN for a system without a volume."""
         from nequip.integrations.torchsim import NequIPTorchSimCalc  # torch-sim takes seconds to import
 
-        return NequIPTorchSimCalc(
-            self.model, self.device, transforms=self._make_transforms(self._fast_neighbours())
-        )
+        return NequIPTorchSimCalc(self.model, self.device, transforms=self._make_transforms(self._fast_neighbours()))
 
     def _make_transforms(self, backend: str) -> list[Any]:
         metadata = self.model.metadata
@@ -133,7 +138,7 @@ class NequIPPotential(Potential):
         """NequIP's neighbour list for the device: matscipy works on the CPU only, alchemiops is made for GPUs."""
         return "matscipy" if self.device == "cpu" else "alchemiops"
 
-    def _batch(self, frames: Frames, labels: tuple[str, ...] = ()) -> dict[str, torch.Tensor]:
+    def _batch(self, frames: Frames, labels: Sequence[str] = ()) -> dict[str, torch.Tensor]:
         """NequIP's dictionary of ``frames``, with targets where ``labels`` are asked for, on the device."""
         wanted = {"energy", "forces", "stress"} & set(labels)
         unwanted = [name for name in ("energy", "forces", "stress") if name not in wanted]
@@ -173,22 +178,29 @@ class NequIPAdapter(Adapter):
     def train(self, train: Frames, valid: Frames, events: EventLog) -> TrainOutcome:
         """See :meth:`Adapter.train`."""
         request = self.request
-        config = merged(build_config(request, train, valid), request.architecture.get("native") or {})
-        command = f"OMP_NUM_THREADS={request.threads} nequip-train -cn config"
-        labels = used_labels(request.labels, request.training, train)
-        self._write_native(config, command, train, valid, labels)
-        progress = Progress(events, request.budget, loss_scale(labels, request.training))
+        config = build_config(request, train, valid, self.model(request.architecture))
+        config = merged(config, request.architecture.get("native") or {})
+        command = f"PYTHONPATH=. OMP_NUM_THREADS={request.threads} nequip-train -cn config"
+        self._write_native(config, command, train, valid)
+        log = TrainingLog(events, request, len(train))
+        progress = Progress(log, loss_scale(request.labels, request.training))
         fit(placed(config, self.native, self.checkpoints), progress, self.last)
-        return TrainOutcome(
-            epochs=progress.epoch,
-            steps=progress.step,
-            best_epoch=progress.patience.best_epoch,
-            best_valid_loss=float(progress.patience.best),
-            stopped_by=progress.stopped_by() or "seconds",  # the package's timer may be some µs ahead of ours
-            resumed=progress.resumed,
-            resume_exact=True,
-            native_command=command,
-        )
+        return TrainOutcome.of(log, command)
+
+    def model(self, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """NequIP's builder of the architecture with its hyperparameters, beside what all models have in common."""
+        return {
+            "_target_": "nequip.model.NequIPGNNModel",
+            "num_layers": settings["n_layers"],
+            "l_max": settings["l_max"],
+            "parity": settings["parity"],
+            "num_features": settings["n_features"],
+            "radial_mlp_depth": settings["radial_layers"],
+            "radial_mlp_width": settings["radial_width"],
+            "num_bessels": settings["n_radial_basis"],
+            "bessel_trainable": settings["radial_basis_trainable"],
+            "polynomial_cutoff_p": settings["cutoff_power"],
+        }
 
     def load(self, dtype: str | None = None) -> Potential:
         """See :meth:`Adapter.load`."""
@@ -211,12 +223,11 @@ class NequIPAdapter(Adapter):
         """See :meth:`Adapter.allow_tf32`: NequIP has a switch of its own."""
         set_global_state(allow_tf32=True)
 
-    def _write_native(
-        self, config: dict[str, Any], command: str, train: Frames, valid: Frames, labels: tuple[str, ...]
-    ) -> None:
+    def _write_native(self, config: dict[str, Any], command: str, train: Frames, valid: Frames) -> None:
         self.native.mkdir(parents=True, exist_ok=True)
-        write_frames(self.native / TRAIN_FILE, train, labels)
-        write_frames(self.native / VALID_FILE, valid, labels)
+        write_frames(self.native / TRAIN_FILE, train, self.request.labels)
+        write_frames(self.native / VALID_FILE, valid, self.request.labels)
+        shutil.copyfile(str(common_training.__file__), self.native / "common_training.py")
         plain = json.loads(json.dumps(config))  # lists that stand in two places would become YAML anchors
         text = HEADER.format(command=command) + yaml.safe_dump(plain, sort_keys=False, allow_unicode=True)
         part = self.native / ".config.part"
