@@ -9,6 +9,7 @@ from typing import Any
 
 from mlpbench import evaluators, provenance
 from mlpbench.backends.environment import Environment
+from mlpbench.converging import convergence
 from mlpbench.devices import hardware
 from mlpbench.evaluators import Context, Row, cost
 from mlpbench.evaluators.convergence import at_rest, trivial_loss
@@ -137,10 +138,7 @@ def _training(trial: Trial, result: Result | None, curve: list[dict[str, Any]]) 
         "rest_reason": rest.reason,
         "trivial_loss": trivial,
         "ladder": trial.ladder,
-        # Whether a longer training agrees is known only once there is one: see mlpbench.converging.
-        "converged": None,
-        "convergence_reason": "not tested: no training with another number of steps (budget=converge does that)",
-        "rungs": [],
+        **convergence(trial.directory),
     }
 
 

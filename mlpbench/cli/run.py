@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -150,7 +150,8 @@ def run_job(raw: DictConfig) -> str:
     """Hydra's task function: one trial. Returns its status; a mistake is told and never stops the sweep."""
     from hydra.core.hydra_config import HydraConfig
 
-    from mlpbench.plan import identify
+    from mlpbench.converging import converge
+    from mlpbench.plan import Trial, identify
     from mlpbench.progress import Progress
     from mlpbench.run import run_trial
 
@@ -158,11 +159,23 @@ def run_job(raw: DictConfig) -> str:
     overrides = list(hydra.overrides.task)
     number = 1 + int(OmegaConf.select(OmegaConf.structured(hydra), "job.num", default=0) or 0)
     total = int(os.environ.get(TOTAL, number))
-    try:
-        trial = identify(raw, overrides)
+
+    def carry_out(trial: Trial) -> dict[str, Any]:
         with Progress(trial, number, total, shared=_session is None) as progress:
             record = run_trial(trial, progress.event)
             progress.done(record)
+        return record
+
+    def longer(steps: int) -> Trial:
+        changed = raw.copy()
+        changed.budget.steps = steps
+        trial = identify(changed, overrides)
+        if _session is not None and trial.name not in _session.names[trial.study_root]:
+            _session.names[trial.study_root].append(trial.name)
+        return trial
+
+    try:
+        record = converge(identify(raw, overrides), carry_out, longer)
     except UserError as error:
         print(f"mlpbench: {error}", file=sys.stderr)
         return "failed"

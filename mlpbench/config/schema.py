@@ -81,8 +81,8 @@ class Budget(Strict):
         if self.converge is not None:
             if self.steps is None:
                 raise ValueError("budget.converge doubles budget.steps: set it instead of epochs or seconds")
-            if self.converge.max_steps < 2 * self.steps:
-                raise ValueError("budget.converge.max_steps must be at least twice budget.steps")
+            if self.converge.max_steps < self.steps:
+                raise ValueError("budget.converge.max_steps is less than budget.steps: it must allow longer trainings")
         return self
 
 

@@ -61,6 +61,29 @@ def test_a_sweep_its_tables_and_what_is_cached(tmp_path: Path, mlpbench: Run) ->
     assert states == ["cached", "cached", "new", "new"]  # a changed learning rate, and nothing else
 
 
+def test_converge_doubles_the_steps_until_two_trainings_agree(tmp_path: Path, mlpbench: Run) -> None:
+    """The toy's loss is convex: long enough trainings end at one error. A second command finds everything cached."""
+    sweep = ["run", "study=s", *SMALL[:-1], "size=tiny", "budget=converge", "budget.steps=40", "budget.interval=2",
+             "budget.converge.max_steps=640"]  # fmt: skip
+    first = mlpbench(*sweep)
+    assert first.returncode == 0, first.stderr
+    records = [json.loads(path.read_text()) for path in (tmp_path / "results" / "s").glob("*/record.json")]
+    records.sort(key=lambda record: record["training"]["steps"])
+    steps = [record["training"]["steps"] for record in records]
+    assert len(records) >= 2
+    assert steps == [40 * 2**i for i in range(len(steps))]
+    assert len({record["training"]["ladder"] for record in records}) == 1
+    last = records[-1]["training"]
+    assert [rung["steps"] for rung in last["rungs"]] == steps
+    errors = [rung["error"] for rung in last["rungs"]]
+    agree = abs(errors[-1] / errors[-2] - 1) < 0.02
+    assert last["converged"] == (agree and all(rung["at_rest"] for rung in last["rungs"][-2:]))
+    assert last["converged"] or steps[-1] == 640
+    assert records[0]["training"]["converged"] is None
+    again = mlpbench(*sweep)
+    assert again.stdout.count("(cached)") == len(records)
+
+
 def test_repetitions_share_nothing_and_architectures_share_splits(tmp_path: Path, mlpbench: Run) -> None:
     assert mlpbench("run", "-m", "study=s", *TOY, "size=tiny,small", "repetition=0,1").returncode == 0
     table = trials(tmp_path)

@@ -1,0 +1,72 @@
+"""``budget=converge``: a training is repeated with twice the optimiser steps until that no longer changes its error.
+
+Each repetition is a trial of its own, cached and resumed like any other. The evidence lies beside the longest one's
+record, in ``convergence.json``, and its verdict stands in the record's ``training``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from mlpbench.evaluators.convergence import Rung, Verdict, agreement
+from mlpbench.plan import Trial
+from mlpbench.protocol import read_json, write_json
+from mlpbench.records import RECORD, load_record
+
+EVIDENCE = "convergence.json"
+
+
+def converge(
+    trial: Trial, carry_out: Callable[[Trial], dict[str, Any]], longer: Callable[[int], Trial]
+) -> dict[str, Any]:
+    """Run ``trial``, and while its budget says so and the error still changes, the same with twice the steps.
+
+    Args:
+        trial: the shortest training.
+        carry_out: runs a trial and returns its record.
+        longer: plans the trial with another number of optimiser steps.
+
+    Returns:
+        The record of the longest training that was run: ``training`` says whether it ``converged``. Where it failed,
+        its record says why.
+    """
+    record = carry_out(trial)
+    settings = trial.config.budget.converge
+    rungs: list[Rung] = []
+    while settings is not None and record["status"] == "done":
+        rungs.append(_rung(record))
+        note(trial.directory, rungs, settings.margin)
+        steps = 2 * int(trial.config.budget.steps or 0)
+        if agreement(rungs, settings.margin).passed or steps > settings.max_steps:
+            return load_record(trial.directory)
+        trial = longer(steps)
+        record = carry_out(trial)
+    return record
+
+
+def note(directory: Path, rungs: list[Rung], margin: float) -> None:
+    """Write the evidence beside a record, and the verdict into it."""
+    write_json(directory / EVIDENCE, {"margin": margin, "rungs": [asdict(rung) for rung in rungs]})
+    record = load_record(directory)
+    record["training"] |= convergence(directory)
+    write_json(directory / RECORD, record)
+
+
+def convergence(directory: Path) -> dict[str, Any]:
+    """What the evidence in a trial's folder says: ``converged`` (None: not tested), its reason, and the ``rungs``."""
+    try:
+        evidence: Mapping[str, Any] = read_json(directory / EVIDENCE)
+    except FileNotFoundError:
+        evidence = {"margin": math.nan, "rungs": []}
+    rungs = [Rung(**rung) for rung in evidence["rungs"]]
+    verdict: Verdict = agreement(rungs, evidence["margin"])
+    return {"converged": verdict.passed, "convergence_reason": verdict.reason, "rungs": evidence["rungs"]}
+
+
+def _rung(record: Mapping[str, Any]) -> Rung:
+    training = record["training"]
+    return Rung(record["trial"], training["steps"], math.sqrt(training["best_valid_loss"]), bool(training["at_rest"]))
