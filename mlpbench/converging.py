@@ -38,7 +38,7 @@ def converge(
     settings = trial.config.budget.converge
     rungs: list[Rung] = []
     while settings is not None and record["status"] == "done":
-        rungs.append(_rung(record))
+        rungs.append(rung_of(record))
         note(trial.directory, rungs, settings.margin)
         steps = 2 * int(trial.config.budget.steps or 0)
         if agreement(rungs, settings.margin).passed or steps > settings.max_steps:
@@ -67,6 +67,7 @@ def convergence(directory: Path) -> dict[str, Any]:
     return {"converged": verdict.passed, "convergence_reason": verdict.reason, "rungs": evidence["rungs"]}
 
 
-def _rung(record: Mapping[str, Any]) -> Rung:
+def rung_of(record: Mapping[str, Any]) -> Rung:
+    """A finished trial's record as one training of a series."""
     training = record["training"]
     return Rung(record["trial"], training["steps"], math.sqrt(training["best_valid_loss"]), bool(training["at_rest"]))
