@@ -14,7 +14,7 @@ from typing import IO, Any
 import numpy as np
 
 from mlpbench.backends.environment import resolve
-from mlpbench.backends.launcher import BOOTSTRAP, worker_environment
+from mlpbench.backends.processes import BOOTSTRAP, worker_environment
 from mlpbench.backends.schema import BackendConfig
 from mlpbench.errors import UserError
 from mlpbench.frames import Frames

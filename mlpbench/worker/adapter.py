@@ -131,11 +131,14 @@ class Adapter(ABC):
     Attributes:
         architectures: names of the architectures the package provides here.
         packages: distributions whose versions are recorded with every result.
+        preload: modules that the package itself imports only when it trains or predicts; a resident worker imports
+            them once for all trials. None of them may use the device or start threads when it is imported.
         deployments: the package's means to run a potential faster, by deployment: ``compiled``, ``accelerated``.
     """
 
     architectures: ClassVar[tuple[str, ...]]
     packages: ClassVar[tuple[str, ...]]
+    preload: ClassVar[tuple[str, ...]] = ()
     deployments: ClassVar[Mapping[str, tuple[str, ...]]] = {}
 
     def __init__(self, request: Request) -> None:

@@ -16,10 +16,11 @@ from typing import Any
 from mlpbench import turns
 from mlpbench.protocol import EVENTS, HELLO, REQUEST, VERSION, EventLog, Request, Result, Status, Task, write_json
 from mlpbench.worker.adapter import Adapter
-from mlpbench.worker.parent import die_with_parent
+from mlpbench.worker.process import die_with_parent
 from mlpbench.worker.tasks import Skip, find_task
 
 TIMED = {"speed"}  # nothing else of ours may compute on this machine meanwhile
+WAITING = "waiting: another trial is at work on this machine"
 
 
 def main(arguments: list[str]) -> int:
@@ -37,9 +38,9 @@ def main(arguments: list[str]) -> int:
     adapter = adapter_class(request)
     for task in request.tasks:
         turn = turns.alone if task.name in TIMED else turns.beside_others
-        with turn(lambda: events.write("progress", text="waiting: another trial is at work on this machine")):
+        with turn(lambda: events.write("progress", text=WAITING, waiting=True)):
             events.write("task", task=task.name)
-            result = carry_out(task, adapter, events)
+            result = carry_out(task, adapter, events, on_device=request.device != "cpu")
         result.write(directory)
         events.write("result", task=task.name, status=result.status, reason=result.reason)
         if task.name == "train" and result.status != "done":
@@ -62,13 +63,18 @@ def load_adapter(name: str) -> type[Adapter]:
     return found
 
 
-def carry_out(task: Task, adapter: Adapter, events: EventLog) -> Result:
-    """Do one task; whatever goes wrong becomes a status and a reason, and the traceback goes to the log."""
+def carry_out(task: Task, adapter: Adapter, events: EventLog, *, on_device: bool) -> Result:
+    """Do one task; whatever goes wrong becomes a status and a reason, and the traceback goes to the log.
+
+    ``on_device``: whether the task runs on a device, whose memory is then measured; one that merely stands in the
+    machine is left alone.
+    """
     start = time.perf_counter()
     values: dict[str, Any] = {}
     status: Status = "done"
     reason = ""
-    _reset_device_memory()
+    if on_device:
+        _reset_device_memory()
     try:
         values = find_task(task.name)(adapter, task.options, events)
     except Skip as skip:
@@ -90,7 +96,7 @@ def carry_out(task: Task, adapter: Adapter, events: EventLog) -> Result:
         reason=reason,
         wall_seconds=time.perf_counter() - start,
         peak_memory_mb=peak_memory_mb(),
-        peak_device_memory_mb=_peak_device_memory_mb(),
+        peak_device_memory_mb=_peak_device_memory_mb() if on_device else None,
         values=values,
     )
 

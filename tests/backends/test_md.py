@@ -12,7 +12,8 @@ import pytest
 
 from mlpbench import config, protocol
 from mlpbench.backends.environment import resolve
-from mlpbench.backends.launcher import launch, worker_environment
+from mlpbench.backends.launcher import launch
+from mlpbench.backends.processes import worker_environment
 from mlpbench.errors import UserError
 from mlpbench.evaluators import Context, score
 from tests.support import ETHANOL, ethanol_frames, make_request

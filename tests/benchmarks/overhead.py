@@ -20,7 +20,7 @@ import time
 from pathlib import Path
 
 from mlpbench.backends.environment import resolve
-from mlpbench.backends.launcher import worker_environment
+from mlpbench.backends.processes import worker_environment
 from mlpbench.config import load_backends
 
 

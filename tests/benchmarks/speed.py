@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from mlpbench.backends.environment import resolve
-from mlpbench.backends.launcher import worker_environment
+from mlpbench.backends.processes import worker_environment
 from mlpbench.config import load_backends
 from mlpbench.evaluators.speed import differ, median_interval, noise_floor
 from mlpbench.records import load_all

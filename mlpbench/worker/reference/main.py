@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from mlpbench.worker.parent import die_with_parent
+from mlpbench.worker.process import die_with_parent
 from mlpbench.worker.reference.code import Code, NotConverged, Structure, load
 
 GIVE_UP_AFTER = 3  # frames that broke down before any was computed: it is not the frame's fault then

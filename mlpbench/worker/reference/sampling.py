@@ -23,7 +23,7 @@ from ase.md.langevin import Langevin
 from ase.md.velocitydistribution import MaxwellBoltzmannDistribution
 from ase.optimize import BFGS
 
-from mlpbench.worker.parent import die_with_parent
+from mlpbench.worker.process import die_with_parent
 from mlpbench.worker.reference.ase_code import to_atoms
 from mlpbench.worker.reference.code import Array, Code, Structure, load
 from mlpbench.worker.reference.main import claim

@@ -18,7 +18,7 @@ import numpy as np
 
 from mlpbench.frames import Float
 from mlpbench.protocol import CHECKPOINT, EVENTS, LOG, REQUEST, ProtocolError, Request, Result, Task
-from mlpbench.worker import parent
+from mlpbench.worker import process as worker_process
 
 DEPLOYMENTS = ("eager", "compiled", "accelerated")
 
@@ -142,7 +142,7 @@ def run_child(
         link.symlink_to(os.path.relpath(Path(request.directory) / CHECKPOINT, folder))
     replace(request, directory=str(folder), tasks=[Task(task, options=options)]).write(folder / REQUEST)
     # A room of its own: the turn of this machine is the parent's, and waiting for it would be waiting for ever.
-    variables = {**os.environ, parent.VARIABLE: str(os.getpid()), "MLPBENCH_TURNS": str(folder / "turns")}
+    variables = {**os.environ, worker_process.VARIABLE: str(os.getpid()), "MLPBENCH_TURNS": str(folder / "turns")}
     with open(folder / LOG, "wb") as log:
         process = subprocess.Popen(
             [sys.executable, "-P", "-s", "-u", str(BOOTSTRAP), str(folder)],

@@ -13,8 +13,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from mlpbench.backends.launcher import launch, worker_environment
+from mlpbench.backends.launcher import launch
 from mlpbench.backends.locks import Environment
+from mlpbench.backends.processes import worker_environment
 from mlpbench.protocol import EVENTS, HELLO, LOG, Request, Result, Task
 from tests.support import make_request
 
