@@ -129,6 +129,7 @@ class MaceAdapter(Adapter):
 
     architectures = ("mace",)
     packages = ("mace-torch", "torch", "e3nn", "torch-ema", "matscipy", "torch-sim-atomistic")
+    preload = ("git", "configargparse")
     deployments = DEPLOYMENTS
 
     def __init__(self, request: Request) -> None:

@@ -165,6 +165,7 @@ class NequIPAdapter(Adapter):
 
     architectures = ("nequip",)
     packages = ("nequip", "torch", "e3nn", "lightning", "torchmetrics", "matscipy", "torch-sim-atomistic")
+    preload = ("torch._inductor.codecache", "nequip.data.datamodule", "nequip.data.dataset")
     deployments = DEPLOYMENTS
 
     def __init__(self, request: Request) -> None:

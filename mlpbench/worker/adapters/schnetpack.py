@@ -206,6 +206,7 @@ class SchnetpackAdapter(Adapter):
 
     architectures = ("schnet", "painn")
     packages = ("schnetpack", "torch", "pytorch-lightning", "torchmetrics", "torch-ema", "vesin", "torch-sim-atomistic")
+    preload = ("ase.db.sqlite",)
     deployments = DEPLOYMENTS
 
     def __init__(self, request: Request) -> None:
