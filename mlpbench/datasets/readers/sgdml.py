@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from mlpbench.datasets.energy_units import all_electron_unit
+from mlpbench.datasets.baseline import all_electron_unit
 from mlpbench.datasets.readers.base import CHUNK, Chunk, Labels, Notes, uniform, unit_factors
 from mlpbench.errors import UserError, close_match
 

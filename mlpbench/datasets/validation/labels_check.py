@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from mlpbench.datasets.baseline import composition
-from mlpbench.datasets.energy_units import all_electron_unit
+from mlpbench.datasets.baseline import all_electron_unit, composition
 from mlpbench.datasets.labels import LEVEL, frames_without, listed
 from mlpbench.datasets.validation.finding import Finding, Subject
 from mlpbench.frames import Float, Frames, Int
