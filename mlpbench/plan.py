@@ -20,7 +20,7 @@ from mlpbench.backends.locks import Environment, built_lock
 from mlpbench.backends.schema import BackendConfig
 from mlpbench.config import TrialConfig, compose_raw, validate
 from mlpbench.datasets import Dataset, Split
-from mlpbench.datasets.labels import why_not
+from mlpbench.datasets.dataset import why_not
 from mlpbench.datasets.schema import DatasetConfig
 from mlpbench.datasets.stages import stages
 from mlpbench.devices import hardware

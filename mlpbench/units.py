@@ -26,14 +26,18 @@ ENERGY = {
     "kJ/mol": KJ_PER_MOL,
 }
 LENGTH = {"Å": 1.0, "angstrom": 1.0, "bohr": BOHR, "nm": 10.0}
-PRESSURE = {"eV/Å³": 1.0, "eV/angstrom^3": 1.0, "GPa": GPA, "kbar": KBAR}
+PRESSURE = {
+    "eV/Å³": 1.0, "eV/angstrom^3": 1.0, "GPa": GPA, "kbar": KBAR, "bar": KBAR / 1000, "MPa": GPA / 1000,
+    "Pa": GPA / 1e9,
+}  # fmt: skip
 
 
 def factor(unit: str) -> float:
     """Multiply a value in ``unit`` by this to get eV, Å, eV/Å or eV/Å³.
 
     Args:
-        unit: a name from :data:`ENERGY`, :data:`LENGTH` or :data:`PRESSURE`, or ``energy/length`` for forces.
+        unit: a name from :data:`ENERGY`, :data:`LENGTH` or :data:`PRESSURE`, ``energy/length`` for forces, or
+            ``energy/length³`` for stress.
 
     Raises:
         KeyError: if the unit is not known; the message lists those that are.
@@ -42,6 +46,7 @@ def factor(unit: str) -> float:
         if unit in table:
             return table[unit]
     energy, _, length = unit.rpartition("/")
-    if energy in ENERGY and length in LENGTH:
-        return ENERGY[energy] / LENGTH[length]
+    edge = length.removesuffix("³").removesuffix("^3")
+    if energy in ENERGY and edge in LENGTH:
+        return ENERGY[energy] / LENGTH[edge] ** (1 if edge == length else 3)
     raise KeyError(f"unit '{unit}' is not known; known: {', '.join([*ENERGY, *LENGTH, *PRESSURE])}, or energy/length")

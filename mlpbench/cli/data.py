@@ -104,26 +104,26 @@ def _config(arguments: argparse.Namespace) -> DatasetConfig:
 
 def _list(arguments: argparse.Namespace) -> int:
     from mlpbench.config import conf_dirs
-    from mlpbench.datasets import registry, sources
-    from mlpbench.datasets.listing import table
+    from mlpbench.datasets import loading, registry
+    from mlpbench.datasets.registry import table
 
     rows = []
     for entry in registry.entries(conf_dirs()).values():
         config = entry.config()
-        rows.append((entry.name, config, sources.state(config)))
+        rows.append((entry.name, config, loading.state(config)))
     print(table(rows, shutil.get_terminal_size().columns if sys.stdout.isatty() else None))
     print("\nmlpbench data describe NAME says more; dataset=file dataset.path=FILE takes your own.")
     return EXIT_DONE
 
 
 def _describe(arguments: argparse.Namespace) -> int:
-    from mlpbench.datasets import sources
-    from mlpbench.datasets.listing import describe, describe_frames
+    from mlpbench.datasets import loading
+    from mlpbench.datasets.registry import describe, describe_frames
 
     config = _config(arguments)
     if config.kind != "file":
-        print(describe(config, sources.state(config)))
-    if sources.state(config) == "to fetch":
+        print(describe(config, loading.state(config)))
+    if loading.state(config) == "to fetch":
         print(f"\nNot on this machine yet: mlpbench data fetch {arguments.name}")
         return EXIT_DONE
     text = describe_frames(config, _counter if sys.stderr.isatty() else None)
@@ -134,17 +134,17 @@ def _describe(arguments: argparse.Namespace) -> int:
 
 
 def _fetch(arguments: argparse.Namespace) -> int:
-    from mlpbench.datasets import sources
+    from mlpbench.datasets import loading
 
     config = _config(arguments)
     if config.kind != "download":
         why = "it ships with mlpbench" if config.kind == "embedded" else "it is a file"
         print(f"{config.name}: nothing to fetch, {why}")
         return EXIT_DONE
-    paths = sources.fetch_all(config, _bytes if sys.stderr.isatty() else None)
+    paths = loading.fetch_all(config, _bytes if sys.stderr.isatty() else None)
     if sys.stderr.isatty():
         print(file=sys.stderr)
-    print(f"{config.name}: {len(paths)} files verified in {sources.folder_of(config)}")
+    print(f"{config.name}: {len(paths)} files verified in {loading.folder_of(config)}")
     return EXIT_DONE
 
 

@@ -2,6 +2,6 @@
 
 from mlpbench.datasets.dataset import Dataset, Split
 from mlpbench.datasets.loading import load
-from mlpbench.datasets.preparing import prepare_split
+from mlpbench.datasets.splits import prepare_split
 
 __all__ = ["Dataset", "Split", "load", "prepare_split"]

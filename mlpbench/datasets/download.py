@@ -1,24 +1,31 @@
-"""Files from the network: resumed, checked before use, moved into place at once, kept once per machine."""
+"""Files from the network: resumed, checked before use, kept once per machine; archives unpacked safely."""
 
 from __future__ import annotations
 
 import hashlib
+import lzma
 import os
+import shutil
+import stat
+import tarfile
+import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
 from http.client import HTTPException, HTTPResponse
-from pathlib import Path
-from typing import Any
+from pathlib import Path, PurePosixPath
+from typing import IO, Any
 
 from filelock import FileLock
 
-from mlpbench.datasets.archive import extract
 from mlpbench.datasets.schema import UNVERIFIED, Download
 from mlpbench.errors import UserError
 from mlpbench.protocol import read_json, write_json
 
+MAX_BYTES = 50 * 10**9  # of all unpacked files together
 ATTEMPTS = 4
 WAIT_SECONDS = 1.0  # before the second attempt; doubled each time
 TIMEOUT_SECONDS = 30.0
@@ -214,3 +221,84 @@ def _known(item: Download, target: Path) -> bool:
             f"If the new content is meant, remove {path}; else remove the file, and it is fetched again.",
         )
     return False
+
+
+def extract(archive: Path, max_bytes: int = MAX_BYTES) -> Path:
+    """Unpack ``archive`` into ``<archive>.d`` beside it, once, and return that folder.
+
+    Args:
+        archive: zip or tar (gz, bz2, xz).
+        max_bytes: refuse archives that unpack to more.
+
+    Raises:
+        UserError: not an archive, damaged, too large, or a member would land outside the folder or is a link.
+    """
+    target = archive.with_name(f"{archive.name}.d")
+    if target.is_dir():
+        return target
+    part = Path(tempfile.mkdtemp(prefix=f".{archive.name}.", dir=archive.parent))
+    try:
+        left = max_bytes
+        for name, stream in _members(archive):
+            left -= _write(archive, part / _safe(archive, name), stream, left)
+        part.chmod(0o755)
+        os.replace(part, target)
+    except (zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, NotImplementedError) as error:
+        shutil.rmtree(part, ignore_errors=True)
+        raise UserError(f"{archive}: damaged archive ({error})", "Remove it, and it is fetched again.") from error
+    except BaseException:
+        shutil.rmtree(part, ignore_errors=True)
+        raise
+    return target
+
+
+def _members(archive: Path) -> Iterator[tuple[str, IO[bytes]]]:
+    """Name and content of each file in the archive."""
+    if zipfile.is_zipfile(archive):
+        yield from _zip_members(archive)
+    elif tarfile.is_tarfile(archive):
+        yield from _tar_members(archive)
+    else:
+        raise UserError(f"{archive}: neither zip nor tar", "The address may lead to a page instead of the file.")
+
+
+def _zip_members(archive: Path) -> Iterator[tuple[str, IO[bytes]]]:
+    with zipfile.ZipFile(archive) as content:
+        for member in content.infolist():
+            if stat.S_ISLNK(member.external_attr >> 16):
+                raise UserError(f"{archive}: holds a link ({member.filename}); refused")
+            if not member.is_dir():
+                with content.open(member) as stream:
+                    yield member.filename, stream
+
+
+def _tar_members(archive: Path) -> Iterator[tuple[str, IO[bytes]]]:
+    with tarfile.open(archive) as content:
+        for member in content:
+            if member.isdir():
+                continue
+            if not member.isfile():
+                raise UserError(f"{archive}: holds a link or device ({member.name}); refused")
+            stream = content.extractfile(member)
+            if stream is not None:
+                yield member.name, stream
+
+
+def _safe(archive: Path, name: str) -> Path:
+    path = PurePosixPath(name.replace("\\", "/"))
+    if path.is_absolute() or ".." in path.parts or not path.parts or ":" in path.parts[0]:
+        raise UserError(f"{archive}: a member would land outside the folder ({name}); refused")
+    return Path(*path.parts)
+
+
+def _write(archive: Path, target: Path, stream: IO[bytes], left: int) -> int:
+    """Bytes written; counted while unpacking, since an archive may lie about its sizes."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    written = 0
+    with open(target, "xb") as output:
+        while block := stream.read(_BLOCK):
+            written += len(block)
+            if written > left:
+                raise UserError(f"{archive}: unpacks to more than the limit; refused")
+            output.write(block)
+    return written

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 Label = Literal["energy", "forces", "stress"]
 UNVERIFIED = "unverified"
+ALL = -1  # n_train=all, until the data say how many these are
 
 
 class _Strict(BaseModel):
@@ -102,7 +103,9 @@ class DatasetConfig(_Strict):
     )
     contents: str = Field(default="", description="how many frames of what, for 'data list'")
 
-    n_train: int = Field(gt=0, description="frames for training; larger subsets contain smaller ones")
+    n_train: int = Field(
+        ge=ALL, description="frames for training, or 'all' that validation leaves; larger subsets contain smaller ones"
+    )
     n_valid: int = Field(gt=0, description="frames for validation; labels that were paid for, so they count as cost")
 
     path: str | list[str] | None = Field(
@@ -110,21 +113,35 @@ class DatasetConfig(_Strict):
         description="file, folder or glob (or a list) with the pool that training and validation come from; "
         "relative to the embedded set, the working directory, or the cached download",
     )
+    extend_paths: list[str] = Field(
+        default_factory=list,
+        description="files whose frames extend the pool: test and validation frames and all training subsets that fit "
+        "into the pool stay what they were; in the order in which they were added",
+    )
+    valid_path: str | None = Field(
+        default=None, description="file of validation frames, all of them used; null: n_valid frames of the pool"
+    )
     test_path: str | None = Field(default=None, description="file of a test split named 'test'")
     test_paths: dict[str, str] = Field(default_factory=dict, description="split name -> file, for several test splits")
     in_distribution: str | None = Field(
         default=None,
         description="the test split from the same distribution as the pool; the others are measured against it",
     )
-    pool_indices: str | None = Field(
-        default=None, description="file of frame numbers, from 0, one a line: the pool is these frames of path"
+    pool_indices: str | list[int] | None = Field(
+        default=None,
+        description="the pool is these frames of path: frame numbers from 0, or a file with one a line",
     )
-    test_indices: dict[str, str] = Field(
-        default_factory=dict, description="split name -> file of frame numbers into path, for official splits by number"
+    valid_indices: str | list[int] | None = Field(
+        default=None, description="validation is these frames of path, which leave the pool; likewise"
+    )
+    test_indices: dict[str, str | list[int]] = Field(
+        default_factory=dict, description="split name -> frame numbers into path, or a file of them: official splits"
     )
     index: str = Field(default=":", description="which frames of the pool's file, as ASE slices: ':', '::10', ':5000'")
-    format: Literal["auto", "ase", "sgdml", "deepmd", "mlearn", "qm22", "qm9", "ani"] = Field(
-        default="auto", description="layout of the files; auto: from name and content, and reported"
+    format: str = Field(
+        default="auto",
+        description="layout of the files: extxyz, sgdml (npz), deepmd, mlearn, qm22, qm9, ani, ase, or a format of "
+        "'ase info --formats' (vasp-out, cp2k-dcd, db ...); auto: from name and content, and reported",
     )
 
     labels: list[Label] = Field(default=["energy", "forces"], min_length=1, description="labels that training uses")
@@ -138,11 +155,16 @@ class DatasetConfig(_Strict):
         default=None, description="name of the stress or virial; null: detected and reported"
     )
     energy_unit: str | None = Field(
-        default=None, description="eV, meV, hartree, Ry, kcal/mol, kJ/mol; null: the format's"
+        default=None, description="eV, meV, hartree, Ry, kcal/mol, kJ/mol; null: as the file states, else the format's"
     )
-    length_unit: str | None = Field(default=None, description="Å, bohr, nm; null: the format's")
+    length_unit: str | None = Field(
+        default=None, description="Å, bohr, nm; null: as the file states, else the format's"
+    )
     forces_unit: str | None = Field(default=None, description="e.g. hartree/bohr; null: energy unit per length unit")
-    stress_unit: str | None = Field(default=None, description="eV/Å³, GPa, kbar; null: the format's")
+    stress_unit: str | None = Field(
+        default=None,
+        description="eV/Å³, GPa, kbar, bar, hartree/bohr³; null: as stated, else energy unit per length unit cubed",
+    )
     forces_sign: Literal["forces", "gradient"] | None = Field(
         default=None, description="gradient: the file holds dE/dx, minus the forces; null: the format's"
     )
@@ -196,13 +218,23 @@ class DatasetConfig(_Strict):
     )
     traps: list[str] = Field(default_factory=list, description="what has misled others; printed by 'data describe'")
 
+    @field_validator("n_train")
+    @classmethod
+    def _some(cls, value: int) -> int:
+        if value == 0:
+            raise ValueError("must be greater than 0, or 'all'")
+        return value
+
     @model_validator(mode="before")
     @classmethod
     def _fill_in(cls, values: Any) -> Any:
         if not isinstance(values, dict):
             return values
         # An empty mapping in a YAML could not be overridden on Hydra's command line; null can.
-        values = {k: {} if v is None and k in ("test_paths", "references") else v for k, v in values.items()}
+        values = {k: {} if v is None and k in ("test_paths", "test_indices", "references") else v
+                  for k, v in values.items()}  # fmt: skip
+        if values.get("n_train") == "all":
+            values["n_train"] = ALL
         variant, variants = values.get("variant"), values.get("variants") or []
         if variant is not None and variant not in variants:
             raise ValueError(f"variant '{variant}' is none of {', '.join(variants) or '(there are no variants)'}")
@@ -225,6 +257,8 @@ class DatasetConfig(_Strict):
             raise ValueError("split.strategy=key needs split.key=... (an info key of the file)")
         if self.split.strategy == "official" and not (self.test_path or self.test_paths or self.test_indices):
             raise ValueError("split.strategy=official needs test_path, test_paths or test_indices")
+        if self.valid_path is not None and self.valid_indices is not None:
+            raise ValueError("name validation once: valid_path or valid_indices")
         if self.variants and self.variant is None:
             raise ValueError(f"variant is missing; choose one of {', '.join(self.variants)}")
         if self.kind == "download" and not self.downloads:

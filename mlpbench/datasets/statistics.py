@@ -11,6 +11,7 @@ import numpy as np
 from ase.data import chemical_symbols
 
 from mlpbench.frames import Float, Frames
+from mlpbench.units import GPA
 
 
 @dataclass
@@ -61,6 +62,7 @@ class Summary:
         periodic: frames periodic along at least one vector.
         energy: eV per atom.
         forces: eV/Å, components.
+        stress: eV/Å³, components.
         volume: Å³ per atom of periodic frames.
         groups: trajectories.
     """
@@ -73,6 +75,7 @@ class Summary:
     periodic: int = 0
     energy: Running = field(default_factory=Running)
     forces: Running = field(default_factory=Running)
+    stress: Running = field(default_factory=Running)
     volume: Running = field(default_factory=Running)
     groups: int = 0
 
@@ -92,6 +95,7 @@ class Summary:
         self.periodic += int(frames.pbc.any(axis=1).sum())
         self.energy.add(frames.energy / frames.n_atoms)
         self.forces.add(frames.forces.ravel())
+        self.stress.add(frames.stress.ravel())
         whole = frames.pbc.all(axis=1)
         self.volume.add(np.abs(np.linalg.det(frames.cell[whole])) / frames.n_atoms[whole])
         self.groups = max(self.groups, int(frames.group.max(initial=-1)) + 1)
@@ -114,6 +118,9 @@ class Summary:
         if self.forces.count:
             largest = max(abs(self.forces.smallest), abs(self.forces.largest))
             rows.append(("force components (eV/Å)", f"rms {self.forces.rms:.3f}, largest {largest:.2f}"))
+        if self.stress.count:
+            largest = max(abs(self.stress.smallest), abs(self.stress.largest))
+            rows.append(("stress components (GPa)", f"rms {self.stress.rms / GPA:.3g}, largest {largest / GPA:.3g}"))
         if self.volume.count:
             low, high = self.volume.smallest, self.volume.largest
             rows.append(("volume per atom (Å³)", f"mean {self.volume.mean:.2f}, {low:.2f} to {high:.2f}"))

@@ -12,7 +12,7 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import read, write
 
 from mlpbench.backends.schema import BackendConfig
-from mlpbench.datasets.labels import LABEL_SECONDS, LEVEL, METHOD
+from mlpbench.datasets.dataset import LABEL_SECONDS, LEVEL, METHOD
 from mlpbench.datasets.readers.ase_files import ENERGY_KEYS, FORCES_KEYS, STRESS_KEYS
 from mlpbench.errors import UserError
 from mlpbench.frames import Frames

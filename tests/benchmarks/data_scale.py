@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from mlpbench.datasets import load, prepare_split
-from mlpbench.datasets.listing import describe_frames
+from mlpbench.datasets.registry import describe_frames
 from mlpbench.datasets.schema import DatasetConfig
 
 _NUMBERS = np.array([6] * 5 + [8] * 2 + [1] * 8)

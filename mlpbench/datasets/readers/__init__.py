@@ -1,27 +1,26 @@
-"""Readers, one per file layout, all to eV and Å."""
+"""Readers, one per file layout, all to eV and Å. Nothing but frames or a UserError leaves them."""
 
 from __future__ import annotations
 
 import re
+import stat
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from mlpbench.datasets.readers.ani import read_ani
-from mlpbench.datasets.readers.ase_files import read_ase
-from mlpbench.datasets.readers.base import Chunk, Labels, Notes, Reader
-from mlpbench.datasets.readers.deepmd import read_deepmd
-from mlpbench.datasets.readers.mlearn import VASP_ORDER, read_mlearn
-from mlpbench.datasets.readers.qm9 import read_qm9
-from mlpbench.datasets.readers.qm22 import read_qm22
-from mlpbench.datasets.readers.sgdml import read_sgdml
+from mlpbench.datasets.readers.arrays import read_deepmd, read_sgdml
+from mlpbench.datasets.readers.ase_files import read_ase, read_extxyz
+from mlpbench.datasets.readers.base import Chunk, Labels, Notes, Reader, Selection
+from mlpbench.datasets.readers.published import VASP_ORDER, read_ani, read_mlearn, read_qm9, read_qm22
 from mlpbench.datasets.schema import DatasetConfig
-from mlpbench.errors import UserError
+from mlpbench.errors import UserError, close_match
 
 ASE_ORDER = "xx yy zz yz xz xy"
 READERS: dict[str, Reader] = {
     "ase": read_ase,
+    "extxyz": read_extxyz,
     "sgdml": read_sgdml,
     "deepmd": read_deepmd,
     "mlearn": read_mlearn,
@@ -29,6 +28,8 @@ READERS: dict[str, Reader] = {
     "qm9": read_qm9,
     "ani": read_ani,
 }
+_ALIASES = {"xyz": "extxyz", "npz": "sgdml"}
+_HIGHEST = 118  # atomic number
 
 
 def read(path: Path, format: str, labels: Labels, notes: Notes) -> Iterator[Chunk]:
@@ -36,19 +37,88 @@ def read(path: Path, format: str, labels: Labels, notes: Notes) -> Iterator[Chun
 
     Args:
         path: a file or folder.
-        format: a name in :data:`READERS`, or ``auto``.
+        format: a name in :data:`READERS`, one of ASE's, or ``auto``.
         labels: names and units that are not to be detected; its ``index`` chooses frames.
-        notes: receives what was detected.
+        notes: receives what was detected; sentences that begin with "warning: " deserve attention.
 
     Raises:
-        UserError: the file cannot be understood.
+        UserError: the file cannot be understood, a frame has no atoms, or ``index`` chooses none.
     """
-    if format == "auto":
-        format = detect(path)
-        if format != "ase":
-            notes.add(f"{path.name}: read as {format}")
-    chunks = READERS[format](path, labels, notes)
-    return chunks if format == "ase" else _choose(chunks, labels.index)
+    selection = Selection.of(labels.index)
+    number = 0
+    try:
+        require_file(path)
+        reader, own_index = _reader(path, format, notes)
+        chunks = reader(path, labels, notes)
+        for chunk in chunks if own_index else _choose(chunks, selection):
+            _require_atoms(path, number, chunk)
+            number += len(chunk.frames)
+            yield chunk
+    except UserError:
+        raise
+    except Exception as error:  # files are made by anybody; libraries below raise whatever they raise
+        text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+        raise UserError(
+            f"{path}: cannot be read{f' after frame {number - 1}' if number else ''} ({text[:300]})",
+            "The file is damaged, or of another layout: name it with dataset.format=... (--format).",
+        ) from error
+    if number == 0:
+        what = "has no frames" if labels.index == ":" else f"dataset.index='{labels.index}' chooses none of its frames"
+        raise UserError(f"{path}: {what}", "Check dataset.path and dataset.index.")
+
+
+def _reader(path: Path, format: str, notes: Notes) -> tuple[Reader, bool]:
+    """The reader, and whether it follows ``index`` itself."""
+    name = detect(path) if format == "auto" else _ALIASES.get(format, format)
+    if format == "auto" and name not in ("ase", "extxyz"):
+        notes.add(f"{path.name}: read as {name}")
+    if name in READERS:
+        return READERS[name], name in ("ase", "extxyz")
+    check_format(name)
+    return partial(read_ase, format=name), True
+
+
+def check_format(name: str) -> None:
+    """Accept a layout of :data:`READERS`, ``auto``, or a format of ASE.
+
+    Raises:
+        UserError: it is none; with the close match.
+    """
+    from ase.io.formats import ioformats
+
+    known = {*READERS, *_ALIASES, "auto", *ioformats}
+    if name not in known:
+        match = close_match(name, known).partition(" Known:")[0]
+        rest = f"Own layouts: {', '.join(READERS)}; ASE's: 'ase info --formats'."
+        raise UserError(
+            f"dataset.format='{name}' is not a known layout", f"{match} {rest}" if match.startswith("Did") else rest
+        )
+
+
+def require_file(path: Path) -> None:
+    """Hold ``path`` to what can be read to its end.
+
+    Raises:
+        UserError: it is a pipe, a socket or a device.
+    """
+    mode = path.stat().st_mode
+    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+        raise UserError(f"{path}: is a pipe or device, not a file", "Write the frames to a file first.")
+    if stat.S_ISREG(mode) and path.stat().st_size == 0:
+        raise UserError(f"{path}: is empty")
+
+
+def _require_atoms(path: Path, first: int, chunk: Chunk) -> None:
+    frames = chunk.frames
+    empty = np.flatnonzero(frames.n_atoms == 0)
+    if len(empty):
+        raise UserError(f"{path}, frame {first + int(empty[0])}: has no atoms", "Remove it, or choose dataset.index.")
+    strange = np.flatnonzero((frames.numbers < 1) | (frames.numbers > _HIGHEST))
+    if len(strange):
+        frame = first + int(frames.frame_of_atom[strange[0]])
+        raise UserError(
+            f"{path}, frame {frame}: has an atom of no element (atomic number {frames.numbers[strange[0]]})"
+        )
 
 
 def detect(path: Path) -> str:
@@ -65,13 +135,23 @@ def detect(path: Path) -> str:
     if re.search(r"\.tar(\.\w+)?$|\.t[bg]z2?$", name):
         return "qm9"
     with open(path, "rb") as stream:
-        head = stream.read(4000).decode("utf-8", errors="replace")
+        head = stream.read(100_000).decode("utf-8", errors="replace")
     if name.endswith(".json") and head.lstrip().startswith("[") and '"structure"' in head:
         return "mlearn"
-    lines = head.splitlines()
-    if len(lines) > 2 and lines[0].strip().isdigit() and re.fullmatch(r"\s*-?\d+\.\d+\s*", lines[1]):
-        return "qm22" if len(lines[2].split()) == 7 else "ase"
-    return "ase"
+    lines = head.lstrip().splitlines()
+    if len(lines) > 2 and re.fullmatch(r"\s*\d+\s*", lines[0], re.ASCII):
+        if re.fullmatch(r"\s*-?\d+\.\d+\s*", lines[1]) and len(lines[2].split()) == 7:
+            return "qm22"
+        words = lines[2].split()
+        if name.endswith((".xyz", ".extxyz", ".exyz")) or "Properties=" in lines[1] or _is_atom(words):
+            return "extxyz"
+    return "extxyz" if name.endswith((".xyz", ".extxyz", ".exyz")) else "ase"
+
+
+def _is_atom(words: list[str]) -> bool:
+    """A symbol and at least three numbers."""
+    numbers = [re.fullmatch(r"[-+]?\d*\.?\d+(?:[eE][-+]?\d+)?", word) for word in words[1:4]]
+    return len(words) >= 4 and re.fullmatch(r"[A-Z][a-z]?", words[0]) is not None and all(numbers)
 
 
 def stress_order(path: Path, config: DatasetConfig) -> str:
@@ -80,24 +160,18 @@ def stress_order(path: Path, config: DatasetConfig) -> str:
     return config.stress_order or (VASP_ORDER if format == "mlearn" else ASE_ORDER)
 
 
-def _choose(chunks: Iterator[Chunk], index: str) -> Iterator[Chunk]:
-    """The frames that ``index`` (start:stop:step, none negative) asks for, without reading past the last of them."""
-    match = re.fullmatch(r"(\d*):(\d*)(?::(\d*))?", index)
-    if match is None:
-        raise UserError(f"dataset.index='{index}' is not start:stop:step", "For example ':5000' or '::10'.")
-    start, stop, step = (int(part) if part else None for part in match.groups())
-    first, every = start or 0, step or 1
+def _choose(chunks: Iterator[Chunk], selection: Selection) -> Iterator[Chunk]:
+    """The frames that ``selection`` asks for, without reading past the last of them."""
+    if selection.counts_from_the_end:
+        everything = list(chunks)
+        chunks, selection = iter(everything), selection.within(sum(len(chunk.frames) for chunk in everything))
     seen = 0
     for chunk in chunks:
-        numbers = np.arange(seen, seen + len(chunk.frames))
-        wanted = (numbers >= first) & ((numbers - first) % every == 0)
-        if stop is not None:
-            wanted &= numbers < stop
-        if wanted.all():
+        chosen = [i for i in range(len(chunk.frames)) if selection.wants(seen + i)]
+        if len(chosen) == len(chunk.frames):
             yield chunk
-        elif wanted.any():
-            chosen = np.flatnonzero(wanted)
+        elif chosen:
             yield Chunk(chunk.frames.select(chosen), [chunk.headers[i] for i in chosen])
         seen += len(chunk.frames)
-        if stop is not None and seen >= stop:
+        if selection.ended(seen):
             return

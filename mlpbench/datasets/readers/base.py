@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -78,36 +79,145 @@ class Factors:
     stress: float
 
 
+_ALIASES = {
+    "energy": {
+        "ev": "eV", "electronvolt": "eV", "mev": "meV", "hartree": "hartree", "ha": "hartree", "eh": "hartree",
+        "hartrees": "hartree", "au": "hartree", "a.u.": "hartree", "ry": "Ry", "rydberg": "Ry", "kcal": "kcal/mol",
+        "kcal/mol": "kcal/mol", "kj": "kJ/mol", "kj/mol": "kJ/mol",
+    },
+    "length": {
+        "å": "Å", "a": "Å", "ang": "Å", "angstrom": "Å", "angstroms": "Å", "bohr": "bohr", "a0": "bohr", "au": "bohr",
+        "a.u.": "bohr", "nm": "nm", "nanometer": "nm",
+    },
+    "stress": {
+        "gpa": "GPa", "kbar": "kbar", "kb": "kbar", "bar": "bar", "bars": "bar", "mpa": "MPa", "pa": "Pa",
+        "ev/å³": "eV/Å³",
+    },
+}  # fmt: skip
+
+
+def unit_name(text: str, quantity: str, where: str) -> str:
+    """This project's name of a unit that a file states, whatever its spelling.
+
+    Args:
+        text: as the file has it, e.g. ``Ha``, ``kcal``, ``eV/Ang``.
+        quantity: energy, length, forces or stress.
+        where: what the message starts with.
+
+    Raises:
+        UserError: it is not known.
+    """
+    plain = text.strip().lower().replace(" ", "").replace("**3", "^3").replace("^3", "³")
+    if quantity in ("energy", "length", "stress") and plain in _ALIASES[quantity]:
+        return _ALIASES[quantity][plain]
+    energy, _, length = plain.rpartition("/")
+    cubed = length.endswith("³")
+    known = (_ALIASES["energy"].get(energy), _ALIASES["length"].get(length.removesuffix("³")))
+    if all(known) and quantity == ("stress" if cubed else "forces"):
+        return f"{known[0]}/{known[1]}" + ("³" if cubed else "")
+    if quantity == "forces" and plain in ("au", "a.u."):
+        return "hartree/bohr"
+    raise UserError(
+        f"{where}: states the {quantity} unit '{text[:40]}', which is not known",
+        f"Declare what it means: dataset.{quantity}_unit=...",
+    )
+
+
 def unit_factors(
     labels: Labels,
     energy: str = "eV",
     length: str = "Å",
     forces: str | None = None,
     forces_sign: str = "forces",
-    stress: str = "eV/Å³",
+    stress: str | None = None,
     stress_sign: str = "tension",
+    stated: Mapping[str, str] | None = None,
+    where: str = "",
+    notes: Notes | None = None,
 ) -> Factors:
-    """Factors from what the configuration declares, else from the layout's own conventions (the other arguments).
+    """Factors by one rule for all layouts: declared units win, then those the file states, then the layout's own.
+
+    Forces follow as energy per length and stress as energy per length cubed, where nothing else says otherwise.
+
+    Args:
+        labels: what the configuration declares.
+        energy: the layout's own unit, likewise ``length``, ``forces``, ``stress`` and the two signs.
+        stated: quantity -> unit as the file states it (spellings differ).
+        where: the file, for messages.
+        notes: receives what was taken from where.
 
     Raises:
         UserError: a unit is not known.
     """
-    energy, length = labels.energy_unit or energy, labels.length_unit or length
-    declared = labels.energy_unit or labels.length_unit
-    forces = labels.forces_unit or (f"{energy}/{length}" if declared or forces is None else forces)
+    said = {k: unit_name(v, k, where) for k, v in (stated or {}).items() if getattr(labels, f"{k}_unit") is None}
+    chosen_energy = labels.energy_unit or said.get("energy") or energy
+    chosen_length = labels.length_unit or said.get("length") or length
+    other = (chosen_energy, chosen_length) != (energy, length) or bool(labels.energy_unit or labels.length_unit)
+    chosen_forces = (
+        labels.forces_unit or said.get("forces")
+        or (forces if forces is not None and not other else f"{chosen_energy}/{chosen_length}")
+    )  # fmt: skip
+    chosen_stress = labels.stress_unit or said.get("stress") or stress or f"{chosen_energy}/{chosen_length}³"
+    if notes is not None and said:
+        units = ", ".join(f"{name} {unit}" for name, unit in said.items())
+        notes.add(f"{where}: units as the file states: {units}")
     gradient = (labels.forces_sign or forces_sign) == "gradient"
     compression = (labels.stress_sign or stress_sign) == "compression"
     try:
         return Factors(
-            energy=factor(energy),
-            length=factor(length),
-            forces=factor(forces) * (-1 if gradient else 1),
-            stress=factor(labels.stress_unit or stress) * (-1 if compression else 1),
+            energy=factor(chosen_energy),
+            length=factor(chosen_length),
+            forces=factor(chosen_forces) * (-1 if gradient else 1),
+            stress=factor(chosen_stress) * (-1 if compression else 1),
         )
     except KeyError as error:
         raise UserError(
             str(error.args[0]), "Check dataset.energy_unit, length_unit, forces_unit, stress_unit."
         ) from error
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which frames ``index`` asks for: ``start:stop:step`` or one number; negative: from the end."""
+
+    start: int | None
+    stop: int | None
+    step: int = 1
+
+    @classmethod
+    def of(cls, index: str) -> Selection:
+        """The selection that ``index`` writes.
+
+        Raises:
+            UserError: it writes none.
+        """
+        match = re.fullmatch(r"(-?\d{1,15})?(:(-?\d{1,15})?(?::(\d{1,15})?)?)?", index.strip(), re.ASCII)
+        if match is None or index.strip() == "" or (match[4] is not None and int(match[4]) == 0):
+            raise UserError(f"dataset.index='{index}' is not start:stop:step", "For example ':5000' or '::10'.")
+        start = int(match[1]) if match[1] else None
+        if match[2] is None:
+            number = int(match[1])
+            return cls(number, None if number == -1 else number + 1)
+        return cls(start, int(match[3]) if match[3] else None, int(match[4]) if match[4] else 1)
+
+    @property
+    def counts_from_the_end(self) -> bool:
+        """True if the number of frames must be known first."""
+        return (self.start or 0) < 0 or (self.stop or 0) < 0
+
+    def within(self, count: int) -> Selection:
+        """The same for ``count`` frames, counted from the beginning."""
+        start, stop, step = slice(self.start, self.stop, self.step).indices(count)
+        return Selection(start, stop, step)
+
+    def wants(self, number: int) -> bool:
+        """True for a frame that is asked for."""
+        start = self.start or 0
+        return number >= start and (number - start) % self.step == 0 and not self.ended(number)
+
+    def ended(self, number: int) -> bool:
+        """True from the first frame on after which none is asked for."""
+        return self.stop is not None and number >= self.stop
 
 
 def uniform(

@@ -8,20 +8,25 @@ from typing import Any
 
 import numpy as np
 
-from mlpbench.datasets import sources
-from mlpbench.datasets.labels import frames_without
+from mlpbench.datasets.dataset import broken_cells, frames_without, free_atoms
 from mlpbench.datasets.leaks import Fingerprinted, lag_ratio
-from mlpbench.datasets.loading import labels_of
+from mlpbench.datasets.loading import fetch_all, labels_of, of_file, resolve
 from mlpbench.datasets.readers import ASE_ORDER, read, stress_order
 from mlpbench.datasets.readers.base import Notes
 from mlpbench.datasets.schema import DatasetConfig
 from mlpbench.datasets.statistics import Summary, summarise
 from mlpbench.datasets.validation.finding import Finding, Subject
-from mlpbench.datasets.validation.forces_check import check_forces, check_net_force
-from mlpbench.datasets.validation.labels_check import check_labels, check_outliers, check_plausible
+from mlpbench.datasets.validation.forces import check_forces, check_net_force
+from mlpbench.datasets.validation.labels import (
+    check_charges,
+    check_energy_unit,
+    check_labels,
+    check_outliers,
+    check_sizes,
+)
 from mlpbench.datasets.validation.overview import overview
 from mlpbench.datasets.validation.stress import check_stress
-from mlpbench.datasets.validation.structure_check import (
+from mlpbench.datasets.validation.structures import (
     check_cells,
     check_compositions,
     check_duplicates,
@@ -32,17 +37,19 @@ from mlpbench.frames import Frames
 
 CHECKS: dict[str, Callable[[Subject], list[Finding]]] = {
     "labels present and finite": check_labels,
-    "energy and force units plausible": check_plausible,
+    "energy unit against free atoms": check_energy_unit,
+    "sizes of energies, forces and stress": check_sizes,
     "forces against energies (sign, unit)": check_forces,
     "stress against strain (sign, unit, order)": check_stress,
     "net force": check_net_force,
+    "charges and spins": check_charges,
     "outliers": check_outliers,
     "atoms on top of each other": check_overlaps,
     "cells and periodicity": check_cells,
     "compositions": check_compositions,
     "copies and order in time": check_duplicates,
 }
-_SEVERITIES = ("error", "warning", "note")
+_SEVERITIES = ("error", "warning", "note", "unmade")
 
 
 @dataclass(frozen=True)
@@ -52,7 +59,8 @@ class Validation:
     Attributes:
         name: of the data set or file.
         summary: counts and distributions of all frames.
-        findings: errors first.
+        findings: errors first, without the checks that could not be made.
+        outcomes: check -> "passed", "found", or the reason why it could not be made.
         notes: what the reader detected or assumed.
         frames: the frames that were checked.
         looked_at: their number, and the number there are.
@@ -62,6 +70,7 @@ class Validation:
     name: str
     summary: Summary
     findings: list[Finding]
+    outcomes: dict[str, str]
     notes: list[str]
     frames: Frames
     looked_at: tuple[int, int]
@@ -91,13 +100,16 @@ def validate(config: DatasetConfig, max_frames: int = 20_000) -> list[Validation
     """
     if config.path is None:
         raise UserError(f"data set {config.name} has no path", "Give a file.")
-    sources.fetch_all(config)
+    fetch_all(config)
     patterns = [config.path] if isinstance(config.path, str) else list(config.path)
-    jobs = [(config.name, patterns, config)]
+    jobs = [(config.name, patterns, config, True)]
     tests = {**({"test": config.test_path} if config.test_path else {}), **config.test_paths}
     plain = config.model_copy(update={"index": ":"})
-    jobs += [(f"{config.name}, split {name}", [pattern], plain) for name, pattern in tests.items()]
-    return [_validate(name, patterns, config, max_frames) for name, patterns, config in jobs]
+    if config.valid_path is not None:
+        jobs.append((f"{config.name}, validation", [config.valid_path], plain, True))
+    jobs += [(f"{config.name}, extension {path}", [path], plain, True) for path in config.extend_paths]
+    jobs += [(f"{config.name}, split {name}", [pattern], plain, False) for name, pattern in tests.items()]
+    return [_validate(*job, max_frames) for job in jobs]
 
 
 def check_frames(
@@ -109,6 +121,7 @@ def check_frames(
     total: int | None = None,
     summary: Summary | None = None,
     read_as: str = ASE_ORDER,
+    is_pool: bool = True,
 ) -> Validation:
     """Run every check on ``frames``.
 
@@ -121,46 +134,59 @@ def check_frames(
         total: number of frames there are, where only some are checked.
         summary: of all frames; None: of these.
         read_as: order in which the reader took the file's stress components.
+        is_pool: training uses these frames, so that labels of ``config.labels`` must be there.
     """
-    whole = _without_broken(frames)
-    prints = Fingerprinted.of(whole)
-    subject = Subject(whole, prints, config, headers or [], lag_ratio(prints), read_as)
-    findings = check_labels(replace(subject, frames=frames))
-    for check in CHECKS.values():
-        if check is not check_labels and len(whole):
-            findings += check(subject)
     original = _original_numbers(frames)
-    findings = [f if f.check == "labels" else replace(f, frames=[int(original[i]) for i in f.frames]) for f in findings]
+    free = free_atoms(frames, headers or []) if is_pool else original[:0]
+    if 0 < len(free) < len(frames):  # reference energies, not training frames
+        original = np.setdiff1d(original, free)
+        notes = [*(notes or []), f"{len(free)} frames of config_type IsolatedAtom: reference energies, not checked"]
+    seen = np.setdiff1d(np.arange(len(frames)), free) if len(free) < len(frames) else np.arange(len(frames))
+    whole = frames.select(original)
+    prints = Fingerprinted.of(whole)
+    kept = [headers[i] for i in original] if headers else []
+    subject = Subject(whole, prints, config, kept, lag_ratio(prints), read_as, is_pool)
+    findings, outcomes = [], {}
+    for check_name, check in CHECKS.items():
+        if check in (check_labels, check_cells):
+            outcome = check(replace(subject, frames=frames.select(seen)))
+            outcome = [replace(f, frames=[int(seen[i]) for i in f.frames]) for f in outcome]
+        elif len(whole):
+            outcome = [replace(f, frames=[int(original[i]) for i in f.frames]) for f in check(subject)]
+        else:
+            outcome = [Finding(check_name, "unmade", "no frame has finite positions and a proper cell")]
+        findings += [finding for finding in outcome if finding.severity != "unmade"]
+        missing = [finding.message for finding in outcome if finding.severity == "unmade"]
+        found = any(finding.severity in ("error", "warning") for finding in outcome)
+        outcomes[check_name] = "found" if found else missing[0] if missing else "passed"
+    said = [note.removeprefix("warning: ") for note in notes or [] if note.startswith("warning: ")]
+    findings += [Finding("reading", "warning", text) for text in said]
     findings.sort(key=lambda finding: _SEVERITIES.index(finding.severity))
     counted = summary or summarise([frames])
     structure = overview(subject.lag_ratio, subject.headers, findings)
-    return Validation(name, counted, findings, notes or [], frames, (len(frames), total or len(frames)), structure)
+    quiet = [note for note in notes or [] if not note.startswith("warning: ")]
+    return Validation(name, counted, findings, outcomes, quiet, frames, (len(frames), total or len(frames)), structure)
 
 
-def _validate(name: str, patterns: list[str], config: DatasetConfig, max_frames: int) -> Validation:
+def _validate(name: str, patterns: list[str], config: DatasetConfig, is_pool: bool, max_frames: int) -> Validation:
     notes, summary = Notes(), Summary()
     parts: list[Frames] = []
     headers: list[dict[str, Any]] = []
-    files = [file for pattern in patterns for file in sources.resolve(config, pattern)]
+    files = [file for pattern in patterns for file in resolve(config, pattern)]
     for number, file in enumerate(files):
         for chunk in read(file, config.format, labels_of(config), notes):
-            frames = replace(chunk.frames, group=np.full(len(chunk.frames), number, dtype=np.int64))
-            if config.periodic is False:
-                frames = replace(frames, cell=np.zeros_like(frames.cell), pbc=np.zeros_like(frames.pbc))
+            frames = of_file(chunk.frames, number, config)
             summary.add(frames)
             if sum(map(len, parts)) < max_frames:
                 parts.append(frames)
                 headers += chunk.headers
     frames = Frames.concatenate(parts).select(slice(0, max_frames))
     order = stress_order(files[0], config)
-    return check_frames(name, frames, config, headers, notes.listed(), summary.frames, summary, order)
-
-
-def _without_broken(frames: Frames) -> Frames:
-    """The frames whose positions and cell are finite: the others can only be reported."""
-    return frames.select(_original_numbers(frames))
+    said = notes.listed()
+    return check_frames(name, frames, config, headers[: len(frames)], said, summary.frames, summary, order, is_pool)
 
 
 def _original_numbers(frames: Frames) -> Any:
-    broken = np.union1d(frames_without(frames, "positions"), frames_without(frames, "cell"))
-    return np.setdiff1d(np.arange(len(frames)), broken)
+    """The frames that checks can look at: the others, without finite positions or a proper cell, are only reported."""
+    broken = [frames_without(frames, "positions"), frames_without(frames, "cell"), broken_cells(frames)]
+    return np.setdiff1d(np.arange(len(frames)), np.concatenate(broken))

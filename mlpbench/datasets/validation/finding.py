@@ -9,7 +9,7 @@ from mlpbench.datasets.leaks import Fingerprinted
 from mlpbench.datasets.schema import DatasetConfig
 from mlpbench.frames import Frames
 
-Severity = Literal["error", "warning", "note"]
+Severity = Literal["error", "warning", "note", "unmade"]
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,8 @@ class Finding:
 
     Attributes:
         check: name of the check, as in ``CHECKS``.
-        severity: error (training on this goes wrong), warning (look at it), note (good to know).
+        severity: error (training on this goes wrong), warning (look at it), note (good to know), unmade (what the
+            check needs is not there; the message says what).
         message: what was found, with numbers and units.
         frames: the frames concerned, from 0 in the order of the file.
         hint: what to do.
@@ -29,6 +30,11 @@ class Finding:
     message: str
     frames: list[int] = field(default_factory=list)
     hint: str = ""
+
+
+def unmade(check: str, reason: str) -> list[Finding]:
+    """The check could not be made, and why."""
+    return [Finding(check, "unmade", reason)]
 
 
 @dataclass(frozen=True)
@@ -42,6 +48,7 @@ class Subject:
         headers: what each frame's header says.
         lag_ratio: difference of consecutive frames over that of random pairs; NaN if not known.
         stress_order: order in which the reader took the file's stress components.
+        is_pool: training uses these frames.
     """
 
     frames: Frames
@@ -50,3 +57,4 @@ class Subject:
     headers: list[dict[str, Any]]
     lag_ratio: float
     stress_order: str = "xx yy zz yz xz xy"
+    is_pool: bool = True

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from mlpbench.datasets.labels import LEVEL, label_seconds
+from mlpbench.datasets.dataset import LEVEL, label_seconds
 from mlpbench.datasets.leaks import RELATED
 from mlpbench.datasets.validation.finding import Finding
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections import Counter
 
 import numpy as np
 from jinja2 import Environment, select_autoescape
@@ -25,19 +26,29 @@ def as_text(report: Validation) -> str:
         lines.append(f"  {_MARKS[finding.severity]}: {finding.check}: {finding.message}")
         if finding.hint:
             lines.append(f"      {finding.hint}")
-    errors = sum(f.severity == "error" for f in report.findings)
-    warnings = sum(f.severity == "warning" for f in report.findings)
-    counts = [f"{n} {word}{'' if n == 1 else 's'}" for n, word in ((errors, "error"), (warnings, "warning")) if n]
-    found = ", ".join(counts) or "nothing wrong found"
-    lines.append(f"  {len(CHECKS)} checks: {found}")
-    return "\n".join(lines)
+    return "\n".join([*lines, *(f"  {line}" for line in conclusion(report))])
+
+
+def conclusion(report: Validation) -> list[str]:
+    """How many checks found something, passed, or could not be made; the last with their reasons, a line each."""
+    counts = Counter(finding.severity for finding in report.findings)
+    found = ", ".join(
+        f"{counts[severity]} {severity}{'' if counts[severity] == 1 else 's'}"
+        for severity in ("error", "warning") if counts[severity]
+    )  # fmt: skip
+    passed = sum(outcome == "passed" for outcome in report.outcomes.values())
+    unmade = {name: why for name, why in report.outcomes.items() if why not in ("passed", "found")}
+    words = f"{len(report.outcomes)} checks: {found}; {passed} passed" if found else f"{passed} checks passed"
+    if not unmade:
+        return [words if found else f"{words}, nothing wrong found"]
+    return [f"{words}, {len(unmade)} could not be made:", *(f"    {name}: {why}" for name, why in unmade.items())]
 
 
 def as_html(reports: list[Validation]) -> str:
     """One HTML page with nothing loaded from a network; plots are inline SVG."""
     environment = Environment(autoescape=select_autoescape(default=True))
     return environment.from_string(_TEMPLATE).render(
-        reports=[(report, _plots(report)) for report in reports], checks=list(CHECKS), marks=_MARKS
+        reports=[(report, _plots(report), conclusion(report)) for report in reports], checks=list(CHECKS), marks=_MARKS
     )
 
 
@@ -108,7 +119,7 @@ figure svg { max-width: 100%; height: auto; } figcaption { font-size: .9rem; } d
 </style></head><body>
 <h1>Validation report</h1>
 <p>{{ checks|length }} checks: {{ checks|join(", ") }}.</p>
-{% for report, plots in reports %}
+{% for report, plots, conclusion in reports %}
 <h2>{{ report.name }}</h2>
 <table>{% for name, value in report.rows %}<tr><th>{{ name }}</th><td>{{ value }}</td></tr>{% endfor %}
 {% for note in report.notes %}<tr><th>{{ "read" if loop.first else "" }}</th><td>{{ note }}</td></tr>{% endfor %}
@@ -119,7 +130,9 @@ figure svg { max-width: 100%; height: auto; } figcaption { font-size: .9rem; } d
 {{ finding.message }}{% if finding.hint %}<div class="hint">{{ finding.hint }}</div>{% endif %}
 {% if finding.frames|length > 10 %}<details><summary>all {{ finding.frames|length }} frames</summary>
 {{ finding.frames|join(", ") }}</details>{% endif %}</div>
-{% else %}<p>Nothing wrong found.</p>{% endfor %}
+{% endfor %}
+<p>{{ conclusion[0] }}</p>{% if conclusion|length > 1 %}<ul>
+{% for line in conclusion[1:] %}<li>{{ line }}</li>{% endfor %}</ul>{% endif %}
 <div class="plots">{% for title, svg in plots %}<figure><figcaption>{{ title }}</figcaption>{{ svg|safe }}</figure>
 {% endfor %}</div>
 {% endfor %}</body></html>

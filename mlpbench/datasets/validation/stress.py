@@ -7,9 +7,9 @@ from itertools import combinations, permutations
 
 import numpy as np
 
-from mlpbench.datasets.validation.finding import Finding, Subject
+from mlpbench.datasets.validation.finding import Finding, Subject, unmade
 from mlpbench.frames import Float, Frames, Int
-from mlpbench.units import PRESSURE
+from mlpbench.units import GPA, PRESSURE
 
 _SAME_PLACES = 0.01  # of fractional coordinates between a cell and its strained copy; the forces' work is counted
 _MAX_STRAIN = 0.06  # beyond it, the trapezoidal rule itself errs
@@ -17,6 +17,10 @@ _MIN_PAIRS = 8
 Order = tuple[str, ...]
 _NAMES: Order = ("yz", "xz", "xy")
 _TRUSTED = 0.9  # of the variance of the energy differences, which the stress must explain to be judged
+_MIN_FRAMES = 8  # of one kind, to compare stress with volume
+_MIN_VOLUME = 0.01  # range of ln V among them
+_CLEAR = 0.8  # correlation of stress with volume
+_MODULI = (0.5, 1000.0)  # GPa: from solid argon to above diamond
 _MARGIN = 0.25  # of the logarithm of the factor
 _MEMBERS = 300  # frames of one kind that are compared, spread over the file
 _CLEARLY_BETTER = 0.5  # another order of the shears must leave at most this share of the residual
@@ -76,9 +80,13 @@ def _families(frames: Frames) -> Iterator[tuple[Int, Float]]:
 def check_stress(subject: Subject) -> list[Finding]:
     """dE = V σ:dε for pairs of cells that differ by a small strain (trapezoidal rule)."""
     frames = subject.frames
+    if not np.isfinite(frames.stress).all(axis=1).any():
+        return unmade("stress", "no frame has stress")
     work, difference, pairs = strained_pairs(frames)
     if len(pairs) < _MIN_PAIRS:
-        return []
+        return _by_volume(
+            frames, f"{len(pairs)} pairs of frames differ by a small strain alone, {_MIN_PAIRS} are needed"
+        )
     first, second = np.array(pairs).T
     stress = (frames.stress[first] + frames.stress[second]) / 2
     best, residuals = _orders(stress, work, difference)
@@ -94,7 +102,54 @@ def check_stress(subject: Subject) -> list[Finding]:
             f"Declare the order: dataset.stress_order='{_true_order(best, subject.stress_order)}'.",
         ))  # fmt: skip
         stress = stress[:, [0, 1, 2, *(3 + given.index(name) for name in best)]]
-    return findings + _slope(np.einsum("pi,pi->p", stress, work), difference, len(pairs))
+    found = _slope(np.einsum("pi,pi->p", stress, work), difference, len(pairs))
+    if found is None:
+        return findings or _by_volume(frames, "the stress explains too little of the energies of strained pairs")
+    return findings + found
+
+
+def _by_volume(frames: Frames, why_not_strain: str) -> list[Finding]:
+    """Where strain tells nothing: stress grows with the volume, at a rate that is a bulk modulus.
+
+    For frames of one kind whose volumes differ: d(tr σ/3)/d ln V = B, 0.5 to 1000 GPa.
+    """
+    rates: list[tuple[int, float]] = []
+    kinds: dict[bytes, list[int]] = {}
+    periodic = frames.pbc.all(axis=1) & np.isfinite(frames.stress).all(axis=1)
+    for i in np.flatnonzero(periodic):
+        kinds.setdefault(np.sort(frames.numbers[frames.offsets[i] : frames.offsets[i + 1]]).tobytes(), []).append(
+            int(i)
+        )
+    for members in kinds.values():
+        if len(members) < _MIN_FRAMES:
+            continue
+        volume = np.log(np.abs(np.linalg.det(frames.cell[members])))
+        pressure = frames.stress[members, :3].mean(axis=1)
+        if np.ptp(volume) < _MIN_VOLUME or pressure.std() == 0:
+            continue
+        correlation = float(np.corrcoef(volume, pressure)[0, 1])
+        if abs(correlation) > _CLEAR:
+            rates.append((len(members), float(np.polyfit(volume, pressure, 1)[0]) / GPA))
+    if not rates:
+        return unmade("stress", f"{why_not_strain}; volumes say nothing either, so unit, sign and order are unknown")
+    count, modulus = max(rates)
+    size = abs(modulus)
+    if modulus > 0 and _MODULI[0] < size < _MODULI[1]:
+        return unmade(
+            "stress", f"order of the shears: {why_not_strain}; sign and unit fit the volumes (B about {size:.2g} GPa)"
+        )
+    faults = ["of the opposite sign"] if modulus < 0 else []
+    hints = ["declare the other dataset.stress_sign (tension or compression)"] if modulus < 0 else []
+    if not _MODULI[0] < size < _MODULI[1]:
+        faults.append(f"{'larger' if size > _MODULI[1] else 'smaller'} than any bulk modulus allows")
+        fits = [u for u in ("GPa", "kbar", "bar") if _MODULI[0] < size * PRESSURE[u] < _MODULI[1]]
+        hints.append(f"declare dataset.stress_unit={' or '.join(fits)}" if fits else "declare dataset.stress_unit")
+    text = (
+        f"the stress is {' and '.join(faults)}: over the volumes of {count} frames it changes as with a bulk modulus "
+        f"of {modulus:.3g} GPa, which is {_MODULI[0]:g} to {_MODULI[1]:g} GPa in matter"
+    )
+    hint = "; ".join(hints)
+    return [Finding("stress", "error", text, [], f"{hint[0].upper()}{hint[1:]}.")]
 
 
 def _orders(stress: Float, work: Float, difference: Float) -> tuple[Order, dict[Order, float]]:
@@ -121,12 +176,15 @@ def _true_order(best: Order, read_as: str) -> str:
     return " ".join(result)
 
 
-def _slope(predicted: Float, difference: Float, count: int) -> list[Finding]:
+def _slope(predicted: Float, difference: Float, count: int) -> list[Finding] | None:
+    """What the factor between stress and energies says; None where too little is explained to judge."""
     slope = float(predicted @ difference) / max(float(predicted @ predicted), 1e-300)
     residual = difference - slope * predicted
     explained = 1 - float((residual**2).sum()) / max(float((difference**2).sum()), 1e-300)
     wrong_size = slope != 0 and abs(np.log(abs(slope))) > _MARGIN
-    if explained < _TRUSTED or (slope > 0 and not wrong_size):
+    if explained < _TRUSTED:
+        return None
+    if slope > 0 and not wrong_size:
         return []
     faults = ["of the opposite sign"] if slope < 0 else []
     hints = ["declare the other dataset.stress_sign (tension or compression)"] if slope < 0 else []

@@ -8,7 +8,7 @@ import zipfile
 
 import pytest
 
-from mlpbench.datasets.archive import extract
+from mlpbench.datasets.download import extract
 from mlpbench.errors import UserError
 
 

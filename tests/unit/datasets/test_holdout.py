@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 
 from mlpbench.datasets import load, prepare_split
 from mlpbench.datasets.baseline import fit_baseline
-from mlpbench.datasets.holdout import hold_out
-from mlpbench.datasets.labels import why_not
+from mlpbench.datasets.dataset import why_not
 from mlpbench.datasets.readers.base import Notes
 from mlpbench.datasets.schema import SplitConfig
+from mlpbench.datasets.splits import hold_out
 from mlpbench.errors import UserError
 from mlpbench.frames import Frames
 from tests.unit.datasets.support import file_config, rattled_molecules

@@ -11,7 +11,7 @@ import yaml
 from pydantic import ValidationError
 
 from mlpbench.cli import main
-from mlpbench.datasets import load, registry, sources
+from mlpbench.datasets import load, loading, registry
 from mlpbench.datasets.schema import DatasetConfig
 from mlpbench.datasets.statistics import Running, summarise
 from mlpbench.errors import UserError
@@ -137,12 +137,12 @@ def test_an_altered_embedded_file_is_noticed(tmp_path, monkeypatch):
 
 
 def test_embedded_checksums():
-    folder = Path(sources.__file__).parent / "embedded" / "ethanol-pbe"
+    folder = Path(loading.__file__).parent / "embedded" / "ethanol-pbe"
     from mlpbench.datasets.embedded import expected_digests
 
     listed = expected_digests(folder)
     assert {
-        name: digest for path, digest in sources.digests([folder]).items() if (name := Path(path).name) in listed
+        name: digest for path, digest in loading.digests_of([folder]).items() if (name := Path(path).name) in listed
     } == listed
 
 

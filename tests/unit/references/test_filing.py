@@ -10,7 +10,7 @@ from ase import Atoms
 from ase.io import read, write
 
 from mlpbench.datasets import load
-from mlpbench.datasets.labels import label_seconds, level_of_theory
+from mlpbench.datasets.dataset import label_seconds, level_of_theory
 from mlpbench.errors import UserError
 from mlpbench.references.filing import label_file
 from mlpbench.references.methods import complete_method

@@ -7,7 +7,7 @@ from ase.data import chemical_symbols, covalent_radii
 from ase.geometry import complete_cell
 from scipy.spatial import cKDTree
 
-from mlpbench.datasets.labels import listed
+from mlpbench.datasets.dataset import broken_cells, listed
 from mlpbench.datasets.leaks import RELATED, duplicates
 from mlpbench.datasets.validation.finding import Finding, Subject
 from mlpbench.frames import Float, Frames, Int
@@ -76,7 +76,7 @@ def check_cells(subject: Subject) -> list[Finding]:
     frames, findings = subject.frames, []
     periodic = frames.pbc.any(axis=1)
     lengths = np.linalg.norm(frames.cell, axis=2)
-    flat = np.flatnonzero((frames.pbc & (lengths < 0.5)).any(axis=1) | _degenerate(frames))
+    flat = broken_cells(frames)
     if len(flat):
         text = f"periodic but without a proper cell in {len(flat)} frames: {listed(flat)}"
         findings.append(Finding("cells", "error", text, flat.tolist(), "Give the cell, or set dataset.periodic=false."))
@@ -96,14 +96,11 @@ def check_cells(subject: Subject) -> list[Finding]:
     return findings
 
 
-def _degenerate(frames: Frames) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
-    volume = np.abs(np.linalg.det(np.nan_to_num(frames.cell)))
-    return np.asarray(frames.pbc.all(axis=1) & (volume < 0.5))
-
-
 def _is_isolated(frames: Frames, i: int) -> bool:
     """True if empty space of at least twice the vacuum separates the atoms from their images along every vector."""
     part = slice(frames.offsets[i], frames.offsets[i + 1])
+    if not np.isfinite(frames.positions[part]).all():
+        return False
     inverse = np.linalg.inv(frames.cell[i])
     heights = 1 / np.linalg.norm(inverse, axis=0)
     fractional = np.sort((frames.positions[part] @ inverse) % 1.0, axis=0)

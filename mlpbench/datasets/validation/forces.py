@@ -8,9 +8,10 @@ import numpy as np
 from ase.data import chemical_symbols
 from scipy.spatial import cKDTree
 
-from mlpbench.datasets.labels import listed
-from mlpbench.datasets.validation.finding import Finding, Subject
-from mlpbench.datasets.validation.structure_check import with_images
+from mlpbench.datasets.baseline import all_electron_unit
+from mlpbench.datasets.dataset import listed
+from mlpbench.datasets.validation.finding import Finding, Subject, unmade
+from mlpbench.datasets.validation.structures import with_images
 from mlpbench.frames import Bool, Float, Frames, Int
 from mlpbench.units import ENERGY, LENGTH
 
@@ -21,6 +22,7 @@ _FRAMES_PER_BLOCK = 150  # among which similar frames are looked for
 _MARGIN = 1.3  # for the trapezoidal rule; the closest units, eV/Å and eV/bohr, lie a factor of 1.9 apart
 _PULLS_BACK = 0.3  # correlation of bond length and opening force; −0.5 to −1 in real data
 _GRADIENT = "these are gradients: declare dataset.forces_sign=gradient (--forces-sign gradient)"
+_USUAL_FORCE = (0.03, 10.0)  # eV/Å, rms of components
 _TRUSTED = 0.5  # of the variance of the energy differences, which the forces must explain to be judged
 
 
@@ -46,32 +48,37 @@ def check_forces(subject: Subject) -> list[Finding]:
 
     Where frames are too far apart for that, the sign alone: a bond that is longer than others pulls back.
     """
-    found = agreement(subject.frames)
-    if found is None or found.explained < _TRUSTED:
+    if not _finite_forces(subject.frames).any():
+        return unmade("forces", "no frame has forces")
+    measured = agreement(subject.frames)
+    if measured is None or measured.explained < _TRUSTED:
         return _by_bonds(subject.frames)
-    sign = "of the opposite sign" if found.slope < 0 else ""
+    sign = "of the opposite sign" if measured.slope < 0 else ""
     # The work has an error of its own, which flattens the fit: the true factor lies between slope and slope/explained.
-    low, high = abs(found.slope) / _MARGIN, abs(found.slope) / found.explained * _MARGIN
+    low, high = abs(measured.slope) / _MARGIN, abs(measured.slope) / measured.explained * _MARGIN
     wrong_unit = not low < 1 < high
     if not sign and not wrong_unit:
         return []
-    factor = abs(found.slope) / np.sqrt(found.explained)
-    size = f"too large by a factor of about {1 / factor:.3g}" if wrong_unit else ""
+    factor = abs(measured.slope) / np.sqrt(measured.explained)
+    size = f"too large by a factor of about {1 / factor:.3g}, or the energies too small" if wrong_unit else ""
     text = (
-        f"the forces are {' and '.join(part for part in (sign, size) if part)}, measured on {found.pairs} pairs of "
-        f"similar frames ({100 * found.explained:.0f} % of their energy differences explained)"
+        f"the forces are {' and '.join(part for part in (sign, size) if part)}, measured on {measured.pairs} pairs of "
+        f"similar frames ({100 * measured.explained:.0f} % of their energy differences explained)"
     )
     hints = [_GRADIENT] if sign else []
     if wrong_unit:
-        hints.append(f"declare dataset.forces_unit{_unit_hint(factor, low, high)}")
+        hints.append(_unit_hint(subject, factor, low, high))
     hint = "; ".join(hints)
     return [Finding("forces", "error", text, [], f"{hint[0].upper()}{hint[1:]}.")]
 
 
 def _by_bonds(frames: Frames) -> list[Finding]:
     correlation, pair = bond_response(frames)
+    few = f"fewer than {_MIN_PAIRS} pairs of frames are similar enough to compare energies with the forces' work"
+    if correlation <= -_PULLS_BACK:
+        return unmade("forces", f"unit: {few}; the sign is right, {pair} bonds that are longer pull back")
     if correlation < _PULLS_BACK:
-        return []
+        return unmade("forces", few)
     text = (
         f"the forces are of the opposite sign: {pair} bonds that are longer than others are pushed further apart "
         f"(correlation {correlation:+.2f}; it is negative for forces)"
@@ -107,13 +114,42 @@ def bond_response(frames: Frames, limit: int = 200) -> tuple[float, str]:
     return best, pair
 
 
-def _unit_hint(size: float, low: float, high: float) -> str:
-    """``=NAME`` of the unit nearest to ``size`` (eV/Å), and of others between ``low`` and ``high``."""
-    options = {f"{e}/{x}": ENERGY[e] / LENGTH[x] for e in ENERGY for x in ("Å", "bohr")}
-    fits = sorted((n for n in options if low < options[n] < high), key=lambda n: abs(np.log(size / options[n])))
-    if not fits:
-        return " (no common unit fits)"
-    return f"={fits[0]}" + (f" (or {', '.join(fits[1:])})" if len(fits) > 1 else "")
+def _unit_hint(subject: Subject, size: float, low: float, high: float) -> str:
+    """What explains energies that follow from the forces with a slope of ``size``: either side may be wrong."""
+    frames = subject.frames
+    rms = float(np.sqrt(np.nanmean(frames.forces**2)))
+    explanations: list[tuple[float, str]] = []
+
+    def consider(slope: float, force: float, text: str) -> None:
+        if low < slope < high:  # a size of forces that nothing has counts against an explanation
+            implausible = 0.0 if _USUAL_FORCE[0] < rms * force < _USUAL_FORCE[1] else 1.0
+            factor = f"{slope:.4g}" if slope >= 1 else f"1/{1 / slope:.4g}"
+            explanations.append((round(abs(np.log(size / slope)) + implausible, 6), f"{text} (factor {factor})"))
+
+    for energy, value in ENERGY.items():
+        for length in ("Å", "bohr"):
+            unit = value / LENGTH[length]
+            if unit != 1.0:
+                name = f"{energy}/{length}"
+                consider(unit, unit, f"forces in {name}: dataset.forces_unit={name}")
+    if all_electron_unit(frames.numbers, frames.n_atoms, frames.energy) != "eV":  # else the energies are right
+        for energy, value in ENERGY.items():
+            if value == 1.0:
+                continue
+            text = f"energies in {energy}: dataset.energy_unit={energy}"
+            consider(1 / value, 1.0, f"{text} dataset.forces_unit=eV/Å")
+            if energy not in ("hartree", "Ry"):
+                continue
+            both = f"both in {energy} and bohr: dataset.energy_unit={energy} dataset.forces_unit={energy}/bohr"
+            consider(1 / LENGTH["bohr"], value / LENGTH["bohr"], both)
+        atoms = float(np.median(frames.n_atoms))
+        consider(1 / atoms, 1.0, f"energies per atom: multiply them by the number of atoms, {atoms:g}")
+    if not explanations:
+        return "either may be wrong, no common unit explains the factor: check energy_unit and forces_unit"
+    best = [text for _, text in sorted(explanations, key=lambda one: one[0])[:4]]
+    declared = subject.config.energy_unit or subject.config.forces_unit
+    start = "besides what is declared now, " if declared else "either may be wrong; "
+    return f"{start}most likely: {'; or '.join(best)}"
 
 
 def agreement(frames: Frames) -> Agreement | None:
@@ -206,6 +242,8 @@ def _work(a: Float, b: Float, forces_a: Float, forces_b: Float, cell: Float | No
 def check_net_force(subject: Subject) -> list[Finding]:
     """Forces that do not add up to zero: integration grids, constraints, missing atoms."""
     frames = subject.frames
+    if not _finite_forces(frames).any():
+        return unmade("net force", "no frame has forces")
     net = np.zeros((len(frames), 3))
     np.add.at(net, frames.frame_of_atom, np.nan_to_num(frames.forces))
     size = np.linalg.norm(net, axis=1)

@@ -1,0 +1,73 @@
+"""Calculations that stopped before their electronic structure converged, as the output of the code says."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+
+_CONVERGED = "EDIFF is reached"  # VASP, once in each ionic step that converged
+_STEP = "FREE ENERGIE OF THE ION-ELECTRON SYSTEM"  # VASP, once in each ionic step
+_SIGNS = {  # what other codes print, whatever the frame
+    "Convergence failure": "Gaussian: Convergence failure",
+    "SCF NOT CONVERGED": "ORCA: SCF NOT CONVERGED",
+    "convergence NOT achieved": "Quantum ESPRESSO: convergence NOT achieved",
+    "SCF run NOT converged": "CP2K: SCF run NOT converged",
+}
+_TEXT = re.compile(r"outcar|\.out|\.log|\.gaussianlog|\.pwo|vasprun", re.I)
+_NELM = re.compile(r'name="NELM">\s*(\d+)')
+
+
+@dataclass
+class Unconverged:
+    """Frames that did not converge.
+
+    Attributes:
+        frames: their numbers in the file, where its layout tells.
+        somewhere: True if the file says so without telling which.
+        sign: what it was recognised by.
+    """
+
+    frames: list[int] = field(default_factory=list)
+    somewhere: bool = False
+    sign: str = ""
+
+
+def unconverged(path: Path) -> Unconverged:
+    """What the output file ``path`` says; nothing where it is no output of a code known here."""
+    if not path.is_file() or not _TEXT.search(path.name):
+        return Unconverged()
+    with open(path, encoding="utf-8", errors="replace") as stream:
+        return _xml(stream) if path.suffix == ".xml" else _text(stream)
+
+
+def _text(stream: object) -> Unconverged:
+    outcome = Unconverged()
+    step, converged = 0, False
+    while line := stream.readline(10_000):  # type: ignore[attr-defined]
+        if _CONVERGED in line:
+            converged = True
+        elif _STEP in line:
+            if not converged:
+                outcome.frames.append(step)
+                outcome.sign = f"VASP: no '{_CONVERGED}'"
+            step, converged = step + 1, False
+        elif found := next((sign for mark, sign in _SIGNS.items() if mark in line), None):
+            outcome.somewhere, outcome.sign = True, found
+    return outcome
+
+
+def _xml(stream: object) -> Unconverged:
+    outcome = Unconverged()
+    most, steps, frame = 60, 0, 0  # NELM's default
+    while line := stream.readline(10_000):  # type: ignore[attr-defined]
+        if match := _NELM.search(line):
+            most = int(match[1])
+        elif "<scstep>" in line:
+            steps += 1
+        elif "</calculation>" in line:
+            if steps >= most:
+                outcome.frames.append(frame)
+                outcome.sign = f"VASP: {steps} electronic steps, NELM = {most}"
+            steps, frame = 0, frame + 1
+    return outcome
