@@ -142,7 +142,8 @@ class _Keys:
             )
         if "forces" not in self.chosen and self.seen == 0:
             self._say_what_might_be_forces(batch, entries)
-        sources = {key.removesuffix(label) for label, key in self.chosen.items() if key.endswith(label)}
+        pairs = ((key.removesuffix(label), key) for label, key in self.chosen.items())
+        sources = {start for start, key in pairs if start in _PREFIXES and start != key}
         if len(sources) > 1 and self.seen == 0:
             words = ", ".join(f"{label} from '{key}'" for label, key in self.chosen.items())
             self.notes.add(f"warning: {self.path.name}: {words}: do these come from one calculation?")
