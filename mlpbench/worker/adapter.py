@@ -185,8 +185,10 @@ def common_loss(prediction: Prediction, frames: Frames, training: dict[str, Any]
     ⟨⟩ over frames for the energy per atom (eV²), over all components of all atoms for forces ((eV/Å)²), and over the
     six Voigt components for stress ((eV/Å³)²). Weights: ``energy_weight, force_weight, stress_weight``.
     """
-    energy = np.mean(((prediction.energy - frames.target_energy) / frames.n_atoms) ** 2)
-    total = float(training["energy_weight"] * energy)
+    total = 0.0  # a label without a weight may be missing
+    if training["energy_weight"]:
+        energy = np.mean(((prediction.energy - frames.target_energy) / frames.n_atoms) ** 2)
+        total += float(training["energy_weight"] * energy)
     if training["force_weight"]:
         total += training["force_weight"] * float(np.mean((prediction.forces - frames.forces) ** 2))
     if training.get("stress_weight") and prediction.stress is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import yaml
 
 from mlpbench import config, protocol
 from mlpbench.backends.environment import resolve
-from mlpbench.backends.launcher import launch
+from mlpbench.backends.launcher import launch, worker_environment
 from mlpbench.backends.locks import Environment
 from mlpbench.errors import UserError
 from mlpbench.frames import Frames
@@ -20,6 +21,7 @@ from mlpbench.protocol import EventLog, Request, Result, Task
 from tests.support import ethanol_frames
 
 CONF = config.packaged_conf()
+PROBE = Path(__file__).with_name("probe.py")
 WITHOUT_TORCH = {"toy"}  # seconds to build: these run in every test run, the others where their environment stands
 
 
@@ -79,13 +81,32 @@ class Subject:
             dtype="float64",
             threads=1,
             frames=files,
-            labels=["energy", "forces"],
+            labels=changes.pop("labels", ["energy", "forces"]),
             tasks=tasks,
         )
 
     def run(self, folder: str, tasks: list[Task], frames: dict[str, Frames], **changes: Any) -> dict[str, Result]:
         """Launch a request and return its results."""
         return launch(self.request(folder, tasks, frames, **changes), self.environment, timeout=900, on_event=None)
+
+    def probe(self, requests: list[Request]) -> None:
+        """Train and look inside, all in one process; see ``probe.py``.
+
+        Raises:
+            AssertionError: it failed; with what it printed.
+        """
+        for request in requests:
+            request.write(Path(request.directory) / protocol.REQUEST)
+        done = subprocess.run(
+            [str(self.environment.python), "-P", "-s", str(PROBE), *(request.directory for request in requests)],
+            env=worker_environment(self.environment, 1), cwd=self.root, capture_output=True, text=True, timeout=900,
+            check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stdout + done.stderr
+
+    def probed(self, folder: str) -> dict[str, Any]:
+        """What a probe noted of the clipping: ``norms`` and ``limits`` of each step, None without torch."""
+        return protocol.read_json(self.root / folder / "probe.json")
 
     def events(self, folder: str) -> list[dict[str, Any]]:
         """The epochs a run wrote."""

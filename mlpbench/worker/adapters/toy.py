@@ -173,7 +173,8 @@ class ToyAdapter(Adapter):
             better = log.validated(
                 log.epoch + 1, step + 1, valid_loss=common_loss(prediction, valid, training),
                 train_loss=float(weight @ (matrix @ coefficients - target) ** 2), lr=share * training["lr"],
-                valid_energy_mae=float(np.mean(np.abs(prediction.energy - valid.target_energy) / valid.n_atoms)),
+                valid_energy_mae=float(np.mean(np.abs(prediction.energy - valid.target_energy) / valid.n_atoms))
+                if np.isfinite(valid.target_energy).all() else None,
                 valid_force_mae=float(np.mean(off)) if valid.has_forces else None,
             )  # fmt: skip
             if better:
