@@ -7,7 +7,7 @@ split in every setting), K settings; NaN where a trial is missing.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -171,9 +171,51 @@ def worth_pooling(values: npt.ArrayLike) -> bool:
     return bool((counts < ENOUGH).any()) and same_variance(values)
 
 
+ODD = 0.3  # level of the test that sets a group apart; high, since a noisy group that is missed covers 76 to 90 %
+
+
+def grouped_variances(values: npt.ArrayLike, groups: Sequence[Hashable], confidence: float = 0.95) -> list[Variance]:
+    """A variance for each of K settings, pooled over all groups whose variances do not differ.
+
+    A group is what has a noise of its own: an architecture, over its training sizes. One group at a time, the most
+    different first, is set aside if its pooled variance differs from that of the remaining ones (two-sided F test at
+    :data:`ODD`); it keeps its own, and the others share theirs. Pooled over all, an architecture with three times the
+    noise of three others was covered in 76 to 81 % of studies and they in 99 to 100 %; so it is 95 to 96 % and 95 to
+    98 %, at intervals 2 % wider where all are alike (``python -m tests.benchmarks.coverage --only pooling``).
+
+    Args:
+        values: (R, K) on the scale of the analysis.
+        groups: (K,) label of each setting's group.
+        confidence: of the intervals that the degrees of freedom are for.
+    """
+    array = np.atleast_2d(np.asarray(values, dtype=np.float64))
+    labels = np.array([list(dict.fromkeys(groups)).index(group) for group in groups])
+    own = {int(g): pooled_variance(array[:, labels == g], confidence) for g in np.unique(labels)}
+    left = [g for g, variance in own.items() if variance.df > 0]
+    while len(left) > 1:
+        p = [_differs(own[g], [own[h] for h in left if h != g]) for g in left]
+        odd = int(np.argmin(p))
+        if p[odd] >= ODD:
+            break
+        left.pop(odd)
+    shared = pooled_variance(array[:, np.isin(labels, left)], confidence) if left else Variance(np.nan, 0.0, 0)
+    return [own[g] if own[g].df > 0 and g not in left else shared for g in map(int, labels)]
+
+
+def _differs(one: Variance, others: Sequence[Variance]) -> float:
+    """Two-sided p of equal variances."""
+    df = sum(variance.df for variance in others)
+    rest = sum(variance.df * variance.value for variance in others) / df
+    if rest == 0 or one.value == 0:
+        return float(rest == one.value)
+    ratio = one.value / rest
+    return float(2 * min(stats.f.sf(ratio, one.df, df), stats.f.cdf(ratio, one.df, df)))
+
+
 def intervals(
     columns: Sequence[npt.ArrayLike],
     *,
+    groups: Sequence[Hashable] | None = None,
     pool: bool | None = None,
     scale: str | None = None,
     confidence: float = 0.95,
@@ -185,6 +227,8 @@ def intervals(
 
     Args:
         columns: K arrays of values, repetition r of each at place r (NaN: missing).
+        groups: (K,) what each setting's noise belongs to, its architecture: see :func:`grouped_variances`; None: all
+            settings are of one group.
         pool: share one variance; None: where :func:`worth_pooling` says so, and only for settings of too few
             repetitions.
         scale: ``log`` or ``linear``; None: ``log`` if all values are positive.
@@ -200,14 +244,14 @@ def intervals(
     if scale == "log" and bool((raw[np.isfinite(raw)] <= 0).any()):
         raise ValueError("the log scale needs positive values")
     values = np.log(raw) if scale == "log" else raw
-    shared = pooled_variance(values, confidence) if (worth_pooling(values) if pool is None else pool) else None
+    lent = _lent(values, groups, pool, confidence)
     n = np.isfinite(values).sum(axis=0)
     mean = np.nanmean(values, axis=0)
     square, df = np.nansum((values - mean) ** 2, axis=0), (n - 1).astype(np.float64)
     variance = np.divide(square, df, out=np.full(len(n), np.nan), where=df > 0)
-    if shared is not None and shared.df > 0:
-        borrows = n < ENOUGH if pool is None else np.ones(len(n), dtype=bool)
-        variance, df = np.where(borrows, shared.value, variance), np.where(borrows, shared.df, df)
+    for k, one in enumerate(lent):
+        if one.df > 0 and (pool or n[k] < ENOUGH):
+            variance[k], df[k] = one.value, one.df
     se = np.sqrt(variance / n)
     half = -stdtrit(np.where(df > 0, df, np.nan), (1 - confidence) / 2) * se
     ends = np.stack([mean, mean - half, mean + half], axis=1)
@@ -216,6 +260,20 @@ def intervals(
         MeanInterval(value, lower, upper, int(n[k]), float(se[k]), float(df[k]), scale)
         for k, (value, lower, upper) in enumerate(rows)
     ]
+
+
+def _lent(
+    values: Float, groups: Sequence[Hashable] | None, pool: bool | None, confidence: float
+) -> list[Variance]:
+    """The variance that each setting may borrow; empty where none is lent."""
+    several = groups is not None and len(set(groups)) > 1
+    if pool is False or (pool is None and not (np.isfinite(values).sum(axis=0) < ENOUGH).any()):
+        return []
+    if several and groups is not None:
+        return grouped_variances(values, groups, confidence)
+    if pool is None and not same_variance(values):
+        return []
+    return [pooled_variance(values, confidence)] * values.shape[1]
 
 
 def interval(values: npt.ArrayLike, *, scale: str | None = None, confidence: float = 0.95) -> MeanInterval:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 from scipy import stats
 
-from mlpbench.statistics.intervals import matrix, pooled_variance, worth_pooling
+from mlpbench.statistics.intervals import ENOUGH, grouped_variances, matrix, pooled_variance, worth_pooling
 
 Float = npt.NDArray[np.float64]
 Bool = npt.NDArray[np.bool_]
@@ -45,16 +45,23 @@ class Front:
     Attributes:
         means: (S, d) geometric means over repetitions.
         on_front: (S,) whether the means are on the front.
-        probability: (S,) chance to be on it, over what the true means may be; 0 for a setting with a missing value.
+        probability: (S,) chance to be on it, over what the true means may be; 0 for a setting with a missing value, NaN
+            where some value of the setting was measured once and no variance is known: nothing can be said of chance.
+        n: (S,) repetitions of the least repeated value of each setting.
     """
 
     means: Float
     on_front: Bool
     probability: Float
+    n: npt.NDArray[np.int64]
 
 
 def front_probability(
-    values: Sequence[Sequence[npt.ArrayLike]], *, n_draws: int = 2000, seed: int = 0
+    values: Sequence[Sequence[npt.ArrayLike]],
+    *,
+    groups: Sequence[Hashable] | None = None,
+    n_draws: int = 2000,
+    seed: int = 0,
 ) -> Front:
     """The Pareto front of settings, and each one's chance to be on it.
 
@@ -63,6 +70,7 @@ def front_probability(
 
     Args:
         values: d columns (error, time ...), each with S arrays of positive values over repetitions; smaller is better.
+        groups: (S,) architecture of each setting (:func:`mlpbench.statistics.intervals.grouped_variances`).
         n_draws: of the bootstrap.
         seed: of the bootstrap.
 
@@ -70,7 +78,7 @@ def front_probability(
         ValueError: a value that is not positive.
     """
     rng = np.random.default_rng(seed)
-    draws, means = [], []
+    draws, means, repeated = [], [], []
     for column in values:
         raw = matrix(column)
         if bool((raw[np.isfinite(raw)] <= 0).any()):
@@ -79,21 +87,36 @@ def front_probability(
         counts = np.isfinite(logs).sum(axis=0)
         mean = np.nansum(logs, axis=0) / np.where(counts > 0, counts, np.nan)
         means.append(mean)
-        draws.append(mean + _noise(logs, counts, n_draws, rng))
+        draws.append(mean + _noise(logs, counts, groups, n_draws, rng))
+        repeated.append(counts)
     stacked = np.stack(draws, axis=-1)
     # In pieces: the comparison of all with all needs B·S² numbers.
     step = max(1, 4_000_000 // max(stacked.shape[1] ** 2, 1))
     share = np.concatenate([_fronts(stacked[i : i + step]) for i in range(0, n_draws, step)]).mean(axis=0)
     center = np.stack(means, axis=-1)
-    return Front(np.exp(center), pareto_front(center), share)
+    known = np.isfinite(center).all(axis=1)
+    unsure = known & ~np.isfinite(stacked).all(axis=(0, 2))
+    # Whom an unknown one could dominate cannot be told either; with every one unknown, none has a chance to state.
+    probability = np.where(unsure | (known & unsure.any()), np.nan, share)
+    return Front(np.exp(center), pareto_front(center), probability, np.min(repeated, axis=0))
 
 
-def _noise(logs: Float, counts: npt.NDArray[np.int64], n_draws: int, rng: np.random.Generator) -> Float:
-    """(n_draws, S) deviations of the true log-means; none where no variance is known."""
-    shared = pooled_variance(logs) if worth_pooling(logs) else None
-    noise = np.zeros((n_draws, logs.shape[1]))
+def _noise(
+    logs: Float,
+    counts: npt.NDArray[np.int64],
+    groups: Sequence[Hashable] | None,
+    n_draws: int,
+    rng: np.random.Generator,
+) -> Float:
+    """(n_draws, S) deviations of the true log-means; NaN where no variance is known."""
+    few = bool((counts < ENOUGH).any())
+    if few and groups is not None and len(set(groups)) > 1:
+        lent = grouped_variances(logs, groups)
+    else:
+        lent = [pooled_variance(logs)] * len(counts) if worth_pooling(logs) else []
+    noise = np.full((n_draws, logs.shape[1]), np.nan)
     for s, count in enumerate(counts):
-        variance = shared or pooled_variance(logs[:, [s]])
+        variance = lent[s] if lent and lent[s].df > 0 else pooled_variance(logs[:, [s]])
         if variance.df > 0 and count > 0:
             noise[:, s] = stats.t.rvs(variance.df, size=n_draws, random_state=rng) * np.sqrt(variance.value / count)
     return noise
