@@ -19,7 +19,7 @@ _WORDS = {"null", "true", "false", "inf", "nan"}
 _OWN = {"study", "reports_dir", "repetition", "architecture.name", "architecture.backend", "size", "dataset.n_train"}
 # What a known data set's file tells its reader and no trial depends on: rewording it asks for no override.
 _TOLD = {f"dataset.{key}" for key in ("description", "contents", "level_of_theory", "licence", "citation", "homepage",
-                                      "traps")}  # fmt: skip
+                                      "traps", "label_noise")}  # fmt: skip
 _GROUPS = ("training", "budget", "evaluation")
 _BACKEND = ("python", "pythonpath")  # what an override may say of a backend and still mean the same adapter
 

@@ -216,6 +216,11 @@ class DatasetConfig(_Strict):
     label_seconds: float | None = Field(
         default=None, gt=0, description="cost of one label, seconds per frame, if known"
     )
+    label_noise: dict[str, float] | None = Field(
+        default=None,
+        description="errors of the labels themselves, metric -> value in its unit, e.g. {force_mae: 0.5} for meV/Å: "
+        "the floor of learning curves; null: not known",
+    )
     traps: list[str] = Field(default_factory=list, description="what has misled others; printed by 'data describe'")
 
     @field_validator("n_train")

@@ -13,7 +13,7 @@ from mlpbench.decision.commands import run_commands
 from mlpbench.decision.evidence import Table
 from mlpbench.decision.model import Advice, Candidate, Constraint
 from mlpbench.metrics import metric
-from mlpbench.statistics.curves import fit_learning_curve
+from mlpbench.statistics.curves import NotAtRest, fit_learning_curve
 from mlpbench.statistics.extrapolation import frames_needed
 
 
@@ -78,7 +78,13 @@ def more_data(
         n = part["setting"].map(n_of)
         if n.nunique() < 2:
             continue
-        curve = fit_learning_curve(n.to_numpy(dtype=float), part["value"].to_numpy(), part["repetition"].to_numpy())
+        rest = part["at_rest"].eq(True).to_numpy() if "at_rest" in part else True
+        try:
+            curve = fit_learning_curve(
+                n.to_numpy(dtype=float), part["value"].to_numpy(), part["repetition"].to_numpy(), at_rest=rest
+            )
+        except NotAtRest:
+            continue  # it says how far the optimisation got, not what more data would do
         need = frames_needed(curve, constraint.limit)
         largest = max(members, key=lambda c: n_of[c.label])
         if not need.reachable or need.n <= n_of[largest.label]:
@@ -88,7 +94,7 @@ def more_data(
         hours = 3 * largest.trial_seconds * frames / n_of[largest.label] / 3600
         why = (
             f"{architecture} {size} would reach {constraint} with about {need.n:.0f} training frames "
-            f"(95 % interval {need.lower:.0f} to {need.upper:.0f}), by its learning curve"
+            f"({need.note or f'95 % interval {need.lower:.0f} to {need.upper:.0f}'}), by its learning curve"
         )
         valid = int(table.trials["n_valid"].max()) if "n_valid" in table.trials else 0
         lacking = max(frames + valid - table.pool, 0) if table.pool is not None else 0

@@ -56,7 +56,7 @@ def unit(name: str) -> str:
 
 
 def by_trial(trials: pd.DataFrame, metrics: pd.DataFrame, name: str, split: str | None, worst: str) -> pd.DataFrame:
-    """One row a trial: ``setting, repetition, value, lower, upper, n``.
+    """One row a trial: ``setting, repetition, value, lower, upper, n``, and ``architecture, size, at_rest`` if known.
 
     Args:
         trials: with ``setting``; only trials that are done.
@@ -76,7 +76,8 @@ def by_trial(trials: pd.DataFrame, metrics: pd.DataFrame, name: str, split: str 
     rows = rows[~rows["split"].isin(["train", "valid"])] if split not in ("train", "valid") else rows
     rows = rows.sort_values("value", ascending=worst == "min").drop_duplicates("trial")
     columns = ["trial", "value", "lower", "upper", "n"]
-    return trials[["trial", "setting", "repetition"]].merge(rows[columns], on="trial")
+    known = [name for name in ("architecture", "size", "at_rest") if name in trials]
+    return trials[["trial", "setting", "repetition", *known]].merge(rows[columns], on="trial")
 
 
 def gather(rows: pd.DataFrame, name: str) -> dict[str, Evidence]:
@@ -86,7 +87,11 @@ def gather(rows: pd.DataFrame, name: str) -> dict[str, Evidence]:
     wide = rows.pivot_table(index="repetition", columns="setting", values="value", sort=False)
     share = name.endswith("survival")
     linear = share or name.endswith("_r2") or not bool((rows["value"] > 0).all())
-    means = intervals([wide[key].to_numpy() for key in wide], scale="linear" if linear else "log")
+    groups = list(wide)
+    if "architecture" in rows:  # what makes an architecture noisy makes it so at every training size
+        of = dict(zip(rows["setting"], rows["architecture"] + " " + rows.get("size", ""), strict=True))
+        groups = [of[key] for key in wide]
+    means = intervals([wide[key].to_numpy() for key in wide], groups=groups, scale="linear" if linear else "log")
     shared = name != LABELS and find_metric(name).group == "accuracy"
     found = {}
     for key, mean in zip(wide.columns, means, strict=True):

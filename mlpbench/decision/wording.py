@@ -44,7 +44,9 @@ def headline(decision: Decision) -> str:
 
 
 def percent(value: float) -> str:
-    """A chance as a reader wants it: no more certain than it can be."""
+    """A chance as a reader wants it: no more certain than it can be; ``unknown`` for NaN."""
+    if value != value:
+        return "unknown"
     return "over 99 %" if value > 0.99 else "under 1 %" if value < 0.01 else f"{100 * value:.0f} %"
 
 

@@ -59,8 +59,9 @@ def cells(study: Study, dataset: str, name: str, split: str) -> Cells:
         return {}
     wide = rows.pivot_table(index="repetition", columns=["candidate", "n_train"], values="value", sort=False)
     linear = name.endswith("_r2")  # a number near 1 that can be negative: its logarithm has no meaning
-    means = intervals([wide[key].to_numpy() for key in wide], scale="linear" if linear else None)
     keys: Any = list(wide.columns)
+    columns = [wide[key].to_numpy() for key in keys]
+    means = intervals(columns, groups=[key[0] for key in keys], scale="linear" if linear else None)
     places = rows.groupby(["candidate", "n_train"]).indices
     ends = rows[["lower", "upper"]].to_numpy(dtype=float)
     found = {

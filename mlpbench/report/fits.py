@@ -10,7 +10,7 @@ from mlpbench.report.estimates import cells, chosen, main_metric
 from mlpbench.report.numbers import interval, listing, number
 from mlpbench.report.section import Cell, Column, Table
 from mlpbench.report.study import Study, remembered, select
-from mlpbench.statistics.curves import LearningCurve, fit_learning_curve
+from mlpbench.statistics.curves import LearningCurve, NotAtRest, fit_learning_curve
 from mlpbench.statistics.extrapolation import (
     EXTRAPOLATION,
     DataMultiplier,
@@ -23,14 +23,33 @@ from mlpbench.statistics.extrapolation import (
 
 @remembered
 def curves(study: Study, dataset: str, name: str, split: str) -> dict[str, LearningCurve]:
-    """Candidate -> fitted curve, for chosen candidates with at least two training sizes."""
+    """Candidate -> fitted curve, for chosen candidates with at least two training sizes, all at rest."""
+    return {c: fit for c, fit in _fits(study, dataset, name, split).items() if isinstance(fit, LearningCurve)}
+
+
+@remembered
+def _fits(study: Study, dataset: str, name: str, split: str) -> dict[str, LearningCurve | NotAtRest]:
     rows = study.part(dataset, name, split)
-    found = {}
+    noise = study.label_noise(dataset, name)
+    found: dict[str, LearningCurve | NotAtRest] = {}
     for candidate in chosen(study, dataset):
         part = select(rows[rows["value"] > 0], candidate=candidate)
         if part["n_train"].nunique() > 1:
-            found[candidate] = fit_learning_curve(part["n_train"], part["value"], part["repetition"])
+            rest = part["at_rest" if "at_rest" in part else "converged"].map(facts.rested).to_numpy(dtype=bool)
+            try:
+                found[candidate] = fit_learning_curve(
+                    part["n_train"], part["value"], part["repetition"], at_rest=rest, noise=noise
+                )
+            except NotAtRest as error:
+                found[candidate] = error
     return found
+
+
+def unfitted(study: Study, dataset: str, split: str) -> list[str]:
+    """A sentence for each candidate whose curve is drawn without a fit, with what is missing."""
+    found = _fits(study, dataset, main_metric(study, dataset), split)
+    return [f"{c}: {error}. A larger budget (budget.steps) adds it." for c, error in found.items()
+            if isinstance(error, NotAtRest)]  # fmt: skip
 
 
 def target_error(study: Study, dataset: str, name: str, split: str) -> float | None:
@@ -58,6 +77,7 @@ def fit_table(study: Study, dataset: str, split: str) -> Table | None:
                 number(fitted[c].b, fitted[c].b_lower, fitted[c].b_upper),
                 fitted[c].b,
                 interval(fitted[c].b_lower, fitted[c].b_upper),
+                mark="warn" if fitted[c].bends else "",
                 note=fitted[c].note,
             ),
             _needed(needs[c]),
@@ -80,7 +100,7 @@ def fit_table(study: Study, dataset: str, split: str) -> Table | None:
     caption = (
         f"Power laws fitted to {entry.symbol} on {facts.split_words(study, dataset, split)}: exponent, and the "
         f"training frames needed for {target:g} {entry.unit}, with 95 % intervals. Extrapolation is refused beyond "
-        f"{EXTRAPOLATION:g} times the largest training size."
+        f"{EXTRAPOLATION:g} times the largest training size and below a {EXTRAPOLATION:g}th of the smallest."
     )
     return Table(f"learning-{dataset}", caption, columns, rows)
 
@@ -99,14 +119,19 @@ def finding(study: Study, dataset: str, split: str) -> str:
 
 def _needed(need: Needed) -> Cell:
     if not need.reachable:
+        if need.reason.startswith("reached"):
+            return Cell("fewer than tried", 0.0, "", "warn", need.reason)
         return Cell("not reachable", math.inf, "", "warn", need.reason)
-    return Cell(number(round(need.n)), need.n, interval(need.lower, need.upper))
+    shown = interval(need.lower, need.upper) if need.lower == need.lower else ""
+    return Cell(number(round(need.n)), need.n, shown, note=need.note)
 
 
 def _hours(need: Needed, valid: float, price: float) -> Cell:
     if not need.reachable:
         return Cell("–")
     hours, *ends = (label_hours(n, valid, price) for n in (need.n, need.lower, need.upper))
+    if need.note:
+        return Cell(number(hours), hours, note=need.note)
     return Cell(number(hours, *ends), hours, interval(*ends))
 
 

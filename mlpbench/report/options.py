@@ -93,7 +93,8 @@ def front(found: list[Option], kind: str) -> dict[str, float]:
     known = [o for o in found if o.costs[kind] and o.errors]
     if not known:
         return {}
-    result = front_probability([[o.errors for o in known], [o.costs[kind] for o in known]])
+    columns = [[o.errors for o in known], [o.costs[kind] for o in known]]
+    result = front_probability(columns, groups=[o.candidate for o in known])
     on = [
         (o.cost(kind), o.label, float(p))
         for o, p, keep in zip(known, result.probability, result.on_front, strict=True)

@@ -152,7 +152,8 @@ class Study:
     @cached_property
     def values(self) -> pd.DataFrame:
         """``metrics`` with each trial's ``candidate`` and ``converged``; only trials that are done."""
-        done = self.table.loc[self.table["status"] == "done", ["trial", "candidate", "converged"]]
+        known = [name for name in ("converged", "at_rest") if name in self.table]
+        done = self.table.loc[self.table["status"] == "done", ["trial", "candidate", *known]]
         return self.metrics.merge(done, on="trial", how="inner")
 
     @cached_property
@@ -222,6 +223,11 @@ class Study:
         """The resolved configurations of the trials (of one data set)."""
         records = self.records if dataset is None else self._of(dataset)
         return [record.get("config") or {} for record in records]
+
+    def label_noise(self, dataset: str, name: str) -> float:
+        """Error of the labels themselves in a metric, as the data set states it; 0 where it does not."""
+        stated = [(config.get("dataset") or {}).get("label_noise") or {} for config in self.config(dataset)]
+        return next((float(noise[name]) for noise in stated if name in noise), 0.0)
 
     def label_seconds(self, dataset: str) -> float | None:
         """What one label costs, s: as configured, else as the file's headers say; None if neither does."""

@@ -6,6 +6,7 @@ since subsets are nested), so that the exponent rests on differences within repe
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -17,7 +18,17 @@ from mlpbench.statistics.intervals import joint_quantile
 
 Float = npt.NDArray[np.float64]
 
+BENT = 0.05  # of the F test for curvature: a fit that the points contradict at this level is not extrapolated
 FLOOR_LEVEL = 0.01  # of the F test for a floor; a floor that is not there makes every extrapolation worthless
+
+
+class NotAtRest(ValueError):
+    """A learning curve was asked of trainings that had not come to rest; :attr:`sizes` are theirs."""
+
+    def __init__(self, sizes: Sequence[float]) -> None:
+        self.sizes = tuple(sizes)
+        words = ", ".join(f"{size:g}" for size in self.sizes)
+        super().__init__(f"trainings with {words} frames had not come to rest: no learning curve is fitted")
 
 
 @dataclass(frozen=True)
@@ -36,6 +47,9 @@ class LearningCurve:
         residual: standard deviation about the curve within a repetition, relative.
         between: standard deviation of the repetitions' shifts, relative.
         floor_p: p of the F test of a floor against none; NaN where there are fewer than four sizes.
+        curvature: second derivative of ln error by ln N, from a quadratic term: above 0 the curve flattens.
+        curvature_p: p of the F test of that term against a straight line; NaN with two sizes, or too few trials.
+        noise: error of the labels themselves, the unit of the error: no potential can be seen to be better; 0: unknown.
         note: what limits the fit, for a reader; empty if nothing.
         confidence: of the intervals.
         center: ln N about which the parameters are held.
@@ -53,10 +67,18 @@ class LearningCurve:
     residual: float
     between: float
     floor_p: float
+    curvature: float
+    curvature_p: float
+    noise: float
     note: str
     confidence: float
     center: float
     covariance: Float
+
+    @property
+    def bends(self) -> bool:
+        """Whether the points contradict the fitted law (lack of fit at 5 %): then it is not extrapolated."""
+        return self.c == 0 and self.curvature_p < BENT
 
     def predict(self, n: npt.ArrayLike) -> Float:
         """Error at ``n`` training frames, the mean (geometric) over repetitions."""
@@ -94,7 +116,9 @@ def fit_learning_curve(
     error: npt.ArrayLike,
     repetition: npt.ArrayLike,
     *,
+    at_rest: npt.ArrayLike,
     floor: bool | None = None,
+    noise: float = 0.0,
     confidence: float = 0.95,
 ) -> LearningCurve:
     """Fit one architecture's errors.
@@ -103,13 +127,20 @@ def fit_learning_curve(
         n_train: (T,) training frames of each trial.
         error: (T,) positive.
         repetition: (T,) label of each trial's repetition.
+        at_rest: (T,) or one for all: whether the training had come to rest. Errors of trainings that had not are about
+            optimisation, and a law through them about how that grew with N.
         floor: fit a floor c; None: where an F test at 1 % and the AICc both ask for it and there are at
             least four sizes.
+        noise: error of the labels themselves where the data set states it, in the unit of the errors.
         confidence: of the intervals.
 
     Raises:
+        NotAtRest: a trial that had not come to rest.
         ValueError: an error or a size that is not positive, or fewer than two sizes.
     """
+    rested = np.broadcast_to(np.asarray(at_rest, dtype=bool), np.shape(n_train))
+    if not rested.all():
+        raise NotAtRest(sorted({float(size) for size in np.asarray(n_train, dtype=np.float64)[~rested]}))
     n, values = np.asarray(n_train, dtype=np.float64), np.asarray(error, dtype=np.float64)
     labels = np.unique(np.asarray(repetition), return_inverse=True)[1]
     usable = np.isfinite(values) & np.isfinite(n)
@@ -123,7 +154,8 @@ def fit_learning_curve(
     center = float(np.log(n).mean())
     x, y, shifts = np.log(n) - center, np.log(values), _shifts(labels)
     plain = _fit(x, y, shifts, None)
-    curve = _curve(plain, x, y, labels, sizes, center, confidence)
+    curve = replace(_curve(plain, x, y, labels, sizes, center, confidence), noise=noise)
+    curve = _with_curvature(curve, plain, x, y, shifts)
     if floor is False or (floor is None and len(sizes) < 4):
         return curve
     start = np.log(0.5 * values.min())
@@ -131,8 +163,27 @@ def fit_learning_curve(
     p = _floor_test(plain, bent, len(y))
     wanted = floor is True or (p < FLOOR_LEVEL and _aicc(bent, len(y)) < _aicc(plain, len(y)))
     if wanted and bent.df > 0:
-        curve = _curve(bent, x, y, labels, sizes, center, confidence)
+        floored = _curve(bent, x, y, labels, sizes, center, confidence)
+        curve = replace(floored, noise=noise, curvature=curve.curvature, curvature_p=curve.curvature_p)
     return replace(curve, floor_p=p)
+
+
+def _with_curvature(curve: LearningCurve, plain: _Fit, x: Float, y: Float, shifts: Float) -> LearningCurve:
+    """The curve with the F test of a quadratic term in ln N, and a note where it says that the line does not fit."""
+    if len(curve.sizes) < 3:
+        return curve
+    design = np.hstack([plain.jacobian, (x**2)[:, None]])
+    solution = np.linalg.lstsq(design, y, rcond=None)[0]
+    square, df = float(((y - design @ solution) ** 2).sum()), len(y) - design.shape[1]
+    if df <= 0 or square <= 0:
+        return replace(curve, curvature=2 * float(solution[-1]))
+    p = float(stats.f.sf(max(plain.square - square, 0.0) / (square / df), 1, df))
+    curve = replace(curve, curvature=2 * float(solution[-1]), curvature_p=p)
+    if not curve.bends:
+        return curve
+    how = "flattens" if curve.curvature > 0 else "steepens"
+    said = f"the curve {how} (lack of fit, p = {p:.1g}): one exponent does not describe it"
+    return replace(curve, note="; ".join(text for text in (said, curve.note) if text))
 
 
 @dataclass(frozen=True)
@@ -212,7 +263,11 @@ def _curve(
             covariance[1, 1], df = own, count - 1
             note = "the slope varies between repetitions; its interval rests on their number"
     if count == 1:
-        note = "one repetition: the interval knows nothing of other splits and initialisations"
+        note = (
+            "one repetition: the interval knows nothing of other splits and initialisations"
+            if fit.df > 0
+            else "one repetition of two sizes: an exponent without an interval"
+        )
     level, b = fit.parameters[:2]
     half = stats.t.isf((1 - confidence) / 2, df) * np.sqrt(covariance[1, 1]) if df > 0 else np.nan
     per_repetition = len(y) / count
@@ -221,7 +276,8 @@ def _curve(
         a=float(np.exp(level + b * center)), b=float(b), c=float(np.exp(fit.parameters[2])) if p == 3 else
         0.0, b_lower=float(b - half), b_upper=float(b + half), df=df, sizes=tuple(float(s) for s in sizes),
         repetitions=count, residual=float(np.sqrt(variance)), between=float(np.sqrt(max(between, 0.0))),
-        floor_p=float("nan"), note=note, confidence=confidence, center=center, covariance=covariance,
+        floor_p=float("nan"), curvature=float("nan"),
+        curvature_p=float("nan"), noise=0.0, note=note, confidence=confidence, center=center, covariance=covariance,
     )  # fmt: skip
 
 

@@ -11,7 +11,7 @@ from scipy import stats
 
 from mlpbench.statistics.curves import LearningCurve
 
-EXTRAPOLATION = 10.0  # times the largest training size; farther out a fitted line is a guess
+EXTRAPOLATION = 10.0  # times the largest training size, or below the smallest: farther out a fitted line is a guess
 
 
 @dataclass(frozen=True)
@@ -20,15 +20,18 @@ class Needed:
 
     Attributes:
         n: training frames; NaN if not reachable.
-        lower: lower end of the interval (Fieller's: all N at which the target lies in the curve's band).
-        upper: upper end; infinite where the curve may never reach the target.
-        reason: why it is not reachable by extrapolation; empty if it is.
+        lower: lower end of the interval (Fieller's: all N at which the target lies in the curve's band); NaN where
+            there is no interval.
+        upper: upper end; infinite where the curve may never reach the target; NaN likewise.
+        reason: why no number of frames is given; empty if one is.
+        note: what the number lacks: ``no interval`` and why; empty if nothing.
     """
 
     n: float
     lower: float
     upper: float
     reason: str
+    note: str = ""
 
     @property
     def reachable(self) -> bool:
@@ -42,8 +45,8 @@ def frames_needed(curve: LearningCurve, target: float, *, extrapolation: float =
     Args:
         curve: a fitted learning curve.
         target: error, in the unit of the curve.
-        extrapolation: how many times the largest training size may be asked about. Below the smallest one nothing is
-            refused: that many frames reach the target already.
+        extrapolation: how many times the largest training size, and down to which part of the smallest, may be asked
+            about; 1 where the curve bends.
 
     Raises:
         ValueError: a target that is not positive.
@@ -55,14 +58,32 @@ def frames_needed(curve: LearningCurve, target: float, *, extrapolation: float =
         return Needed(nan, nan, nan, "not reachable by extrapolation: the error does not fall with more data")
     if target <= curve.c:
         return Needed(nan, nan, nan, f"not reachable by extrapolation: the floor is {curve.c:.3g}")
+    if target <= curve.noise:
+        return Needed(nan, nan, nan, f"not reachable: the labels themselves are off by {curve.noise:.3g}")
     log_n = float((np.log(curve.a) - np.log(target - curve.c)) / curve.b)
-    largest = float(np.log(curve.sizes[-1] * extrapolation))
     lower, upper = _needed_interval(curve, target, log_n)
-    if log_n > largest:
-        return Needed(nan, lower, upper, f"not reachable by extrapolation: more than {extrapolation:g} times the largest training set")  # noqa: E501
-    if not curve.b_lower > 0:
-        return Needed(nan, lower, upper, "not reachable by extrapolation: the exponent's interval includes 0")
-    return Needed(float(np.exp(log_n)), lower, upper, "")
+    allowed = 1.0 if curve.bends else extrapolation
+    reason = _too_far(curve, float(np.exp(log_n)), allowed)
+    inside = curve.sizes[0] <= np.exp(log_n) <= curve.sizes[-1]
+    if not reason and curve.b_lower <= 0 and not inside:
+        reason = "not reachable by extrapolation: the exponent's interval includes 0"
+    if reason:
+        return Needed(nan, lower, upper, reason)
+    note = "" if np.isfinite(curve.b_lower) else "no interval: that takes a third training size or a second repetition"
+    return Needed(float(np.exp(log_n)), lower, upper, "", note)
+
+
+def _too_far(curve: LearningCurve, n: float, allowed: float) -> str:
+    """Why ``n`` frames lie too far from those that were tried; empty if they do not."""
+    smallest, largest, slack = curve.sizes[0], curve.sizes[-1], 1 + 1e-9
+    bent = f" (p = {curve.curvature_p:.1g}: one exponent does not describe the curve)" if curve.bends else ""
+    factor = f"{allowed:g} times " if allowed != 1 else ""
+    if n > largest * allowed * slack:
+        return f"not reachable by extrapolation: more than {factor}the largest training set{bent}"
+    if n * allowed * slack < smallest:
+        part = f"a {allowed:g}th of " if allowed != 1 else ""
+        return f"reached with fewer frames than {part}the smallest training set, where nothing was tried{bent}"
+    return ""
 
 
 def _needed_interval(curve: LearningCurve, target: float, log_n: float) -> tuple[float, float]:

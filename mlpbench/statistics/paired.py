@@ -11,7 +11,6 @@ from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import combinations
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +23,7 @@ Float = npt.NDArray[np.float64]
 
 MARGIN = 0.05
 MOST_REPETITIONS = 100
+LEAST_REPETITIONS = 3  # for a verdict: two agree by chance, and a borrowed variance does not know what these two share
 WANTED_POWER = 0.8
 
 
@@ -39,8 +39,9 @@ class Comparison:
         upper: upper end.
         p: two-sided p of ratio 1, Holm-adjusted.
         n: repetitions that both have.
-        verdict: ``better`` (A or B, see :attr:`winner`), ``tie``, ``undecided``, or ``unknown`` (fewer than
-            two common repetitions and no variance to borrow).
+        verdict: ``better`` (A or B, see :attr:`winner`), ``tie``, ``undecided`` (also with fewer than
+            :data:`LEAST_REPETITIONS`, whatever the interval), or ``unknown`` (fewer than two common repetitions and no
+            variance to borrow).
         winner: the better one's name, or empty.
         within_margin: the whole interval lies inside the margin: if also ``better``, by a difference too
             small to matter.
@@ -226,9 +227,6 @@ def pair(first: str, a: Mapping[int, float], second: str, b: Mapping[int, float]
     return Pair(first, second, np.log(values[:, 0] / values[:, 1]), family)
 
 
-def all_pairs(errors: Mapping[str, Mapping[int, float]]) -> list[Pair]:
-    """Every pair of settings, from name -> repetition -> error."""
-    return [pair(a, errors[a], b, errors[b]) for a, b in combinations(errors, 2)]
 
 
 def compare(
@@ -301,11 +299,13 @@ def _verdict(
     lower, upper, room = mean - half, mean + half, float(np.log1p(margin))
     inside = -room < lower and upper < room
     verdict = "better" if lower > 0 or upper < 0 else "tie" if inside else "undecided"
+    if n < LEAST_REPETITIONS:
+        verdict = "undecided"
     winner = (one.first if mean < 0 else one.second) if verdict == "better" else ""
     further: int | None = 0
     if verdict == "undecided":
         total = repetitions_to_decide(mean, variance, n, margin=margin, level=level)
-        further = None if total is None else total - n
+        further = None if total is None else max(total, LEAST_REPETITIONS) - n
     scale = variance.df / max(n - 1, 1)
     chances = {
         r: cautious_power(wanted.effect, variance, r, df=scale * (r - 1), level=wanted.level) for r in

@@ -122,37 +122,8 @@ def _noise(
     return noise
 
 
-@dataclass(frozen=True)
-class Scale:
-    """A frozen scale of a score: fixed ends, so that no competitor's coming or going changes anyone's score.
-
-    Attributes:
-        worst: value that scores 0.
-        best: value that scores 1; smaller than ``worst`` where smaller is better.
-        log: interpolate on the logarithm.
-    """
-
-    worst: float
-    best: float
-    log: bool = True
-
-    def score(self, value: npt.ArrayLike) -> Float:
-        """0 to 1, clipped; NaN stays."""
-        x, ends = np.asarray(value, dtype=np.float64), np.array([self.worst, self.best])
-        if self.log:
-            x, ends = np.log(x), np.log(ends)
-        return np.asarray(np.clip((x - ends[0]) / (ends[1] - ends[0]), 0.0, 1.0))
 
 
-# What a user of potentials calls useless and excellent (targets of metrics.md, a decade or more apart). Frozen.
-SCALES = {
-    "energy_mae": Scale(20.0, 0.5),  # meV/atom
-    "force_mae": Scale(200.0, 5.0),  # meV/Å
-    "stress_mae": Scale(1.0, 0.02),  # GPa
-    "us_per_atom": Scale(10000.0, 1.0),  # µs
-    "train_seconds": Scale(1e6, 1e2),  # s
-    "md_survival": Scale(0.0, 1.0, log=False),
-}
 
 
 @dataclass(frozen=True)

@@ -86,7 +86,7 @@ def measure(noise: Noise, repetitions: int, studies: int, seed: int = 0) -> Tall
     target = A * 600.0**-B
     for _ in range(studies):
         equal, different = study(rng, noise, repetitions), study(rng, noise, repetitions, 1.1)
-        curve = fit_learning_curve(sizes, equal[0].ravel(), labels)
+        curve = fit_learning_curve(sizes, equal[0].ravel(), labels, at_rest=True)
         tally.exponent += curve.b_lower <= B <= curve.b_upper
         need = frames_needed(curve, target)
         tally.needed += need.lower <= 600 <= need.upper

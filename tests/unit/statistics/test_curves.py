@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pytest
 
-from mlpbench.statistics.curves import fit_learning_curve
+from mlpbench.statistics import curves
+from mlpbench.statistics.curves import NotAtRest
 from mlpbench.statistics.extrapolation import data_multiplier, frames_needed, label_hours
 
+fit_learning_curve = partial(curves.fit_learning_curve, at_rest=True)
 SLOW = pytest.mark.slow
 SIZES = np.array([50.0, 100, 200, 400])
 
@@ -96,6 +100,51 @@ def test_one_repetition_is_noted_and_two_sizes_have_no_interval():
     assert np.isnan(fit_learning_curve(n[:2], error[:2], r[:2]).b_lower)
     with pytest.raises(ValueError, match="two training sizes"):
         fit_learning_curve([50, 50], [1, 2], [0, 1])
+
+
+def test_trainings_that_had_not_come_to_rest_have_no_curve():
+    n, error, r = data(np.random.default_rng(0))
+    with pytest.raises(NotAtRest, match="100, 400 frames") as caught:
+        curves.fit_learning_curve(n, error, r, at_rest=~np.isin(n, (100, 400)))
+    assert caught.value.sizes == (100.0, 400.0)
+
+
+def test_two_sizes_of_one_repetition_give_the_estimate_and_say_that_the_interval_is_missing():
+    curve = fit_learning_curve([50, 200], [100.0, 50.0], [0, 0])
+    assert "without an interval" in curve.note
+    need = frames_needed(curve, 25.0)
+    assert need.n == pytest.approx(800)
+    assert need.reachable
+    assert np.isnan(need.lower)
+    assert "no interval" in need.note
+
+
+def test_extrapolation_is_refused_downwards_as_upwards():
+    curve = fit_learning_curve(*data(np.random.default_rng(0), shared=0, noise=1e-4))
+    assert frames_needed(curve, 400 * 6.0**-0.5).n == pytest.approx(6, rel=0.01)
+    below = frames_needed(curve, 400 * 4.0**-0.5)
+    assert not below.reachable
+    assert "fewer frames than a 10th of the smallest" in below.reason
+
+
+def test_a_curve_that_bends_says_so_and_is_not_extrapolated():
+    """log error with a quadratic term; a straight one is called bent in 5 % of studies."""
+    rng = np.random.default_rng(1)
+    n, error, r = data(rng, 3, noise=0.02)
+    bent = fit_learning_curve(n, error * np.exp(0.15 * np.log(n / 141) ** 2), r, floor=False)
+    assert bent.bends
+    assert bent.curvature == pytest.approx(0.3, abs=0.1)
+    assert "flattens (lack of fit, p = " in bent.note
+    assert "largest training set (p =" in frames_needed(bent, float(bent.predict(500.0))).reason
+    assert frames_needed(bent, float(bent.predict(300.0))).reachable
+    called = np.mean([fit_learning_curve(*data(rng, 3), floor=False).bends for _ in range(300)])
+    assert 0.01 < called < 0.09
+
+
+def test_no_potential_is_better_than_its_labels():
+    curve = fit_learning_curve(*data(np.random.default_rng(2)), noise=20.0)
+    assert "labels themselves are off by 20" in frames_needed(curve, 18.0).reason
+    assert frames_needed(curve, 21.0).reachable
 
 
 def test_missing_trials_are_left_out():

@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from mlpbench.decision.wording import percent
 from mlpbench.errors import UserError
 from mlpbench.pilot import plan_pilot
-from mlpbench.statistics.pareto import SCALES, front_probability, pareto_front, rank_stability
+from mlpbench.statistics.pareto import front_probability, pareto_front, rank_stability
 from mlpbench.statistics.settings import choose, setting_labels, swept_columns, varied_columns
 from tests.unit.decision_tables import make
 
@@ -34,10 +35,19 @@ def test_probability_of_the_front():
         front_probability([[[1.0], [0.0]]])
 
 
-def test_frozen_scales_do_not_know_the_competitors():
-    scale = SCALES["force_mae"]
-    assert scale.score([200, 5, 1000]) == pytest.approx([0, 1, 0])
-    assert scale.score(np.sqrt(1000.0)) == pytest.approx(0.5)
+def test_one_repetition_says_nothing_of_chance():
+    """A point that was measured once lies on the front of what was measured; how surely is not known."""
+    found = front_probability([[[10.0], [20.0], [9.0]], [[5.0], [6.0], [9.0]]])
+    assert found.on_front.tolist() == [True, False, True]
+    assert np.isnan(found.probability).all()
+    assert found.n.tolist() == [1, 1, 1]
+    repeated = front_probability([[[10.0, 10.1, 9.9], [20.0]], [[5.0, 5.0, 5.0], [6.0, 6.0, 6.0]]])
+    assert repeated.n.tolist() == [3, 1]
+    assert repeated.probability[0] == 1.0  # what repetitions of the one say of the spread is lent to the other
+
+
+def test_percent_of_the_unknown():
+    assert percent(float("nan")) == "unknown"
 
 
 def test_rank_stability():

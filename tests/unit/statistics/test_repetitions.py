@@ -6,12 +6,15 @@ bounds stand three of them away; ``tests/benchmarks/coverage.py`` asks more exac
 
 from __future__ import annotations
 
+from itertools import combinations
+
 import numpy as np
 import pytest
 from scipy import stats
 
 from mlpbench.statistics.intervals import (
     Variance,
+    grouped_variances,
     interval,
     intervals,
     pooled_variance,
@@ -20,7 +23,6 @@ from mlpbench.statistics.intervals import (
 )
 from mlpbench.statistics.paired import (
     Pair,
-    all_pairs,
     cautious_power,
     compare,
     holm,
@@ -110,6 +112,10 @@ def test_a_true_difference_is_found_at_the_power_printed(repetitions):
     assert np.mean(printed) > np.mean(found) - 0.2
 
 
+def _all_pairs(errors):
+    return [pair(a, errors[a], b, errors[b]) for a, b in combinations(errors, 2)]
+
+
 @pytest.mark.parametrize("repetitions", [3, pytest.param(5, marks=SLOW), pytest.param(10, marks=SLOW)])
 def test_equal_architectures_are_seldom_called_different(repetitions):
     rng = np.random.default_rng(100 + repetitions)
@@ -117,7 +123,7 @@ def test_equal_architectures_are_seldom_called_different(repetitions):
     for _ in range(100):
         errors = np.exp(0.06 * rng.standard_normal((repetitions, 1)) + 0.06 * rng.standard_normal((repetitions, 4)))
         named = {name: dict(enumerate(column)) for name, column in zip("abcd", errors.T, strict=True)}
-        wrong += any(c.verdict == "better" for c in compare(all_pairs(named), at=()))
+        wrong += any(c.verdict == "better" for c in compare(_all_pairs(named), at=()))
     assert wrong / 100 < 0.05 + 3 * np.sqrt(0.05 * 0.95 / 100)
 
 
@@ -211,3 +217,37 @@ def test_shared_variance_needs_two_candidates_and_two_repetitions():
     assert np.isnan(shared_variance([[[0.1, 0.2, 0.3]]]).share)
     assert np.isnan(shared_variance([[[0.1], [0.2]]]).share)
     assert shared_variance([[[0.1, 0.3], [0.2, 0.5]], [[0.1, np.nan], [0.2, 0.5]]]).n_blocks == 1
+
+
+def test_two_repetitions_never_decide():
+    """Four training sizes lend a variance; two common repetitions still are too few for a verdict."""
+    pairs = [Pair("a", "b", np.log(0.5) + 0.01 * np.array([-1.0, 1.0]), family="a b") for _ in range(4)]
+    for found in compare(pairs, at=()):
+        assert (found.verdict, found.winner, found.n, found.further) == ("undecided", "", 2, 1)
+        assert found.upper < 1
+    three = [Pair("a", "b", np.log(0.5) + 0.01 * np.array([-1.0, 0.0, 1.0]), family="a b") for _ in range(4)]
+    assert {found.verdict for found in compare(three, at=())} == {"better"}
+
+
+@pytest.mark.parametrize(("noisy", "least"), [(1.0, 0.93), (3.0, 0.92)])
+def test_a_noisy_architecture_keeps_its_own_variance(noisy, least):
+    """Four architectures at four sizes, three repetitions; pooled over all, the one with 3 times the noise had 80 %."""
+    rng, groups = np.random.default_rng(3), np.repeat(np.arange(4), 4)
+    sd = 0.08 * np.where(groups == 0, noisy, 1.0)
+    inside = np.zeros(16)
+    for _ in range(150):
+        values = np.exp(0.04 * rng.standard_normal((3, 1)) + sd * rng.standard_normal((3, 16)))
+        inside += [i.lower <= 1 <= i.upper for i in intervals(list(values.T), groups=groups.tolist())]
+    rates = inside.reshape(4, 4).mean(axis=1) / 150
+    assert rates[0] > least
+    assert 0.92 < rates[1:].mean() < 0.985
+
+
+def test_groups_of_unlike_variance_are_set_apart():
+    rng = np.random.default_rng(0)
+    values = rng.standard_normal((5, 8)) * np.repeat([10.0, 1.0], 4)
+    found = grouped_variances(values, ["a"] * 4 + ["b"] * 4)
+    assert found[0] == pooled_variance(values[:, :4])
+    assert found[4] == pooled_variance(values[:, 4:])
+    alike = grouped_variances(np.tile(values[:, 4:], 2), ["a"] * 4 + ["b"] * 4)
+    assert alike[0] == alike[4] == pooled_variance(np.tile(values[:, 4:], 2))
