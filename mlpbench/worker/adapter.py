@@ -131,6 +131,7 @@ class Adapter(ABC):
     Attributes:
         architectures: names of the architectures the package provides here.
         packages: distributions whose versions are recorded with every result.
+        labels: what it can train on; with stress it takes cells, and frames that are periodic in some directions only.
         preload: modules that the package itself imports only when it trains or predicts; a resident worker imports
             them once for all trials. None of them may use the device or start threads when it is imported.
         deployments: the package's means to run a potential faster, by deployment: ``compiled``, ``accelerated``.
@@ -138,6 +139,7 @@ class Adapter(ABC):
 
     architectures: ClassVar[tuple[str, ...]]
     packages: ClassVar[tuple[str, ...]]
+    labels: ClassVar[tuple[str, ...]] = ("energy", "forces", "stress")
     preload: ClassVar[tuple[str, ...]] = ()
     deployments: ClassVar[Mapping[str, tuple[str, ...]]] = {}
 

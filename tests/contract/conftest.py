@@ -106,7 +106,7 @@ class Subject:
         assert done.returncode == 0, done.stdout + done.stderr
 
     def probed(self, folder: str) -> dict[str, Any]:
-        """What a probe noted of the clipping: ``norms`` and ``limits`` of each step, None without torch."""
+        """What a probe noted: ``labels`` declared, ``norms`` and ``limits`` of the clipping (None without torch)."""
         return protocol.read_json(self.root / folder / "probe.json")
 
     def events(self, folder: str) -> list[dict[str, Any]]:

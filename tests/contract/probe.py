@@ -7,6 +7,8 @@ The request's only task is ``probe``, with the options
     stress   those of them with stress
     batch    frames in a forward pass, 4 unless told
     calculator   names of splits whose frames go one by one through the package's ASE calculator
+
+A request with labels that the adapter does not declare is not carried out.
 """
 
 from __future__ import annotations
@@ -68,6 +70,10 @@ def probe(folder: Path, clipping: Clipping | None) -> None:
     (task,) = request.tasks
     frames = {name: Frames.load(path) for name, path in request.frames.items()}
     adapter = load_adapter(request.adapter)(request)
+    seen: dict[str, Any] = {"labels": list(adapter.labels), "norms": None, "limits": None}
+    if set(request.labels) - set(adapter.labels):
+        (folder / "probe.json").write_text(json.dumps(seen), encoding="utf-8")
+        return
     adapter.checkpoints.mkdir(exist_ok=True)
     if clipping is not None:
         clipping.norms, clipping.limits = [], []
@@ -84,7 +90,7 @@ def probe(folder: Path, clipping: Clipping | None) -> None:
         for name, values in by_calculator(potential, frames[split]).items():
             arrays[f"{split}.calculator.{name}"] = values
     np.savez(folder / "probe.npz", **arrays)  # type: ignore[arg-type]
-    seen = {"norms": None, "limits": None} if clipping is None else vars(clipping)
+    seen |= {} if clipping is None else vars(clipping)
     (folder / "probe.json").write_text(json.dumps(seen), encoding="utf-8")
 
 

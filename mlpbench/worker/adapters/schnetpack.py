@@ -52,6 +52,8 @@ from mlpbench.worker.training import TrainingLog
 COMMAND = "python train.py"
 HEADER = f"""# SchNetPack's configuration of this training. Energies in data.db are without the baseline.
 # Repeat it with the package alone, from this folder: {COMMAND}
+# An epoch is an interval of optimiser steps and a validation; common_training.py has the batches and the learning rate.
+# mlpbench does the same and adds reports; only the seconds of a budget count through an interruption there.
 """
 
 

@@ -135,6 +135,7 @@ class ToyAdapter(Adapter):
 
     architectures = ("toy",)
     packages = ()
+    labels = ("energy", "forces")
 
     def __init__(self, request: Request) -> None:
         super().__init__(request)

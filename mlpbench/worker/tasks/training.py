@@ -21,6 +21,12 @@ def train(adapter: Adapter, options: dict[str, Any], events: EventLog) -> dict[s
     """
     frames = adapter.request.frames
     train, valid = Frames.load(frames["train"]), Frames.load(frames["valid"])
+    impossible = [label for label in adapter.request.labels if label not in adapter.labels]
+    if impossible:
+        raise ValueError(
+            f"{adapter.request.architecture['name']} cannot train on {', '.join(impossible)}, only on "
+            f"{', '.join(adapter.labels)}: set dataset.labels, and training.stress_weight=0 without stress"
+        )
     check_labels(adapter.request.labels, train=train, valid=valid)
     (adapter.directory / CHECKPOINT).mkdir(exist_ok=True)
     meter = EnergyMeter(adapter.request.device)
