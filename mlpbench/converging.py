@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from mlpbench.evaluators.convergence import Rung, Verdict, agreement
-from mlpbench.plan import Trial
 from mlpbench.protocol import read_json, write_json
 from mlpbench.records import RECORD, load_record
+from mlpbench.study.trial import Trial
 
 EVIDENCE = "convergence.json"
 

@@ -12,17 +12,18 @@ from typing import Any, Self
 
 import pandas as pd
 
-from mlpbench import store
-from mlpbench.plan import Trial
+from mlpbench.study.artefacts import State, Status
+from mlpbench.study.trial import Trial
 
 _REFRESH_SECONDS = 0.5  # on a terminal
 _LINE_SECONDS = 60.0  # in a log: long simulations say now and then how far they are
 
 
-def announce(trials: Sequence[Trial]) -> None:
+def announce(standings: Sequence[Status]) -> None:
     """Say how many trials there are, how many are done already, and where results will lie."""
-    states = Counter(store.state(trial) for trial in trials)
+    states = Counter(standing.state for standing in standings)
     parts = [f"{count} {name}" for name, count in states.items()]
+    trials = [standing.trial for standing in standings]
     for warning in sorted({warning for trial in trials for warning in trial.split.warnings}):
         print(f"warning: {warning}", file=sys.stderr, flush=True)
     roots = sorted({str(_short(trial.study_root)) for trial in trials})
@@ -35,23 +36,23 @@ class Progress:
     """The line of one running trial.
 
     Args:
-        trial: the trial.
+        standing: where the trial stood when the command began.
         number: its place among the command's trials, from 1.
         total: how many there are.
         shared: other trials report on the same terminal: whole lines only.
     """
 
-    def __init__(self, trial: Trial, number: int, total: int, *, shared: bool = False) -> None:
-        self.trial = trial
-        self.head = f"[{number}/{total}] {trial.name}"
+    def __init__(self, standing: Status, number: int, total: int, *, shared: bool = False) -> None:
+        self.standing = standing
+        self.trial: Trial = standing.trial
+        self.head = f"[{number}/{total}] {self.trial.name}"
         self.live = sys.stdout.isatty() and not shared
         self._last = 0.0
         self._start = time.monotonic()
-        self.found: store.State = "new"
+        self.found: State = standing.state
 
     def __enter__(self) -> Self:
-        self.found = store.state(self.trial)
-        todo = store.outstanding(self.trial)
+        todo = self.standing.outstanding
         if todo and not self.live and self.trial.skip is None:
             print(f"{self.head}: {', '.join(task.name for task in todo)}", flush=True)
         return self

@@ -32,6 +32,7 @@ class Record:
         identifiers: dataset, data (digest of its content and labels), architecture, size, backend, n_train, n_valid,
             repetition.
         config: the resolved configuration, except other backends.
+        labels: what entered the loss, and the weight of each in 1/eV², (Å/eV)², (Å³/eV)².
         split: directory (relative to the study), digest, split_seed, counts, in_distribution, baseline, leak.
         training: the worker's :class:`~mlpbench.worker.adapter.TrainOutcome`, wall_seconds, peak memory, convergence.
         tasks: task name -> status, reason, wall_seconds, peak_memory_mb, key, values.
@@ -48,8 +49,9 @@ class Record:
     started: str
     finished: str
     identifiers: dict[str, Any]
-    swept: dict[str, Any]
+    swept: dict[str, Any]  # as typed; goes when no table reads it any more
     config: dict[str, Any]
+    labels: dict[str, float]
     split: dict[str, Any]
     training: dict[str, Any]
     tasks: dict[str, dict[str, Any]]

@@ -2,25 +2,33 @@
 
 from __future__ import annotations
 
+import os
 import shutil
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import yaml
 
-from mlpbench import provenance, store
+from mlpbench import provenance
 from mlpbench.backends.environment import Environment
 from mlpbench.backends.launcher import launch
 from mlpbench.devices import hardware, resolve_device
+from mlpbench.evaluators import SCORERS
+from mlpbench.files import locked, told
 from mlpbench.frames import Frames
-from mlpbench.plan import Trial
-from mlpbench.protocol import CHECKPOINT, EVENTS, TASKS, Request, Result, Status, Task
-from mlpbench.recording import context_of, resolved_config, write_record
-from mlpbench.records import load_record
+from mlpbench.protocol import CHECKPOINT, EVENTS, TASKS, Request, Result, Status, Task, read_events
 from mlpbench.references.own import label_trial
 from mlpbench.references.timing import time_for_trial
+from mlpbench.scoring import context_of, kept_results, with_options, write_record
+from mlpbench.study.artefacts import Status as Standing
+from mlpbench.study.artefacts import evaluation_options, examine, found, tasks_of, write_inputs
+from mlpbench.study.trial import Trial
 
 OnEvent = Callable[[dict[str, Any]], None]
+DAMAGED = "checkpoint.damaged"  # a checkpoint that no training can go on from, set aside
 
 
 def run_trial(trial: Trial, on_event: OnEvent | None = None) -> dict[str, Any]:
@@ -34,37 +42,86 @@ def run_trial(trial: Trial, on_event: OnEvent | None = None) -> dict[str, Any]:
         on_event: called with each progress event of the worker.
 
     Raises:
-        UserError: the trial's folder is held by another process, or the device is not there.
+        UserError: the trial's folder is held by another process or cannot be written, or the device is not there.
         KeyboardInterrupt: the user stopped it.
         ValueError: the trial was planned without an environment.
     """
     environment = trial.environment
     if environment is None:
         raise ValueError(f"{trial.name} was planned without an environment")
-    with store.locked(trial):
-        todo = store.outstanding(trial)
-        if store.state(trial) == "cached":
-            return load_record(trial.directory)
+    standing = examine(trial)
+    if standing.state == "cached" and standing.found.record is not None:
+        return standing.found.record
+    with _held(trial), told():
+        standing = examine(trial)  # another process may have finished it meanwhile
+        if standing.state == "cached" and standing.found.record is not None:
+            return standing.found.record
         started = provenance.now()
         if trial.skip is not None:
             return write_record(trial, environment, {}, "skipped", trial.skip, started)
-        _prepare(trial, todo)
-        results: dict[str, Result] = {}
-        try:
-            if todo:
-                request = make_request(trial, environment, todo)
-                results = launch(request, environment, timeout=trial.config.timeout, on_event=on_event)
-        except KeyboardInterrupt:
-            write_record(trial, environment, _results(trial, {}), *_interrupted(), started)
-            raise
-        merged = _results(trial, results)
-        try:
-            _beside_the_reference(trial, merged, results, on_event)
-        except KeyboardInterrupt:
-            write_record(trial, environment, merged, *_interrupted(), started)
-            raise
-        status, reason = _overall(trial, merged)
-        return write_record(trial, environment, merged, status, reason, started, ran=bool(todo))
+        return _carry_out(trial, environment, standing, started, on_event)
+
+
+@contextmanager
+def _held(trial: Trial) -> Iterator[None]:
+    busy = f"another process is running the trial {trial.name}"
+    with locked(trial.directory / ".lock", wait=False, busy=busy):
+        yield
+
+
+def _carry_out(
+    trial: Trial, environment: Environment, standing: Standing, started: str, on_event: OnEvent | None
+) -> dict[str, Any]:
+    todo = standing.outstanding
+    _prepare(trial, standing)
+    results: dict[str, Result] = {}
+    try:
+        if todo:
+            results = _launched(trial, environment, todo, on_event)
+    except KeyboardInterrupt:
+        write_record(trial, environment, _results(trial, {}), *_interrupted(), started)
+        raise
+    merged = _results(trial, results)
+    try:
+        _beside_the_reference(trial, merged, results, on_event)
+    except KeyboardInterrupt:
+        write_record(trial, environment, merged, *_interrupted(), started)
+        raise
+    status, reason = _overall(trial, merged)
+    return write_record(trial, environment, merged, status, reason, started, ran=bool(todo))
+
+
+def _launched(trial: Trial, environment: Environment, todo: list[Task], on_event: OnEvent | None) -> dict[str, Result]:
+    """The worker's results. A training that fails on the checkpoint it was to go on from begins anew, once."""
+    request = make_request(trial, environment, todo)
+    resumes = todo[0].name == "train" and _has_checkpoint(trial.directory)
+    before = _epochs(trial.directory)
+    results = launch(request, environment, timeout=trial.config.timeout, on_event=on_event)
+    train = results.get("train")
+    if resumes and train is not None and train.status == "failed" and _epochs(trial.directory) == before:
+        _begin_anew(trial, f"the training could not go on from its checkpoint ({train.reason})")
+        results = launch(request, environment, timeout=trial.config.timeout, on_event=on_event)
+    write_inputs(trial, results.values())
+    return results
+
+
+def _epochs(directory: Path) -> int:
+    return sum(event.get("event") == "epoch" for event in read_events(directory / EVENTS))
+
+
+def _has_checkpoint(directory: Path) -> bool:
+    checkpoints = directory / CHECKPOINT
+    return checkpoints.is_dir() and any(checkpoints.iterdir())
+
+
+def _begin_anew(trial: Trial, why: str) -> None:
+    """Set the checkpoint aside, with its curve, and say so."""
+    aside = trial.directory / DAMAGED
+    shutil.rmtree(aside, ignore_errors=True)
+    os.replace(trial.directory / CHECKPOINT, aside)
+    (trial.directory / CHECKPOINT).mkdir()
+    (trial.directory / EVENTS).unlink(missing_ok=True)
+    print(f"warning: {trial.name}: {why}; it lies in {DAMAGED} now, and the training begins anew", file=sys.stderr)
 
 
 def _beside_the_reference(
@@ -74,18 +131,15 @@ def _beside_the_reference(
 
     The worker has ended by now, so nothing of ours runs while the reference is timed.
     """
-    done = {name: result for name, result in fresh.items() if result.status == "done"}
-    backends = trial.config.backend
-    asked = {task.name for task in trial.tasks}
-    if "md" in asked and "md" in merged and merged["md"].status == "done":
-        context = context_of(trial, {})
+    backends, options = trial.config.backend, evaluation_options(trial)
+    if "md" in options and "md" in merged and merged["md"].status == "done":
+        values = with_options(merged["md"], SCORERS["md"], options["md"]).values
         label_trial(
-            trial.directory, merged["md"].values, context, backends, threads=trial.config.threads, on_event=on_event
+            trial.directory, values, context_of(trial, {}), backends, threads=trial.config.threads, on_event=on_event
         )
-    if "speed" in done:
-        options = next(task.options for task in trial.tasks if task.name == "speed")
-        frames = Frames.load(trial.split.files[options["split"]])
-        time_for_trial(trial.directory, options, frames, backends, hardware())
+    if "speed" in options and "speed" in fresh and fresh["speed"].status == "done":
+        frames = Frames.load(trial.split.files[options["speed"]["split"]])
+        time_for_trial(trial.directory, options["speed"], frames, backends, hardware())
 
 
 def make_request(trial: Trial, environment: Environment, tasks: list[Task]) -> Request:
@@ -99,7 +153,7 @@ def make_request(trial: Trial, environment: Environment, tasks: list[Task]) -> R
         adapter=config.backend_config.adapter,
         directory=str(trial.directory),
         architecture=config.architecture.model_dump(),
-        training=config.training.model_dump(),
+        training=trial.training,
         budget=config.budget.model_dump(),
         seed=trial.init_seed,
         device=resolve_device(config.device, environment),
@@ -111,36 +165,37 @@ def make_request(trial: Trial, environment: Environment, tasks: list[Task]) -> R
     )
 
 
-def _prepare(trial: Trial, todo: list[Task]) -> None:
+def _prepare(trial: Trial, standing: Standing) -> None:
     """The resolved configuration beside the results; a training that starts anew starts with an empty curve."""
-    text = yaml.safe_dump(resolved_config(trial), sort_keys=False, allow_unicode=True)
+    text = yaml.safe_dump(trial.resolved_config, sort_keys=False, allow_unicode=True)
     (trial.directory / "config.yaml").write_text(text, encoding="utf-8")
-    checkpoints = trial.directory / CHECKPOINT
-    fresh = not checkpoints.is_dir() or not any(checkpoints.iterdir())
-    if todo and todo[0].name == "train":
-        shutil.rmtree(trial.directory / TASKS, ignore_errors=True)  # what an earlier checkpoint said holds no longer
-    if fresh and todo and todo[0].name == "train":
+    todo = standing.outstanding
+    if not todo or todo[0].name != "train":
+        return
+    if standing.damaged and _has_checkpoint(trial.directory):
+        _begin_anew(trial, standing.damaged)
+    shutil.rmtree(trial.directory / TASKS, ignore_errors=True)  # what an earlier checkpoint said holds no longer
+    if not _has_checkpoint(trial.directory):
         (trial.directory / EVENTS).unlink(missing_ok=True)
         shutil.rmtree(trial.directory / "native", ignore_errors=True)
 
 
 def _results(trial: Trial, fresh: dict[str, Result]) -> dict[str, Result]:
-    """This run's results, and the ones of earlier runs that still hold."""
-    merged: dict[str, Result] = {}
-    for task in trial.tasks:
-        found = fresh.get(task.name) or store.finished(trial.directory, task)
-        if found is not None:
-            merged[task.name] = store.with_options(found, task)
-            if merged[task.name] != found:
-                merged[task.name].write(trial.directory)
-    for name in store.others(trial):  # measured by another command, on the same potential
-        merged[name] = Result.read(trial.directory, name)
-    return merged
+    """This run's results, the ones of earlier runs that still hold, and what other commands measured."""
+    here = found(trial.directory)
+    keys = {task.name: task.key for task in tasks_of(trial)}
+    merged = {name: fresh[name] for name in keys if name in fresh}
+    merged |= {
+        name: here.results[name]
+        for name, key in keys.items()
+        if name not in merged and name in here.results and here.results[name].key == key
+    }
+    return merged | kept_results(trial, here)
 
 
 def _overall(trial: Trial, results: dict[str, Result]) -> tuple[Status, str]:
     """The trial's status: that of the first task that is neither done nor skipped."""
-    for task in trial.tasks:
+    for task in tasks_of(trial):
         result = results.get(task.name)
         if result is None:
             return "failed", f"{task.name}: left no result"

@@ -15,10 +15,25 @@ from collections.abc import Sequence
 import mlpbench
 from mlpbench.cli._completion import OPTIONS, complete
 from mlpbench.errors import EXIT_USAGE, UserError, close_match
+from mlpbench.files import problem_of
 
 EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 
-_ORDER = ["run", "plan", "table", "report", "compare", "select", "committee", "dft", "env", "data", "doctor", "init"]
+_ORDER = [
+    "run",
+    "plan",
+    "score",
+    "table",
+    "report",
+    "compare",
+    "select",
+    "committee",
+    "dft",
+    "env",
+    "data",
+    "doctor",
+    "init",
+]
 
 
 def commands() -> list[str]:
@@ -41,6 +56,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of a pipe, such as head, went away
         sys.stderr.close()
         return 0
+    except OSError as error:
+        problem = problem_of(error)
+        if problem is None:
+            raise
+        print(f"mlpbench: {problem}", file=sys.stderr)
+        return EXIT_USAGE
 
 
 def _dispatch(arguments: list[str]) -> int:

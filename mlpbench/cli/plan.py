@@ -29,14 +29,15 @@ def execute(arguments: argparse.Namespace) -> int:
     """Print one line a trial and the totals."""
     if arguments.pilot is not None:
         return _pilot(arguments)
-    from mlpbench import config, store
+    from mlpbench import config
     from mlpbench.backends.environment import Environment, resolve
     from mlpbench.backends.schema import BackendConfig
     from mlpbench.errors import UserError
-    from mlpbench.plan import estimate_seconds, plan_trial
     from mlpbench.records import load_all
+    from mlpbench.study.artefacts import examine
+    from mlpbench.study.trial import estimate_seconds, identify
 
-    sweep = config.expand(arguments.overrides, arguments.multirun)
+    sweep = config.expand(arguments.overrides, arguments.multirun, command="plan")
     if not sweep.enumerable:
         print("This sweeper chooses its trials as it goes; the first one would be:")
     seconds, unknown = 0.0, 0
@@ -50,28 +51,37 @@ def execute(arguments: argparse.Namespace) -> int:
             return None
 
     records: dict[str, list[dict[str, object]]] = {}
-    for overrides in sweep.trials:
-        trial = plan_trial(overrides, find)
-        state: str = store.state(trial)
+    for overrides, raw in zip(sweep.trials, config.compose_each(sweep.trials), strict=True):
+        trial = identify(raw, find, write=False, overrides=overrides)
+        standing = examine(trial)
+        state: str = standing.state
         note = ""
         if trial.skip is not None:
             state, note = "skipped", f": {trial.skip}"
-        elif state == "to score":
-            note = ": other limits or labels are asked for; nothing is run"
         elif state != "cached":
-            known = records.setdefault(str(trial.study_root), load_all(trial.study_root))
-            estimate = estimate_seconds(known, trial)
-            unknown += estimate is None
-            seconds += estimate or 0.0
-            note = f": {', '.join(task.name for task in store.outstanding(trial))}" + (
-                f" (about {estimate:.0f} s)" if estimate is not None else ""
-            )
+            reasons = [] if state == "new" else standing.reasons
+            note = f": {', '.join(task.name for task in standing.outstanding)}" if standing.outstanding else ""
+            if any(task.name == "train" for task in standing.outstanding):
+                known = records.setdefault(str(trial.study_root), load_all(trial.study_root))
+                estimate = estimate_seconds(known, trial)
+                unknown += estimate is None
+                seconds += estimate or 0.0
+                note += f" (about {estimate:.0f} s)" if estimate is not None else ""
+            note += f"; {'; '.join(reasons)}" if reasons and note else f": {'; '.join(reasons)}" if reasons else ""
         print(f"{trial.name:<60} {state}{note}")
-    known_time = f"about {seconds:.0f} s of training known from finished trials"
-    print(f"{len(sweep.trials)} trials; {known_time}, {unknown} without an estimate")
+    print(f"{len(sweep.trials)} trial{'s' * (len(sweep.trials) != 1)}; {_time(seconds, unknown)}")
     for name, error in missing.items():
         print(f"backend {name} is not ready: {error}")
     return EXIT_DONE
+
+
+def _time(seconds: float, unknown: int) -> str:
+    """What is known of the time the trainings will take."""
+    if not seconds and not unknown:
+        return "nothing to train"
+    known = f"about {seconds:.0f} s of training, from finished trials" if seconds else ""
+    rest = f"{unknown} training{'s' * (unknown != 1)} without an estimate (none of that architecture and size has run)"
+    return ", ".join(part for part in (known, rest if unknown else "") if part)
 
 
 def _pilot(arguments: argparse.Namespace) -> int:

@@ -15,6 +15,8 @@ from mlpbench.errors import EXIT_DONE, EXIT_FAILED, EXIT_USAGE, UserError
 
 if TYPE_CHECKING:
     from mlpbench.config import SweepPlan
+    from mlpbench.study.artefacts import Status
+    from mlpbench.study.trial import Trial
 
 HELP = "train and measure one trial, or with -m every combination"
 
@@ -61,10 +63,14 @@ def main(arguments: Sequence[str]) -> int:
         config.expand(parsed.overrides, parsed.multirun)  # a mistake is reported in our words, not as a traceback
     if parsed.help or parsed.hydra_help or parsed.cfg or parsed.info or parsed.shell_completion:
         return _hydra(arguments)
+    _well_formed(parsed.overrides)
     sweep = config.expand(parsed.overrides, parsed.multirun)
     session = _preflight(sweep)
     try:
-        _hydra([*arguments, "hydra.mode=MULTIRUN"] if sweep.multirun else arguments)
+        if sweep.in_turn:
+            session.run()
+        else:
+            _hydra([*arguments, "hydra.mode=MULTIRUN"] if sweep.multirun else arguments)
     finally:
         roots = session.finish()
     return EXIT_FAILED if session.failed(roots) else EXIT_DONE
@@ -93,11 +99,33 @@ def _hydra(arguments: Sequence[str]) -> int:
         sys.argv = before
 
 
+def _well_formed(overrides: Sequence[str]) -> None:
+    for override in overrides:
+        if "=" not in override and not override.startswith("~"):
+            raise UserError(f"'{override}' is not KEY=VALUE", f"Give it a value: {override}=...")
+
+
 class Session:
     """The trials of one command: where they stand, and what is written once they are through."""
 
-    def __init__(self, names: dict[Path, list[str]]) -> None:
-        self.names = names
+    def __init__(self, standings: list[Status]) -> None:
+        self.standings = standings
+        self.names: dict[Path, list[str]] = {}
+        self.ended: dict[str, str] = {}  # trial -> status, of those that ran in this process
+        for standing in standings:
+            self.names.setdefault(standing.trial.study_root, []).append(standing.trial.name)
+
+    def run(self) -> None:
+        """One trial after another, in this process."""
+        for number, standing in enumerate(self.standings, start=1):
+            run_one(standing, number, len(self.standings), self)
+
+    def ran(self, trial: Trial, status: str) -> None:
+        """Note a trial of this command, also one that came about on the way (a longer training)."""
+        self.ended[trial.name] = status
+        names = self.names.setdefault(trial.study_root, [])
+        if trial.name not in names:
+            names.append(trial.name)
 
     def finish(self) -> list[Path]:
         """Write the tables of every study that was touched and say what came of it; returns the studies' folders."""
@@ -111,11 +139,13 @@ class Session:
         return roots
 
     def failed(self, roots: list[Path]) -> bool:
-        """True if the records say that a trial of this command is neither done nor skipped."""
+        """True if a trial of this command is neither done nor skipped."""
         from mlpbench.records import load_all
 
         for root, names in self.names.items():
-            status = {r["trial"]: r["status"] for r in load_all(root)} if root in roots else {}
+            status = self.ended
+            if any(name not in status for name in names):  # they ran in other processes
+                status = {r["trial"]: r["status"] for r in load_all(root)} if root in roots else {}
             if any(status.get(name) not in ("done", "skipped") for name in names):
                 return True
         return False
@@ -128,55 +158,75 @@ TOTAL = "MLPBENCH_RUN_TRIALS"  # how many trials this command has, for those pro
 def _preflight(sweep: SweepPlan) -> Session:
     """Plan every trial, so that a mistake in the last one shows before the first one trains."""
     global _session
-    from mlpbench.plan import plan_trial
+    from mlpbench import config
     from mlpbench.progress import announce
+    from mlpbench.study.artefacts import examine
+    from mlpbench.study.trial import identify
 
-    names: dict[Path, list[str]] = {}
-    trials = []
-    for overrides in sweep.trials:
-        trial = plan_trial(overrides)
-        known = names.setdefault(trial.study_root, [])
-        if trial.name in known:
+    standings: list[Status] = []
+    known: set[tuple[Path, str]] = set()
+    for overrides, raw in zip(sweep.trials, config.compose_each(sweep.trials), strict=True):
+        trial = identify(raw, overrides=overrides)
+        place = (trial.study_root, trial.name)
+        if place in known:
             raise UserError(f"the sweep holds the trial {trial.name} twice", "Give each value only once.")
-        known.append(trial.name)
-        trials.append(trial)
-    announce(trials)
-    os.environ[TOTAL] = str(len(trials))
-    _session = Session(names)
+        known.add(place)
+        standings.append(examine(trial))
+    announce(standings)
+    os.environ[TOTAL] = str(len(standings))
+    _session = Session(standings)
     return _session
 
 
 def run_job(raw: DictConfig) -> str:
-    """Hydra's task function: one trial. Returns its status; a mistake is told and never stops the sweep."""
+    """Hydra's task function, for its launchers: one trial. Returns its status."""
     from hydra.core.hydra_config import HydraConfig
 
-    from mlpbench.converging import converge
-    from mlpbench.plan import Trial, identify
-    from mlpbench.progress import Progress
-    from mlpbench.run import run_trial
+    from mlpbench.study.artefacts import examine
+    from mlpbench.study.trial import identify
 
     hydra = HydraConfig.get()
-    overrides = list(hydra.overrides.task)
     number = 1 + int(OmegaConf.select(OmegaConf.structured(hydra), "job.num", default=0) or 0)
     total = int(os.environ.get(TOTAL, number))
-
-    def carry_out(trial: Trial) -> dict[str, Any]:
-        with Progress(trial, number, total, shared=_session is None) as progress:
-            record = run_trial(trial, progress.event)
-            progress.done(record)
-        return record
-
-    def longer(steps: int) -> Trial:
-        changed = raw.copy()
-        changed.budget.steps = steps
-        trial = identify(changed, overrides)
-        if _session is not None and trial.name not in _session.names[trial.study_root]:
-            _session.names[trial.study_root].append(trial.name)
-        return trial
-
     try:
-        record = converge(identify(raw, overrides), carry_out, longer)
+        standing = examine(identify(raw, overrides=list(hydra.overrides.task)))
     except UserError as error:
         print(f"mlpbench: {error}", file=sys.stderr)
         return "failed"
-    return str(record["status"])
+    return run_one(standing, number, total, _session, shared=_session is None)
+
+
+def run_one(standing: Status, number: int, total: int, session: Session | None, *, shared: bool = False) -> str:
+    """Run one trial (with ``budget=converge`` the longer ones too) and show how it goes; a mistake is told and never
+    stops the sweep. Returns the status of the last one.
+
+    Args:
+        standing: where it stands.
+        number: its place among the command's trials, from 1.
+        total: how many there are.
+        session: of this command; None in a process that a launcher started.
+        shared: other trials report on the same terminal.
+    """
+    from mlpbench.converging import converge
+    from mlpbench.progress import Progress
+    from mlpbench.run import run_trial
+    from mlpbench.study.artefacts import examine
+
+    def carry_out(trial: Trial) -> dict[str, Any]:
+        here = standing if trial is standing.trial else examine(trial)
+        status = "failed"
+        try:
+            with Progress(here, number, total, shared=shared) as progress:
+                record = run_trial(trial, progress.event)
+                progress.done(record)
+            status = str(record["status"])
+        finally:
+            if session is not None:
+                session.ran(trial, status)
+        return record
+
+    try:
+        return str(converge(standing.trial, carry_out, standing.trial.with_steps)["status"])
+    except UserError as error:
+        print(f"mlpbench: {error}", file=sys.stderr)
+        return "failed"

@@ -4,8 +4,8 @@ Hydra composes ``conf/``; pydantic then holds the result to types and ranges, so
 anything is trained.
 """
 
-from mlpbench.config.checks import validate
-from mlpbench.config.composing import SweepPlan, compose_raw, expand, load_backends, load_trial
+from mlpbench.config.checks import environment_texts, validate
+from mlpbench.config.composing import SweepPlan, compose_each, compose_raw, expand, load_backends, load_trial
 from mlpbench.config.places import conf_dirs, packaged_conf
 from mlpbench.config.schema import Architecture, Budget, Evaluation, Strict, Training, TrialConfig
 from mlpbench.config.setup import CONFIG_NAME, prepare_hydra
@@ -19,8 +19,10 @@ __all__ = [
     "SweepPlan",
     "Training",
     "TrialConfig",
+    "compose_each",
     "compose_raw",
     "conf_dirs",
+    "environment_texts",
     "expand",
     "load_backends",
     "load_trial",

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import yaml
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from mlpbench.backends.schema import BackendConfig
 from mlpbench.config.places import conf_dirs
@@ -31,9 +35,44 @@ def validate(config: DictConfig) -> TrialConfig:
     try:
         trial = TrialConfig(**plain)
     except ValidationError as error:
-        raise UserError(pydantic_message(error)) from error
+        raise UserError(pydantic_message(error, model=TrialConfig), _hint(error)) from error
     _check_against_preset(trial)
     return trial
+
+
+def environment_texts(config: DictConfig) -> dict[str, str]:
+    """Dotted key -> what stands there, of every text that is taken from an environment variable, directly or through
+    another key: a token must not be stored resolved.
+    """
+    texts: dict[str, str] = {}
+
+    def walk(node: Any, prefix: str) -> None:
+        keys: Any = range(len(node)) if isinstance(node, ListConfig) else list(node)
+        for key in keys:
+            path = f"{prefix}.{key}" if prefix else str(key)
+            if OmegaConf.is_interpolation(node, key):
+                raw = str(node._get_node(key)._value())
+                if "oc.env" in _expanded(config, raw):
+                    texts[path] = raw
+            elif not OmegaConf.is_missing(node, key):
+                child = node._get_node(key)
+                if isinstance(child, DictConfig | ListConfig) and not child._is_none():
+                    walk(child, path)
+
+    walk(config, "")
+    return texts
+
+
+def _expanded(config: DictConfig, text: str, depth: int = 5) -> str:
+    """``text`` with the raw text of every key it refers to behind it."""
+    parts = [text]
+    for name in re.findall(r"\$\{([\w.]+)\}", text) if depth else []:
+        parent, _, leaf = name.rpartition(".")
+        node: Any = OmegaConf.select(config, parent) if parent else config
+        child = node._get_node(leaf) if isinstance(node, DictConfig) and leaf in node else None
+        if child is not None and isinstance(child._value(), str):
+            parts.append(_expanded(config, child._value(), depth - 1))
+    return " ".join(parts)
 
 
 def _check_unknown(plain: dict[str, Any]) -> None:
@@ -53,15 +92,22 @@ def check_backends(nodes: dict[str, Any]) -> dict[str, BackendConfig]:
         try:
             found[name] = BackendConfig(name=name, **node)
         except (ValidationError, TypeError) as error:
-            text = pydantic_message(error, f"backend.{name}.") if isinstance(error, ValidationError) else str(error)
-            raise UserError(text, f"Mend conf/backend/{name}.yaml or the override.") from error
+            text = str(error)
+            if isinstance(error, ValidationError):
+                text = pydantic_message(error, f"backend.{name}.", model=BackendConfig)
+            raise UserError(text, f"Correct conf/backend/{name}.yaml or the override.") from error
     return found
 
 
 def _check_against_preset(trial: TrialConfig) -> None:
-    """Hyperparameters keep the type the preset gives them: 'lots' is no number of channels."""
+    """Hyperparameters are those of the preset, and keep the type that it gives them ('lots' is not a number)."""
     given = trial.architecture.model_extra or {}
     preset = _preset(trial.architecture.name, trial.size)
+    known = {**_stated("architecture", trial.architecture.name), **preset}
+    for key in given:
+        if known and key not in known:
+            fields = [*known, *type(trial.architecture).model_fields]
+            raise UserError(f"architecture.{key}: {trial.architecture.name} has no such key", close_match(key, fields))
     for key, default in preset.items():
         value = given.get(key, default)
         if not _same_kind(value, default):
@@ -73,12 +119,21 @@ def _check_against_preset(trial: TrialConfig) -> None:
 
 
 def _preset(architecture: str, size: str) -> dict[str, Any]:
+    return dict(_stated(f"preset/{architecture}", size).get("architecture") or {})
+
+
+def _stated(group: str, name: str) -> dict[str, Any]:
+    """What the file ``conf/<group>/<name>.yaml`` says, before Hydra puts it together; empty if there is none."""
     for folder in conf_dirs():
-        path = folder / "preset" / architecture / f"{size}.yaml"
+        path = folder / group / f"{name}.yaml"
         if path.is_file():
-            loaded = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-            return dict(loaded.get("architecture") or {})
+            return _read(path, path.stat().st_mtime_ns)
     return {}
+
+
+@lru_cache(maxsize=64)
+def _read(path: Path, time: int) -> dict[str, Any]:
+    return dict(yaml.safe_load(path.read_text(encoding="utf-8")) or {})
 
 
 def _same_kind(value: Any, default: Any) -> bool:
@@ -91,12 +146,38 @@ def _same_kind(value: Any, default: Any) -> bool:
     return isinstance(value, type(default))
 
 
-def pydantic_message(error: ValidationError, prefix: str = "") -> str:
-    """One line for each mistake: key, value, what is expected."""
+def pydantic_message(error: ValidationError, prefix: str = "", model: type[BaseModel] | None = None) -> str:
+    """One line for each mistake: key, value, what is expected; of an unknown key the one it was taken for.
+
+    Args:
+        error: what pydantic says.
+        prefix: of the keys.
+        model: the model that was being filled, to know the keys there are.
+    """
     lines = []
     for item in error.errors():
         key = prefix + ".".join(str(part) for part in item["loc"])
+        if item["type"] == "extra_forbidden":
+            known = _fields_at(model, item["loc"][:-1])
+            lines.append(f"there is no key '{key}'. {close_match(str(item['loc'][-1]), known)}")
+            continue
         message = item["msg"].removeprefix("Value error, ")
         shown = f"{key}={item['input']!r}: " if key and item["type"] not in ("missing", "value_error") else ""
         lines.append(f"{shown or (key + ': ' if key else '')}{message[0].lower() + message[1:]}")
     return "\n".join(lines)
+
+
+def _fields_at(model: type[BaseModel] | None, path: Sequence[Any]) -> list[str]:
+    """Names of the fields of the model that stands at ``path`` inside ``model``."""
+    for part in path:
+        annotation = model.model_fields[part].annotation if model is not None and part in model.model_fields else None
+        kinds = [annotation, *getattr(annotation, "__args__", ())]
+        model = next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)), None)
+    return list(model.model_fields) if model is not None else []
+
+
+def _hint(error: ValidationError) -> str | None:
+    """An evaluation that was given in part lacks the rest of its keys."""
+    if any(item["type"] == "missing" and item["loc"][0] == "evaluation" for item in error.errors()):
+        return "Start from a complete one: evaluation=dev, fast, standard or speed, and override what differs."
+    return None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,11 +31,13 @@ class SweepPlan:
         trials: the overrides of each trial.
         multirun: whether Hydra runs it as a sweep.
         enumerable: False for a sweeper that chooses trials as it goes (Optuna ...); ``trials`` then holds an example.
+        in_turn: whether they run one after another in this process; False: one of Hydra's launchers runs them.
     """
 
     trials: list[list[str]]
     multirun: bool
     enumerable: bool
+    in_turn: bool = True
 
 
 def compose_raw(overrides: Sequence[str], *, with_hydra: bool = False, name: str = CONFIG_NAME) -> DictConfig:
@@ -78,12 +80,19 @@ def load_backends(overrides: Sequence[str] = ()) -> dict[str, BackendConfig]:
     return check_backends(nodes["backend"])
 
 
-def expand(overrides: Sequence[str], multirun: bool = False) -> SweepPlan:
+def compose_each(trials: Sequence[Sequence[str]]) -> Iterator[DictConfig]:
+    """As :func:`compose_raw` for one trial after another."""
+    for overrides in trials:
+        yield compose_raw(overrides)
+
+
+def expand(overrides: Sequence[str], multirun: bool = False, *, command: str = "run") -> SweepPlan:
     """The grid that ``overrides`` describe, as Hydra's basic sweeper makes it.
 
     Args:
         overrides: as typed, sweeps included.
         multirun: whether ``-m`` was given; an experiment may also ask for it through ``hydra.mode``.
+        command: for messages.
 
     Raises:
         UserError: see :func:`compose_raw`.
@@ -99,15 +108,20 @@ def expand(overrides: Sequence[str], multirun: bool = False) -> SweepPlan:
             config = compose(CONFIG_NAME, overrides=first, return_hydra_config=True)
             if not multirun and "MULTIRUN" not in str(config.hydra.mode):
                 compose(CONFIG_NAME, overrides=list(overrides))  # complains of several values without -m
-                return SweepPlan([list(overrides)], multirun=False, enumerable=True)
+                return SweepPlan([list(overrides)], False, True, _in_turn(config))
             sweeper = config.hydra.sweeper
             if not str(sweeper.get("_target_", "")).endswith("BasicSweeper"):
-                return SweepPlan([first], multirun=True, enumerable=False)
+                return SweepPlan([first], True, False, False)
             parameters = [f"{key}={value}" for key, value in (sweeper.get("params") or {}).items()]
             trials = BasicSweeper.split_arguments([*parser.parse_overrides(parameters), *parsed], None)[0]
-            return SweepPlan([list(trial) for trial in trials], multirun=True, enumerable=True)
+            return SweepPlan([list(trial) for trial in trials], True, True, _in_turn(config))
     except (HydraException, OmegaConfBaseException) as error:
-        raise explain(error, overrides) from error
+        raise explain(error, overrides, command=command) from error
+
+
+def _in_turn(config: DictConfig) -> bool:
+    """Whether Hydra would do nothing but call us once for each trial: its basic launcher, and no callbacks."""
+    return str(config.hydra.launcher.get("_target_", "")).endswith("BasicLauncher") and not config.hydra.callbacks
 
 
 def _first_value(override: Any) -> str:

@@ -17,7 +17,15 @@ from mlpbench.errors import UserError, close_match
 LAUNCHERS = {"joblib": "parallel", "submitit_local": "slurm", "submitit_slurm": "slurm"}
 
 
-def explain(error: Exception, overrides: Sequence[str], name: str = CONFIG_NAME) -> UserError:
+# What other programs call it -> our key.
+_SYNONYMS = {
+    "learning_rate": "lr", "lr_rate": "lr", "batch": "batch_size", "batchsize": "batch_size", "optimiser": "optimizer",
+    "max_epochs": "epochs", "n_epochs": "epochs", "max_steps": "steps", "seed": "repetition", "r_max": "cutoff",
+    "r_cut": "cutoff", "rcut": "cutoff", "ntrain": "n_train", "n_val": "n_valid", "val": "n_valid",
+}  # fmt: skip
+
+
+def explain(error: Exception, overrides: Sequence[str], name: str = CONFIG_NAME, *, command: str = "run") -> UserError:
     """Hydra's message on ``conf/<name>.yaml``, shortened to what a user can act on, with the close match."""
     text = str(error)
     if error.__cause__ is not None and "Could not override" in text:
@@ -40,13 +48,15 @@ def explain(error: Exception, overrides: Sequence[str], name: str = CONFIG_NAME)
     if typed is not None:
         known = [key for key in _known_keys(overrides, name) if key != typed]
         same_leaf = [key for key in known if key.rpartition(".")[2] == typed.rpartition(".")[2]]
+        meant = _SYNONYMS.get(typed.rpartition(".")[2])
+        same_leaf = [key for key in known if key.rpartition(".")[2] == meant] or same_leaf
         match = same_leaf[:1] or difflib.get_close_matches(typed, known, n=1, cutoff=0.6)
         hint = f"Did you mean '{match[0]}'? " if match else ""
         all_keys = "mlpbench run --cfg job" if name == CONFIG_NAME else f"conf/{name}.yaml and the groups it names"
         return UserError(f"the configuration has no key '{typed}'", f"{hint}See all keys: {all_keys}")
     if text.startswith("Ambiguous value"):
         argument = text.splitlines()[0].removeprefix("Ambiguous value for argument ")
-        return UserError(f"{argument} gives several values", "For a sweep over them add -m: mlpbench run -m ...")
+        return UserError(f"{argument} gives several values", f"For a sweep over them add -m: mlpbench {command} -m ...")
     return UserError(text.splitlines()[0], "See: mlpbench run --help")
 
 

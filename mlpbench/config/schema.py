@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from mlpbench.backends.schema import BackendConfig
 from mlpbench.datasets.schema import DatasetConfig
 from mlpbench.errors import close_match
-from mlpbench.evaluators.schema import SpeedOptions
+from mlpbench.evaluators.schema import MdOptions, PhysicsOptions, SpeedOptions
 
 
 class Strict(BaseModel):
@@ -29,6 +29,11 @@ class Architecture(BaseModel):
     backend: str = Field(description="the package that runs it")
     cutoff: float = Field(gt=0, description="Å; atoms farther apart are no neighbours")
     native: dict[str, Any] = Field(default_factory=dict, description="merged verbatim over the package's configuration")
+
+    @field_validator("native", mode="before")
+    @classmethod
+    def _none_is_empty(cls, native: Any) -> Any:
+        return {} if native is None else native  # an empty mapping in a YAML could not be overridden; null can
 
 
 class Training(Strict):
@@ -90,14 +95,9 @@ class Evaluation(Strict):
     """What is measured after training; a null part is not measured."""
 
     batch_size: int = Field(gt=0, description="frames in one forward pass")
-    physics: dict[str, Any] | None
-    md: dict[str, Any] | None
-    speed: dict[str, Any] | None
-
-    @field_validator("speed")
-    @classmethod
-    def _speed_options(cls, speed: dict[str, Any] | None) -> dict[str, Any] | None:
-        return None if speed is None else SpeedOptions.model_validate(speed).model_dump()
+    physics: PhysicsOptions | None
+    md: MdOptions | None
+    speed: SpeedOptions | None
 
 
 class TrialConfig(Strict):

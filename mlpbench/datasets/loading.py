@@ -106,7 +106,7 @@ def load(config: DatasetConfig, progress: OnProgress = silent) -> Dataset:
             "notes": notes.listed(), "strategy": strategy, "traps": list(config.traps),
             "missing_labels": missing, "reference_method": method,
         },
-        references={name: resolve(config, file)[0] for name, file in config.references.items()},
+        references={name: resolve(config, file)[0].resolve() for name, file in config.references.items()},
     )  # fmt: skip
 
 

@@ -262,6 +262,9 @@ class DatasetConfig(_Strict):
             raise ValueError("split.strategy=key needs split.key=... (an info key of the file)")
         if self.split.strategy == "official" and not (self.test_path or self.test_paths or self.test_indices):
             raise ValueError("split.strategy=official needs test_path, test_paths or test_indices")
+        tests = [*(["test"] if self.test_path else []), *self.test_paths, *self.test_indices]
+        for name in tests:
+            _check_split_name(name, tests)
         if self.valid_path is not None and self.valid_indices is not None:
             raise ValueError("name validation once: valid_path or valid_indices")
         if self.variants and self.variant is None:
@@ -275,6 +278,19 @@ class DatasetConfig(_Strict):
         if len(set(self.labels)) != len(self.labels):
             raise ValueError(f"labels {self.labels} name one twice")
         return self
+
+
+def _check_split_name(name: str, names: list[str]) -> None:
+    """A test split becomes a file beside ``train.npz`` and ``valid.npz``, and its name a column."""
+    if name in ("train", "valid"):
+        raise ValueError(f"a test split cannot be called '{name}': that is what the potential is trained with")
+    if not re.fullmatch(r"[\w][\w.+-]{0,59}", name) or name.startswith("md_"):
+        raise ValueError(
+            f"a test split cannot be called '{name}': use up to 60 letters, digits, '-', '_', '.' and '+' "
+            "(names that begin with md_ are those of simulations)"
+        )
+    if names.count(name) > 1:
+        raise ValueError(f"two test splits are called '{name}' (test_path is the split 'test')")
 
 
 def _component(name: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import sys
 import tempfile
 from dataclasses import dataclass
 from itertools import pairwise
@@ -14,7 +15,6 @@ from typing import Any
 import numpy as np
 from ase.data import chemical_symbols
 from ase.formula import Formula
-from filelock import FileLock
 
 from mlpbench.datasets.baseline import Baseline, baseline_warnings, fit_baseline, trivial_errors
 from mlpbench.datasets.dataset import Dataset, Split, frame_hashes
@@ -24,8 +24,9 @@ from mlpbench.datasets.readers.base import Notes
 from mlpbench.datasets.schema import ALL, DatasetConfig, SplitConfig
 from mlpbench.datasets.stages import OnProgress, silent
 from mlpbench.errors import UserError, close_match
+from mlpbench.files import locked, sha256, slug, told
 from mlpbench.frames import Bool, Frames, Int
-from mlpbench.protocol import read_json, write_json
+from mlpbench.protocol import ProtocolError, read_json, write_json
 from mlpbench.seeds import digest as digest_of
 
 FORMAT = 2  # of the split folder; raised when the same configuration would give other files
@@ -169,7 +170,13 @@ def _formula(numbers: Int) -> str:
 
 
 def prepare_split(
-    dataset: Dataset, config: DatasetConfig, split_seed: int, root: Path, progress: OnProgress = silent
+    dataset: Dataset,
+    config: DatasetConfig,
+    split_seed: int,
+    root: Path,
+    progress: OnProgress = silent,
+    *,
+    write: bool = True,
 ) -> Split:
     """Draw training and validation frames, fit the baseline, and write the split once under ``root``.
 
@@ -183,6 +190,8 @@ def prepare_split(
         split_seed: seed of the permutation (numpy's PCG64).
         root: folder below which splits are kept; parallel callers share it safely.
         progress: told how far it is.
+        write: write the files, or write them anew where they are not as they were written; False: only say what they
+            would be.
 
     Raises:
         UserError: the pool is too small, a pool frame repeats a test frame and ``on_leak`` is ``refuse``, or an
@@ -210,10 +219,12 @@ def prepare_split(
     baseline = fit_baseline(parts["train"], dataset.isolated_atoms)
     manifest = _manifest(dataset, config, split_seed, indices, parts, baseline, check, progress)
     directory = _directory(root, dataset.name, config, split_seed, manifest["digest"])
-    progress("writing", 0, None)
-    _write_once(directory, manifest, parts, baseline)
     files = {name: directory / f"{name}.npz" for name in parts}
-    return Split(directory, read_json(directory / MANIFEST), manifest["digest"], files)
+    if write:
+        progress("writing", 0, None)
+        with told():
+            manifest = _write_once(directory, manifest, parts, baseline)
+    return Split(directory, manifest, manifest["digest"], files)
 
 
 def settle(dataset: Dataset, config: DatasetConfig, progress: OnProgress = silent) -> DatasetConfig:
@@ -309,25 +320,63 @@ def _manifest(
 
 
 def _directory(root: Path, name: str, config: DatasetConfig, split_seed: int, digest: str) -> Path:
-    safe = re.sub(r"[^\w.+-]+", "-", name)[:80]
-    return root.resolve() / f"{safe}-n{config.n_train}-s{split_seed}-{digest[:8]}"
+    return root.resolve() / f"{slug(name)}-n{config.n_train}-s{split_seed}-{digest[:8]}"
 
 
-def _write_once(directory: Path, manifest: dict[str, Any], parts: dict[str, Frames], baseline: Baseline) -> None:
-    """Write the folder under another name and rename it, so that nobody ever sees half of it."""
-    if (directory / MANIFEST).is_file():
-        return
-    directory.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(directory.with_name(f".{directory.name}.lock")):
-        if (directory / MANIFEST).is_file():
-            return
+def _write_once(
+    directory: Path, manifest: dict[str, Any], parts: dict[str, Frames], baseline: Baseline
+) -> dict[str, Any]:
+    """Write the folder under another name and rename it, so that nobody ever sees half of it; returns the manifest.
+
+    A folder that is there is used if every file in it is as it was written, and written anew if not.
+    """
+    problem = _problem(directory, manifest)
+    if problem == "":
+        return read_json(directory / MANIFEST)
+    with locked(directory.with_name(f".{directory.name}.lock")):
+        problem = _problem(directory, manifest)
+        if problem == "":
+            return read_json(directory / MANIFEST)
         part = Path(tempfile.mkdtemp(prefix=f".{directory.name}.", dir=directory.parent))
         try:
+            written = {}
             for name, frames in parts.items():
-                frames.with_baseline(baseline.evaluate(frames)).save(part / f"{name}.npz")
+                path = part / f"{name}.npz"
+                frames.with_baseline(baseline.evaluate(frames)).save(path)
+                written[path.name] = sha256(path)
+            manifest = {**manifest, "written_sha256": written}
             write_json(part / MANIFEST, manifest)
             part.chmod(0o755)
-            os.replace(part, directory)
+            if problem is not None:
+                print(f"warning: {directory}: {problem}; the split is written anew", file=sys.stderr, flush=True)
+                for path in part.iterdir():
+                    os.replace(path, directory / path.name)
+                shutil.rmtree(part)
+            else:
+                os.replace(part, directory)
         except BaseException:
             shutil.rmtree(part, ignore_errors=True)
             raise
+    return manifest
+
+
+def _problem(directory: Path, manifest: dict[str, Any]) -> str | None:
+    """What is wrong with a split folder: None if there is none, empty if every file is as it was written."""
+    if not directory.is_dir():
+        return None
+    try:
+        stored = read_json(directory / MANIFEST)
+    except FileNotFoundError:
+        return f"{MANIFEST} is missing"
+    except ProtocolError:
+        return f"{MANIFEST} cannot be read"
+    if stored.get("digest") != manifest["digest"]:
+        return f"{MANIFEST} describes another split"
+    written = stored.get("written_sha256", {})
+    for name in manifest["splits"]:
+        path = directory / f"{name}.npz"
+        if not path.is_file():
+            return f"{path.name} is missing"
+        if written.get(path.name) != sha256(path):
+            return f"{path.name} is not as it was written"
+    return ""

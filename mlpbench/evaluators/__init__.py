@@ -1,4 +1,4 @@
-"""Scores: pure functions of what a worker wrote. One module a task, each with ``score(directory, values, context)``."""
+"""Scores: pure functions of what a worker wrote. Every scorer is declared here, with the version of its formulas."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ class Context:
         in_distribution: the test split from the training distribution, if there is one.
         references: name -> path of reference files the data set carries (minimum, hessian, scans ...).
         info: what the data set says of itself (level of theory, seconds per label ...).
-        training: seconds, labels and so on of the trial's training.
+        training: of the record, with ``n_labels`` and ``threads``.
+        curve: the training curve, one entry a validation.
     """
 
     frames: dict[str, Frames]
@@ -29,23 +30,49 @@ class Context:
     references: dict[str, Any] = field(default_factory=dict)
     info: dict[str, Any] = field(default_factory=dict)
     training: dict[str, Any] = field(default_factory=dict)
+    curve: list[dict[str, Any]] = field(default_factory=list)
 
 
-# Which module scores which task; a task without a score (train, verify) only leaves its result.
-SCORED_BY = {"predict": "accuracy", "physics": "physics", "md": "md", "speed": "speed"}
+@dataclass(frozen=True)
+class Scorer:
+    """Formulas that turn the result of one task into metrics.
 
-
-def score(task: str, directory: Path, values: dict[str, Any], context: Context) -> list[Row]:
-    """Rows of ``split, metric, value, unit, lower, upper, n`` for a finished task.
-
-    Args:
-        task: the task's name.
-        directory: the trial's folder.
-        values: what the task returned.
-        context: reference data.
+    Attributes:
+        name: in messages, and in the rows it makes.
+        version: raised by hand whenever a formula changes or a metric joins; finished trials are then scored anew.
+            ``tests/unit/evaluators/test_scorers.py`` notices a changed answer under an unchanged version.
+        task: whose result and arrays it reads.
+        function: ``module:function``, called with the trial's folder, the task's values and a :class:`Context`;
+            returns rows of split, metric, value, unit, lower, upper, n.
+        options: of the task that only these formulas read: another value scores anew and runs nothing.
+        frames: whether it reads the data set's frames.
+        references: whether it reads the data set's reference files.
     """
-    if task not in SCORED_BY:
-        return []
-    module = importlib.import_module(f"{__name__}.{SCORED_BY[task]}")
-    rows: list[Row] = module.score(directory, values, context)
-    return rows
+
+    name: str
+    version: int
+    task: str
+    function: str
+    options: tuple[str, ...] = ()
+    frames: bool = True
+    references: bool = False
+
+    def __call__(self, directory: Path, values: dict[str, Any], context: Context) -> list[Row]:
+        """The rows, each with the scorer's name."""
+        module, _, name = self.function.partition(":")
+        rows: list[Row] = getattr(importlib.import_module(module), name)(directory, values, context)
+        return [{**row, "scorer": self.name} for row in rows]
+
+
+_MD_OPTIONS = ("limits", "reference_splits", "reference_interval_fs", "own_trajectory", "write_extxyz")
+
+SCORERS = {
+    scorer.name: scorer
+    for scorer in (
+        Scorer("cost", 1, "train", f"{__name__}.cost:score", frames=False),
+        Scorer("accuracy", 1, "predict", f"{__name__}.accuracy:score"),
+        Scorer("physics", 1, "physics", f"{__name__}.physics:score", frames=False, references=True),
+        Scorer("md", 1, "md", f"{__name__}.md:score", options=_MD_OPTIONS),
+        Scorer("speed", 1, "speed", f"{__name__}.speed:score", frames=False),
+    )
+}

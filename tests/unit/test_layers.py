@@ -28,13 +28,13 @@ WORKER_MUST_NOT = {
 
 # From the bottom up; a module may import from its own row and from those before it.
 LAYERS = [
-    {"errors", "units", "frames", "protocol", "seeds", "turns"},
+    {"errors", "units", "frames", "protocol", "seeds", "turns", "files"},
     {"records", "metrics", "statistics", "provenance", "literature"},
     {"datasets", "backends", "devices", "references", "evaluators", "tables"},
     {"config"},
-    {"plan"},
-    {"store", "comparison", "decision", "pilot", "summary"},
-    {"run", "recording", "progress", "report", "speed"},
+    {"study"},
+    {"converging", "comparison", "decision", "pilot", "summary"},
+    {"run", "scoring", "progress", "report", "speed"},
     {"cli"},
     {"__main__"},
 ]

@@ -7,14 +7,14 @@ from typing import Any
 import pytest
 
 from mlpbench import config
-from mlpbench.plan import bought
+from mlpbench.study.artefacts import run_options
 
 
 @pytest.fixture(scope="module")
 def options() -> dict[str, Any]:
     found = config.load_trial(["architecture=toy", "evaluation=dev"]).evaluation.md
     assert found is not None
-    return found
+    return found.model_dump()
 
 
 @pytest.mark.parametrize(
@@ -34,11 +34,11 @@ def options() -> dict[str, Any]:
 def test_only_what_the_simulation_depends_on_runs_it_again(
     options: dict[str, Any], changes: dict[str, Any], same: bool
 ) -> None:
-    assert (bought("md", {**options, **changes}) == bought("md", options)) == same
+    assert (run_options("md", {**options, **changes}) == run_options("md", options)) == same
 
 
 def test_inside_a_run_too(options: dict[str, Any]) -> None:
     longer = {**options, "nvt": {**options["nvt"], "length_ps": 9.0}}
-    assert bought("md", longer) != bought("md", options)
+    assert run_options("md", longer) != run_options("md", options)
     added = {**options, "nvt": {**options["nvt"], "of_a_later_version": None}}
-    assert bought("md", added) == bought("md", options)
+    assert run_options("md", added) == run_options("md", options)

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from mlpbench.recording import finite_rows, training_curve
+from mlpbench.scoring import finite_rows, training_curve
 
 
 def row(metric: str, value: float, split: str = "test", lower: float | None = None) -> dict[str, Any]:

@@ -1,0 +1,544 @@
+"""What each result was made from, and whether it still holds. Nothing else decides what is stale.
+
+``wanted`` says what every task result and every score of a trial is to be made from, ``found`` reads from the trial's
+folder what they were made from, and ``difference`` compares the two. Inputs are plain JSON:
+
+=========== ==================================================================================================
+artefact    inputs
+=========== ==================================================================================================
+train       frames (train, valid, baseline), architecture, training, budget, labels, init seed, dtype, adapter
+            version, environment lock
+predict     potential, frames of every split
+physics     potential, frames, options, the structures in the reference files
+md          potential, start frames, options less those that only its scores read
+speed       potential, frames, options, device, threads
+score:NAME  the task's result, the scorer's version, the options it reads, frames, reference files' content
+=========== ==================================================================================================
+
+The hardware of ``speed`` is recorded and not compared: a login node must not measure again what a GPU node measured.
+"""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from ase.io import iread
+
+from mlpbench import files
+from mlpbench.evaluators import SCORERS, Scorer
+from mlpbench.protocol import (
+    CHECKPOINT,
+    HELLO,
+    PREDICTIONS,
+    TASKS,
+    ProtocolError,
+    Result,
+    Task,
+    read_json,
+    write_json,
+)
+from mlpbench.records import load_record
+from mlpbench.references.own import pending
+from mlpbench.seeds import digest
+from mlpbench.study.trial import Trial
+
+INPUTS = "inputs.json"  # in a trial's folder: of every finished task its inputs, and the digests of its files
+SCORE = "score:"
+
+Inputs = dict[str, Any]
+Action = Literal["keep", "score", "run"]
+State = Literal["cached", "to score", "partly done", "to resume", "new"]
+EVALUATIONS = ("physics", "md", "speed")
+
+
+@dataclass(frozen=True)
+class Made:
+    """A result as it lies in the folder.
+
+    Attributes:
+        inputs: what it was made from; None where that was not written down (the core was killed in between).
+        key: of a task: digest of the inputs it was asked for with.
+        stamp: sha256 of the task's result, which tells one run of a task from another; of a score: that of its task.
+        damage: why its files cannot be used; empty if they are as they were written.
+    """
+
+    inputs: Inputs | None
+    key: str = ""
+    stamp: str = ""
+    damage: str = ""
+
+
+@dataclass(frozen=True)
+class Found:
+    """What lies in a trial's folder.
+
+    Attributes:
+        results: task -> its result, ``done`` or ``skipped``; also those of tasks that this command does not ask for.
+        made: artefact -> what it was made from.
+        record: the trial's record; None if there is none that can be read.
+    """
+
+    results: dict[str, Result] = field(default_factory=dict)
+    made: dict[str, Made] = field(default_factory=dict)
+    record: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What is to be done about one artefact, and why."""
+
+    artefact: str
+    action: Action
+    reason: str = ""
+
+
+# --- wanted ---------------------------------------------------------------------------------------------------------
+
+
+def wanted(trial: Trial) -> dict[str, Inputs]:
+    """Artefact -> what it is to be made from, in the order in which they are made. Reads no result."""
+    made: dict[str, Inputs] = {"train": trial.identity, "predict": _predict_inputs(trial)}
+    frames, references = split_digests(trial), reference_digests(trial.dataset.references)
+    config, tests = trial.config, [name for name in trial.split.files if name not in ("train", "valid")]
+    for task, options in evaluation_options(trial).items():
+        own = {
+            "physics": tests[0] if tests else "valid",
+            "md": options.get("start_split"),
+            "speed": options.get("split"),
+        }
+        inputs: Inputs = {
+            "potential": trial.key,
+            "frames": {own[task]: frames.get(str(own[task]), "")},
+            "options": run_options(task, options),
+        }
+        if task == "physics":
+            inputs["reference structures"] = {name: part["structures"] for name, part in references.items()}
+        if task == "speed":
+            inputs |= {"device": config.device, "threads": config.threads}
+        made[task] = inputs
+    for scorer in SCORERS.values():
+        if scorer.task in made:
+            options = evaluation_options(trial).get(scorer.task, {})
+            made[SCORE + scorer.name] = score_inputs(scorer, digest(made[scorer.task]), options, frames, references)
+    return made
+
+
+def _predict_inputs(trial: Trial) -> Inputs:
+    # Not the batch size: batched and single predictions are the same.
+    return {"potential": trial.key, "frames": split_digests(trial), "stress": stress_splits(trial)}
+
+
+def score_inputs(
+    scorer: Scorer,
+    task_key: str,
+    options: dict[str, Any],
+    frames: dict[str, str],
+    references: dict[str, dict[str, str]],
+) -> Inputs:
+    """What the scores of ``scorer`` are made from.
+
+    Args:
+        scorer: which formulas.
+        task_key: of the result that it reads.
+        options: of the task, as :func:`evaluation_options` fills them in.
+        frames: split -> digest.
+        references: see :func:`reference_digests`.
+    """
+    inputs: Inputs = {"task": task_key, "version": scorer.version}
+    if scorer.options:
+        inputs["options"] = {name: options.get(name) for name in scorer.options}
+    if scorer.frames:
+        inputs["frames"] = frames
+    if scorer.references:
+        inputs["references"] = {name: part["content"] for name, part in references.items()}
+    return inputs
+
+
+def tasks_of(trial: Trial) -> list[Task]:
+    """Training and all evaluations, in order, each keyed by what it is to be made from."""
+    inputs = wanted(trial)
+    splits = [name for name in trial.split.files if name != "train"]
+    predict = {"splits": splits, "stress": stress_splits(trial), "batch_size": trial.config.evaluation.batch_size}
+    tasks = [Task("train", key=trial.key), Task("predict", key=digest(inputs["predict"]), options=predict)]
+    references = {name: str(path) for name, path in trial.dataset.references.items()}
+    for name, options in evaluation_options(trial).items():
+        tasks.append(Task(name, key=digest(inputs[name]), options={**options, "references": references}))
+    return tasks
+
+
+def stress_splits(trial: Trial) -> list[str]:
+    """Splits whose frames all have a stress label, which is then predicted too."""
+    parts = {"valid": trial.dataset.valid or trial.dataset.pool, **trial.dataset.tests}
+    return [name for name in trial.split.files if name in parts and parts[name].has_stress]
+
+
+def evaluation_options(trial: Trial) -> dict[str, dict[str, Any]]:
+    """Options of the evaluations asked for, with what they leave to the data set: the split they start from, and the
+    reference method.
+    """
+    config, dataset = trial.config, trial.dataset
+    tests = [name for name in trial.split.files if name not in ("train", "valid")]
+    own = config.dataset.in_distribution or (tests[0] if tests else "valid")
+    found: dict[str, dict[str, Any]] = {}
+    for name in EVALUATIONS:
+        node = getattr(config.evaluation, name)
+        if node is None:
+            continue
+        options = node.model_dump()
+        method = dataset.info.get("reference_method")
+        if name == "speed":
+            options["split"] = options["split"] or own
+            options["reference"] = _with_method(options["reference"], "method", method)
+        if name == "md":
+            options["start_split"] = options["start_split"] or own
+            options["own_trajectory"] = _with_method(options["own_trajectory"], "reference", method)
+        found[name] = options
+    return found
+
+
+def _with_method(node: dict[str, Any] | None, name: str, method: Any) -> dict[str, Any] | None:
+    """``node`` with the data set's reference method where it names none; None where neither has one."""
+    if not node:
+        return None
+    chosen = node.get(name) or method
+    return {**node, name: chosen} if chosen else None
+
+
+def scored_options(task: str) -> set[str]:
+    """Options of ``task`` that only its scores read: another value scores anew, and runs nothing again."""
+    return {name for scorer in SCORERS.values() if scorer.task == task for name in scorer.options}
+
+
+def run_options(task: str, options: dict[str, Any]) -> dict[str, Any]:
+    """The options that determine what a task computes. Null is left out: it is what an older version did not know."""
+    return _without_nulls({k: v for k, v in options.items() if k not in scored_options(task)})
+
+
+def _without_nulls(node: dict[str, Any]) -> dict[str, Any]:
+    return {k: _without_nulls(v) if isinstance(v, dict) else v for k, v in node.items() if v is not None}
+
+
+def split_digests(trial: Trial) -> dict[str, str]:
+    """Split -> 16 hex digits of its frames, ``train`` left out: it is part of what identifies the potential."""
+    place = ("digests", trial.split.digest)
+    if place not in trial.dataset.cache:
+        parts = trial.split.manifest["splits"].items()
+        trial.dataset.cache[place] = {n: digest(part["sha256"])[:16] for n, part in parts if n != "train"}
+    return dict(trial.dataset.cache[place])
+
+
+def reference_digests(references: dict[str, Any]) -> dict[str, dict[str, str]]:
+    """Name -> ``content`` (of the file) and ``structures`` (of its geometries alone: another energy moves no atom)."""
+    found = {}
+    for name, path in references.items():
+        stat = Path(path).stat()
+        found[name] = _reference_digest(name, str(path), stat.st_size, stat.st_mtime_ns)
+    return found
+
+
+@lru_cache(maxsize=256)
+def _reference_digest(name: str, path: str, size: int, time: int) -> dict[str, str]:
+    content = files.sha256(Path(path))[:16]
+    if name == "hessian":
+        return {"content": content, "structures": "asked for"}  # the task computes one; the file is for the scores
+    if not path.endswith("xyz"):
+        return {"content": content, "structures": content}
+    geometries = [
+        [a.numbers.tolist(), np.asarray(a.positions).tolist(), a.cell.tolist(), a.pbc.tolist()]
+        for a in iread(path, index=":")
+    ]
+    return {"content": content, "structures": digest(geometries)[:16]}
+
+
+# --- found ----------------------------------------------------------------------------------------------------------
+
+
+def found(directory: Path) -> Found:
+    """What lies in a trial's folder. A result whose files are missing or altered is there, and damaged."""
+    try:
+        record: dict[str, Any] | None = load_record(directory)
+    except (FileNotFoundError, ProtocolError):
+        record = None
+    written = _written(directory)
+    results: dict[str, Result] = {}
+    made: dict[str, Made] = {}
+    for path in sorted((directory / TASKS).glob("*.json")):
+        if path.name == Path(HELLO).name:
+            continue
+        try:
+            result = Result.read(directory, path.stem)
+        except (FileNotFoundError, ProtocolError):
+            continue  # cut short, or written by another version: it is done again
+        if result.status not in ("done", "skipped"):
+            continue
+        results[path.stem] = result
+        made[path.stem] = _made(directory, result, written.get(path.stem))
+    for name, inputs in (record or {}).get("inputs", {}).items():
+        if name.startswith(SCORE):
+            made[name] = Made({k: v for k, v in inputs.items() if k != "result"}, stamp=str(inputs.get("result", "")))
+    return Found(results, made, record)
+
+
+def _written(directory: Path) -> dict[str, Any]:
+    try:
+        return read_json(directory / INPUTS)
+    except (FileNotFoundError, ProtocolError):
+        return {}
+
+
+def _made(directory: Path, result: Result, entry: dict[str, Any] | None) -> Made:
+    stamp = files.sha256(directory / TASKS / f"{result.task}.json")
+    if entry is None or entry.get("result") != stamp:
+        # The core was killed before it could write down what the worker had finished.
+        return Made(None, result.key, stamp, "" if entry is None else _unreadable(directory, result))
+    return Made(entry["inputs"], result.key, stamp, _damage(directory, entry["files"]))
+
+
+def _damage(directory: Path, known: dict[str, dict[str, Any]]) -> str:
+    """The first of a result's files that is not as it was written; size and time are looked at before the content."""
+    for name, facts in known.items():
+        path = directory / name
+        try:
+            stat = path.stat()
+        except OSError:
+            return f"{name} {_GONE}"
+        if stat.st_size != facts["size"]:
+            return f"{name} is damaged: {stat.st_size} bytes, {facts['size']} were written"
+        if stat.st_mtime_ns != facts["time"] and files.sha256(path) != facts["sha256"]:
+            return f"{name} was altered since it was written"
+    return ""
+
+
+def _unreadable(directory: Path, result: Result) -> str:
+    for path in files_of(directory, result):
+        if path.suffix == ".npz":
+            try:
+                with zipfile.ZipFile(path) as archive:
+                    if archive.testzip() is not None:
+                        return f"{path.name} is damaged"
+            except (OSError, zipfile.BadZipFile):
+                return f"{path.name} cannot be opened"
+    return ""
+
+
+def files_of(directory: Path, result: Result) -> list[Path]:
+    """The files that a finished task left, beside its result."""
+    if result.status != "done":
+        return []
+    if result.task == "train":
+        return sorted(path for path in (directory / CHECKPOINT).rglob("*") if path.is_file())
+    if result.task == "md":
+        return [directory / "md" / f"{name}.npz" for name in result.values.get("runs", {})]
+    return {"predict": [directory / PREDICTIONS], "physics": [directory / "physics.npz"]}.get(result.task, [])
+
+
+def write_inputs(trial: Trial, results: Iterable[Result]) -> None:
+    """Write down what finished tasks were made from, and the digests of their files.
+
+    Args:
+        trial: which asked for them.
+        results: of tasks that ended just now.
+    """
+    inputs, entries = wanted(trial), _written(trial.directory)
+    for result in results:
+        if result.status not in ("done", "skipped") or result.task not in inputs:
+            continue
+        known = {}
+        for path in files_of(trial.directory, result):
+            stat = path.stat()
+            facts = {"size": stat.st_size, "time": stat.st_mtime_ns, "sha256": files.sha256(path)}
+            known[str(path.relative_to(trial.directory))] = facts
+        stamp = files.sha256(trial.directory / TASKS / f"{result.task}.json")
+        entries[result.task] = {"inputs": inputs[result.task], "result": stamp, "files": known}
+    write_json(trial.directory / INPUTS, entries)
+
+
+# --- difference -----------------------------------------------------------------------------------------------------
+
+
+def difference(wanted: dict[str, Inputs], found: Found) -> list[Verdict]:
+    """For every artefact wanted: keep it, score anew, or run again, and why.
+
+    A checkpoint that was deleted is trained again only where something else has to be computed with it.
+    """
+    train = _task_verdict("train", wanted["train"], found.made.get("train"))
+    made = found.made.get("train")
+    if train.action == "run" and made is not None and made.damage.endswith(_GONE):
+        rest = _verdicts(wanted, found, Verdict("train", "keep"))
+        if all(verdict.action != "run" for verdict in rest):
+            return rest
+    return _verdicts(wanted, found, train)
+
+
+def _verdicts(wanted: dict[str, Inputs], found: Found, train: Verdict) -> list[Verdict]:
+    verdicts = {"train": train}
+    for name, inputs in wanted.items():
+        if name.startswith(SCORE):
+            task = SCORERS[name.removeprefix(SCORE)].task
+            verdicts[name] = _score_verdict(name, inputs, found, verdicts[task])
+        elif name != "train":
+            again = train.action == "run"
+            made = found.made.get(name)
+            verdicts[name] = Verdict(name, "run", _AFTER) if again else _task_verdict(name, inputs, made)
+    return list(verdicts.values())
+
+
+_GONE = "is missing"
+_NEW = "not done yet"
+_AFTER = "the potential is trained anew"
+
+
+def _task_verdict(name: str, inputs: Inputs, made: Made | None) -> Verdict:
+    if made is None:
+        return Verdict(name, "run", _NEW)
+    if made.inputs is None and made.key != digest(inputs):
+        return Verdict(name, "run", "made from other inputs")
+    if made.inputs is not None and made.inputs != inputs:
+        return Verdict(name, "run", unlike(made.inputs, inputs))
+    return Verdict(name, "run", made.damage) if made.damage else Verdict(name, "keep")
+
+
+def _score_verdict(name: str, inputs: Inputs, found: Found, task: Verdict) -> Verdict:
+    """A task that was skipped has no scores, and needs none."""
+    if task.action == "run":
+        return Verdict(name, "score", f"{task.artefact} is run")
+    result, made = found.results.get(task.artefact), found.made.get(name)
+    if result is not None and result.status == "skipped":
+        return Verdict(name, "keep")
+    if made is None or made.inputs is None:
+        return Verdict(name, "score", "not scored yet")
+    if made.inputs != inputs:
+        return Verdict(name, "score", unlike(made.inputs, inputs))
+    stamp = found.made[task.artefact].stamp
+    return Verdict(name, "score", f"{task.artefact} was run since") if made.stamp != stamp else Verdict(name, "keep")
+
+
+def unlike(before: Inputs, now: Inputs) -> str:
+    """``made from another reference stretch_OH``: the first few inputs that differ, in words."""
+    told = [_told(name, before, now) for name in _leaves(before, now)]
+    more = f" and {len(told) - 3} more" if len(told) > 3 else ""
+    return f"made {', '.join(told[:3])}{more}"
+
+
+def _told(path: tuple[str, ...], before: Inputs, now: Inputs) -> str:
+    old, new = _at(before, path), _at(now, path)
+    kind, name = path[0], ".".join(path[1:])
+    if kind == "version":
+        return f"with version {old} of the formulas, now {new}"
+    words = {"references": "reference", "reference structures": "structures of reference", "frames": "frames of"}
+    if kind in words or kind in ("task", "potential", "adapter", "environment"):
+        return f"from another {words.get(kind, kind)} {name}".rstrip()
+    return f"with {name or kind} = {_short(old)}, now {_short(new)}"
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 40 else f"{text[:37]}..."
+
+
+def _leaves(before: Any, now: Any, path: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
+    if isinstance(before, dict) and isinstance(now, dict):
+        names = list(dict.fromkeys([*before, *now]))
+        return [leaf for n in names for leaf in _leaves(before.get(n), now.get(n), (*path, str(n)))]
+    return [path] if before != now else []
+
+
+def _at(node: Any, path: Sequence[str]) -> Any:
+    for name in path:
+        node = node.get(name) if isinstance(node, dict) else None
+    return node
+
+
+@dataclass(frozen=True)
+class Status:
+    """Where a trial stands: everything that ``plan``, ``run`` and the progress line ask."""
+
+    trial: Trial
+    found: Found
+    verdicts: list[Verdict]
+
+    @cached_property
+    def outstanding(self) -> list[Task]:
+        """The tasks that have to be run, in order."""
+        run = {verdict.artefact for verdict in self.verdicts if verdict.action == "run"}
+        return [task for task in tasks_of(self.trial) if task.name in run]
+
+    @cached_property
+    def state(self) -> State:
+        """What running this trial would find."""
+        directory, todo = self.trial.directory, self.outstanding
+        if not todo:
+            return "to score" if self.reasons else "cached"
+        if not any(task.name == "train" for task in todo):
+            return "partly done"
+        checkpoints = directory / CHECKPOINT
+        return "to resume" if checkpoints.is_dir() and any(checkpoints.iterdir()) else "new"
+
+    @cached_property
+    def reasons(self) -> list[str]:
+        """Why it is not cached: ``task: reason``, what follows from another reason left out."""
+        told = [
+            f"{v.artefact}: {v.reason}"
+            for v in self.verdicts
+            if v.action != "keep" and v.reason not in (_AFTER, _NEW) and not v.reason.endswith(" is run")
+        ]
+        if told or self.outstanding:
+            return told
+        record = self.found.record
+        if record is None:
+            return ["the record is missing, or cannot be read"]
+        if record["status"] not in ("done", "skipped"):
+            return [f"{record['status']} before: {record['reason']}"]
+        return ["labels of its own trajectory can be had now"] if self._pending else []
+
+    @property
+    def _pending(self) -> bool:
+        """Whether labels of the own trajectory are wanted that could be had now."""
+        result, options = self.found.results.get("md"), evaluation_options(self.trial).get("md")
+        if result is None or result.status != "done" or options is None:
+            return False
+        return pending(self.trial.directory, options, self.trial.config.backend)
+
+    @property
+    def damaged(self) -> str:
+        """What is wrong with the checkpoint; empty if nothing is."""
+        made = self.found.made.get("train")
+        return made.damage if made is not None else ""
+
+
+def examine(trial: Trial) -> Status:
+    """Compare what ``trial`` wants with what lies in its folder."""
+    here = found(trial.directory)
+    return Status(trial, here, difference(wanted(trial), here))
+
+
+def outdated(record: dict[str, Any]) -> dict[str, str]:
+    """Scorer -> why its scores in this record are not those of this version, or of the reference files as they are now.
+
+    A reference file that is not on this machine is taken to be as it was. A scorer that the record does not have yet
+    is named too, where its task is done.
+    """
+    reasons: dict[str, str] = {}
+    inputs = record.get("inputs", {})
+    for scorer in SCORERS.values():
+        if record["tasks"].get(scorer.task, {}).get("status") != "done":
+            continue
+        made = inputs.get(SCORE + scorer.name)
+        if made is None:
+            reasons[scorer.name] = "not scored yet"
+            continue
+        now = {**made, "version": scorer.version}
+        if scorer.references:
+            present = {n: p for n, p in record["split"].get("references", {}).items() if Path(p).is_file()}
+            now["references"] = {**made.get("references", {})} | {
+                name: part["content"] for name, part in reference_digests(present).items()
+            }
+        if now != made:
+            reasons[scorer.name] = unlike(made, now)
+    return reasons

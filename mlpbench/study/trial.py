@@ -1,0 +1,351 @@
+"""A trial: one resolved point of a sweep, what identifies it, and where its results lie."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from omegaconf import DictConfig, OmegaConf
+
+from mlpbench import datasets
+from mlpbench.backends.environment import resolve
+from mlpbench.backends.locks import Environment, built_lock
+from mlpbench.backends.schema import BackendConfig
+from mlpbench.config import TrialConfig, compose_raw, environment_texts, validate
+from mlpbench.datasets import Dataset, Split
+from mlpbench.datasets.dataset import frames_without, why_not
+from mlpbench.datasets.schema import DatasetConfig
+from mlpbench.datasets.splits import settle
+from mlpbench.datasets.stages import stages
+from mlpbench.devices import hardware
+from mlpbench.errors import UserError
+from mlpbench.files import slug
+from mlpbench.seeds import derive, digest
+
+Find = Callable[[BackendConfig], Environment | None]
+
+WEIGHTS = {"energy": "energy_weight", "forces": "force_weight", "stress": "stress_weight"}
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One resolved point of a sweep.
+
+    Attributes:
+        config: the validated configuration.
+        environment: where its backend runs; None if that is not known (see :func:`plan_trial`).
+        split: the split files it trains and is tested on.
+        dataset: the data set behind them.
+        split_seed: of the split.
+        init_seed: of the weights and the batch order.
+        labels: what enters the loss: ``energy``, ``forces``, ``stress``; the weights of all others are 0.
+        skip: why it cannot be run at all; None if it can.
+        environment_texts: dotted key -> the text that stands there, of values taken from environment variables.
+    """
+
+    config: TrialConfig
+    environment: Environment | None
+    split: Split
+    dataset: Dataset
+    split_seed: int
+    init_seed: int
+    labels: list[str]
+    skip: str | None = None
+    environment_texts: dict[str, str] = field(default_factory=dict)
+    swept: dict[str, Any] = field(default_factory=dict)  # as typed; goes when no table reads it any more
+
+    @property
+    def study_root(self) -> Path:
+        """``results/<study>``, absolute."""
+        return (self.config.results_dir / self.config.study).resolve()
+
+    @property
+    def directory(self) -> Path:
+        """The trial's folder, absolute."""
+        return self.study_root / self.name
+
+    @cached_property
+    def key(self) -> str:
+        """sha256 of all that determines the trained potential (:attr:`identity`)."""
+        return digest(self.identity)
+
+    @cached_property
+    def ladder(self) -> str:
+        """Digest of all but the number of optimiser steps: trainings that share it differ in their length alone."""
+        return digest({**self.identity, "budget": {**self.identity["budget"], "steps": None}})
+
+    @cached_property
+    def name(self) -> str:
+        """Readable folder name, unique within the study; nothing in it depends on how the trial was asked for."""
+        config = self.config
+        parts = [
+            slug(config.architecture.name), slug(config.size), slug(self.dataset.name), f"n{config.dataset.n_train}",
+            f"r{config.repetition}", self.key[:8],
+        ]  # fmt: skip
+        return "-".join(parts)
+
+    @cached_property
+    def training(self) -> dict[str, Any]:
+        """The node ``training``, with the weight 0 for every label that does not enter the loss."""
+        dropped = {weight: 0.0 for label, weight in WEIGHTS.items() if label not in self.labels}
+        return {**self.config.training.model_dump(), **dropped}
+
+    @cached_property
+    def identity(self) -> dict[str, Any]:
+        """What determines the trained potential. Not paths, not hardware, unless the budget is a wall time."""
+        config, backend = self.config, self.config.backend_config
+        environment = self.environment
+        identity: dict[str, Any] = {
+            "frames": self.split.manifest["train_digest"],  # train, valid and baseline; no test frames
+            "architecture": config.architecture.model_dump(),
+            "size": config.size,
+            "training": self.training,
+            "budget": config.budget.model_dump(exclude={"converge"}),
+            "labels": self.labels,
+            "init_seed": self.init_seed,
+            "dtype": config.dtype,
+            "adapter": [backend.adapter, backend.adapter_version],
+            "environment": environment.lock if environment is not None else built_lock(backend),
+        }
+        if config.budget.seconds is not None:
+            machine = hardware()
+            identity["hardware"] = [config.device, config.threads, machine.get("cpu"), machine.get("gpus")]
+        return _masked(identity, self.environment_texts)
+
+    @cached_property
+    def identifiers(self) -> dict[str, Any]:
+        """The columns that name a trial in every table."""
+        config = self.config
+        return {
+            "dataset": self.dataset.name,
+            "data": data_digest(self.dataset, self.labels),
+            "architecture": config.architecture.name,
+            "size": config.size,
+            "backend": config.architecture.backend,
+            "n_train": config.dataset.n_train,
+            "n_valid": config.dataset.n_valid,
+            "repetition": config.repetition,
+        }
+
+    @cached_property
+    def resolved_config(self) -> dict[str, Any]:
+        """The configuration as plain JSON, without the backends it does not use.
+
+        Texts that came from environment variables stand there as they were written (``${oc.env:TOKEN}``).
+        """
+        plain = self.config.model_dump(mode="json")
+        backend = self.config.architecture.backend
+        plain["backend"] = {backend: plain["backend"][backend]}
+        for key, text in self.environment_texts.items():
+            _replace(plain, key.split("."), text)
+        return plain
+
+    def with_steps(self, steps: int) -> Trial:
+        """The same trial with another number of optimiser steps."""
+        budget = self.config.budget.model_copy(update={"steps": steps})
+        swept = {name: steps if name == "budget.steps" else value for name, value in self.swept.items()}
+        return replace(self, config=self.config.model_copy(update={"budget": budget}), swept=swept)
+
+
+def plan_trial(overrides: Sequence[str], find: Find = resolve, *, write: bool = True) -> Trial:
+    """Compose, validate and identify one trial.
+
+    Args:
+        overrides: Hydra overrides of this one trial.
+        find: the environment of a backend; where it answers None, the pinned requirements stand for it.
+        write: write its split files, if they are not there yet.
+
+    Raises:
+        UserError: a mistake in the configuration or the data, or what ``find`` raises.
+    """
+    return identify(compose_raw(overrides), find, write=write, overrides=overrides)
+
+
+def identify(raw: DictConfig, find: Find = resolve, *, write: bool = True, overrides: Sequence[str] = ()) -> Trial:
+    """As :func:`plan_trial`, for a configuration that Hydra has composed already."""
+    config = validate(raw)
+    environment = find(config.backend_config)
+    dataset = _load(config.dataset.model_dump_json(exclude={"n_train", "n_valid"}), config.dataset)
+    config = config.model_copy(update={"dataset": settle(dataset, config.dataset)})
+    split_seed = config.split_seed
+    if split_seed is None:
+        split_seed = derive("split", dataset.name, config.repetition)
+    init_seed = config.init_seed
+    if init_seed is None:
+        init_seed = derive("init", config.architecture.name, config.repetition)
+    labels = loss_labels(config, dataset)
+    return Trial(
+        config=config, environment=environment, split=_split(config, dataset, split_seed, write), dataset=dataset,
+        split_seed=split_seed, init_seed=init_seed, labels=labels, skip=_why_not(config, dataset),
+        environment_texts=environment_texts(raw), swept=swept_settings(raw, overrides),
+    )  # fmt: skip
+
+
+_NO_SETTING = {
+    "study", "dataset", "architecture", "size", "repetition", "experiment", "dataset.n_train", "dataset.name",
+    "device", "threads", "timeout", "results_dir", "reports_dir", "evaluation",
+}  # fmt: skip
+_NO_SETTING_ROOTS = {"hydra", "backend", "evaluation", "dataset"}
+
+
+def swept_settings(raw: DictConfig, overrides: Sequence[str]) -> dict[str, Any]:
+    """Settings among ``overrides`` that are no identifiers, with their resolved values."""
+    found: dict[str, Any] = {}
+    for override in overrides:
+        key = override.split("=", 1)[0].lstrip("+~")
+        root = re.split(r"[./]", key)[0]  # hydra.verbose and hydra/launcher alike
+        if key in _NO_SETTING or (root in _NO_SETTING_ROOTS and key != "dataset.n_valid"):
+            continue
+        value = OmegaConf.select(raw, key)
+        if OmegaConf.is_config(value):  # a whole group, e.g. budget=converge: name the choice, not its content
+            value = override.split("=", 1)[1]
+        found[key] = value
+    return found
+
+
+def loss_labels(config: TrialConfig, dataset: Dataset) -> list[str]:
+    """The labels that enter the loss, decided once for every package: those asked for that have a weight.
+
+    Stress is asked for by its weight alone. A label that no frame has at all is left to ``info["missing_labels"]``,
+    which skips the trial.
+
+    Raises:
+        UserError: nothing would be left in the loss, or only some of the frames have the label.
+    """
+    weights = {label: getattr(config.training, weight) for label, weight in WEIGHTS.items()}
+    asked = [*config.dataset.labels, *(["stress"] if "stress" not in config.dataset.labels else [])]
+    entering = [label for label in asked if weights[label] > 0]
+    if not entering:
+        raise UserError(
+            f"nothing enters the loss: dataset.labels={config.dataset.labels} and all their weights are 0",
+            "Give training.energy_weight, training.force_weight or training.stress_weight a value above 0.",
+        )
+    missing = dataset.info.get("missing_labels") or []
+    for label in entering:
+        have, total = labelled(dataset, label)
+        if have < total and not (label in missing and label in config.dataset.labels):
+            raise UserError(
+                f"{dataset.name}: {have} of {total} frames have {label}, and training.{WEIGHTS[label]}="
+                f"{weights[label]:g} puts it into the loss",
+                f"Set training.{WEIGHTS[label]}=0 to train without it, or leave the frames without it out of the file.",
+            )
+    return entering
+
+
+def labelled(dataset: Dataset, label: str) -> tuple[int, int]:
+    """How many frames of the pool (and of an own validation file) have ``label``, complete, and how many there are."""
+    known: dict[str, tuple[int, int]] = dataset.cache.setdefault("labelled", {})
+    if label not in known:
+        parts = [dataset.pool, *([] if dataset.valid is None else [dataset.valid])]
+        lacking = sum(len(frames_without(frames, label)) for frames in parts)
+        total = sum(len(frames) for frames in parts)
+        known[label] = (total - lacking, total)
+    return known[label]
+
+
+def data_digest(dataset: Dataset, labels: Sequence[str]) -> str:
+    """12 hex digits of what the numbers of a trial rest on: every frame of the pool and of the tests in eV and Å, and
+    the labels trained on. Files of one name with other content, or read in another unit, never look the same.
+    """
+    known = dataset.cache.get("data")
+    if known is None:
+        content = hashlib.sha256()
+        own = [] if dataset.valid is None else [("valid", dataset.valid)]
+        for name, frames in [("", dataset.pool), *own, *sorted(dataset.tests.items())]:
+            content.update(f"{name}\0{len(frames)}\0".encode())
+            for values in (
+                frames.n_atoms, frames.numbers, frames.positions, frames.cell, frames.pbc,
+                frames.energy, frames.forces, frames.stress,
+            ):  # fmt: skip
+                content.update(np.ascontiguousarray(values).data)
+        known = dataset.cache["data"] = content.hexdigest()
+    return digest([known, sorted(labels)])[:12]
+
+
+def _split(config: TrialConfig, dataset: Dataset, seed: int, write: bool) -> Split:
+    """The split, drawn once in this process for all trials that share it."""
+    root = (config.results_dir / config.study / "splits").resolve()
+    data = config.dataset
+    place = ("split", str(root), seed, data.n_train, data.n_valid, data.on_leak, data.leak_tolerance, write)
+    if place not in dataset.cache:
+        with stages(dataset.name) as progress:
+            dataset.cache[place] = datasets.prepare_split(dataset, data, seed, root, progress, write=write)
+    split: Split = dataset.cache[place]
+    return split
+
+
+def _why_not(config: TrialConfig, dataset: Dataset) -> str | None:
+    missing = dataset.info.get("missing_labels")
+    if missing:
+        return f"{dataset.name}: {why_not(missing, list(config.dataset.labels))}"
+    return None
+
+
+_loaded: dict[str, Dataset] = {}
+
+
+def _load(key: str, config: DatasetConfig) -> Dataset:
+    """The data set, read once for all training sizes of a command; the last few are kept."""
+    if key not in _loaded:
+        while len(_loaded) >= 4:
+            _loaded.pop(next(iter(_loaded)))
+        with stages(config.name) as progress:
+            _loaded[key] = datasets.load(config, progress)
+    return _loaded[key]
+
+
+def _masked(identity: dict[str, Any], texts: dict[str, str]) -> dict[str, Any]:
+    """``identity`` with a digest in place of each text that an environment variable gave."""
+    plain: dict[str, Any] = {name: dict(v) if isinstance(v, dict) else v for name, v in identity.items()}
+    for key, text in texts.items():
+        path = key.split(".")
+        value: Any = plain
+        for part in path:
+            value = value.get(part) if isinstance(value, dict) else None
+        if isinstance(value, str):
+            _replace(plain, path, f"{text} ({digest(value)[:12]})")
+    return plain
+
+
+def _replace(node: Any, path: list[str], text: str) -> None:
+    """Put ``text`` at ``path`` of nested mappings and lists, where a text stands there now."""
+    for part in path[:-1]:
+        if isinstance(node, list):
+            node = node[int(part)] if part.isdigit() and int(part) < len(node) else None
+        else:
+            node = node.get(part) if isinstance(node, dict) else None
+    last: Any = path[-1]
+    if isinstance(node, list) and last.isdigit() and int(last) < len(node):
+        last = int(last)
+    elif not isinstance(node, dict) or last not in node:
+        return
+    if isinstance(node[last], str):
+        node[last] = text
+
+
+def estimate_seconds(records: Sequence[dict[str, Any]], trial: Trial) -> float | None:
+    """Seconds a trial will take, from finished ones of the same architecture and size: time per training step.
+
+    Returns None where there is none to learn from.
+    """
+    rates = [
+        record["training"]["wall_seconds"] / record["training"]["steps"]
+        for record in records
+        if record["status"] == "done"
+        and record["identifiers"]["architecture"] == trial.config.architecture.name
+        and record["identifiers"]["size"] == trial.config.size
+        and record["training"].get("steps")
+    ]
+    budget, training = trial.config.budget, trial.config.training
+    steps = budget.steps
+    if steps is None and budget.epochs is not None:
+        steps = budget.epochs * -(-trial.config.dataset.n_train // training.batch_size)
+    if not rates or steps is None:
+        return budget.seconds
+    return float(np.median(rates) * steps)
