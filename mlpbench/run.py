@@ -152,7 +152,7 @@ def make_request(trial: Trial, environment: Environment, tasks: list[Task]) -> R
     return Request(
         adapter=config.backend_config.adapter,
         directory=str(trial.directory),
-        architecture=config.architecture.model_dump(),
+        architecture=trial.architecture,
         training=trial.training,
         budget=config.budget.model_dump(),
         seed=trial.init_seed,

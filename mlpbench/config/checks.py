@@ -28,6 +28,12 @@ def validate(config: DictConfig) -> TrialConfig:
     try:
         plain: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
+        if str(error.full_key).startswith("training."):
+            name = config.architecture.name
+            raise UserError(
+                f"architecture '{name}' has no recommended training",
+                f"Leave it out, or write what its authors use to conf/training/recommended/{name}.yaml.",
+            ) from error
         raise UserError(f"{error.full_key} is not set", f"Set it: mlpbench run {error.full_key}=VALUE") from error
     plain = {key: value for key, value in plain.items() if key not in ("hydra", "experiment", "preset")}
     _check_unknown(plain)

@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from mlpbench.config.checks import validate
 from mlpbench.config.composing import compose_raw
 from mlpbench.config.places import conf_dirs
+from mlpbench.errors import UserError
 
 _PLAIN = re.compile(r"[A-Za-z_][\w./-]*")  # text that Hydra reads as text without quotes
 _WORDS = {"null", "true", "false", "inf", "nan"}
@@ -103,7 +104,10 @@ def _closest(overrides: tuple[str, ...], group: str, wanted: Mapping[str, Any]) 
     for name, path in files.items():
         content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
         if "defaults" in content:  # made of others: only Hydra knows what it comes to
-            content = _composed((*overrides, f"{group}={name}"))[group]
+            try:
+                content = _composed((*overrides, f"{group}={name}"))[group]
+            except UserError:  # not for every architecture, as training=recommended
+                continue
         scores[name] = len(list(_unlike(content, wanted, group)))
     best = min(scores, key=lambda name: (scores[name], name != "default", name))
     return None if best == "default" else best

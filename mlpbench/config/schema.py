@@ -37,7 +37,7 @@ class Architecture(BaseModel):
 
 
 class Training(Strict):
-    """Optimisation, common to all architectures. Loss: w_E·⟨(ΔE/N)²⟩ + w_F·⟨ΔF²⟩ + w_S·⟨Δσ²⟩."""
+    """Optimisation, in the same words for all architectures. Loss: w_E·⟨(ΔE/N)²⟩ + w_F·⟨ΔF²⟩ + w_S·⟨Δσ²⟩."""
 
     batch_size: int = Field(gt=0, description="frames per optimiser step")
     optimizer: Literal["adam", "amsgrad", "adamw"] = Field(description="the same for every package")
@@ -52,8 +52,15 @@ class Training(Strict):
     gradient_clip: float | None = Field(gt=0, description="largest norm of the gradient of loss / (RMS force)²")
     weight_decay: float = Field(ge=0, description="L2 term of Adam; decoupled with adamw")
     energy_weight: float = Field(ge=0, description="w_E, 1/eV²")
+    energy_per: Literal["atom", "frame"] = Field(description="what the energy error of w_E is: per atom, or of a frame")
     force_weight: float = Field(ge=0, description="w_F, (Å/eV)²")
     stress_weight: float = Field(ge=0, description="w_S, (Å³/eV)²")
+    native: dict[str, Any] = Field(description="options of the package that belong to the training")
+
+    @field_validator("native", mode="before")
+    @classmethod
+    def _none_is_empty(cls, native: Any) -> Any:
+        return {} if native is None else native
 
 
 class Convergence(Strict):

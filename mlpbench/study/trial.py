@@ -26,6 +26,7 @@ from mlpbench.datasets.stages import stages
 from mlpbench.devices import hardware
 from mlpbench.errors import UserError
 from mlpbench.files import slug
+from mlpbench.frames import Frames
 from mlpbench.seeds import derive, digest
 
 Find = Callable[[BackendConfig], Environment | None]
@@ -90,11 +91,26 @@ class Trial:
         ]  # fmt: skip
         return "-".join(parts)
 
+    @property
+    def architecture(self) -> dict[str, Any]:
+        """The node ``architecture`` as the package gets it: in ``native`` its own options over the training's."""
+        settings = self.config.architecture.model_dump()
+        native = OmegaConf.merge(self.config.training.native, settings["native"])
+        return {**settings, "native": OmegaConf.to_container(native)}
+
     @cached_property
     def training(self) -> dict[str, Any]:
-        """The node ``training``, with the weight 0 for every label that does not enter the loss."""
+        """The node ``training``, with the weights of the loss as they enter it.
+
+        A label that is not trained on has the weight 0. With ``energy_per=frame`` the weight of a frame's squared
+        energy error becomes that of the error per atom: times the mean of N² over the training frames.
+        """
         dropped = {weight: 0.0 for label, weight in WEIGHTS.items() if label not in self.labels}
-        return {**self.config.training.model_dump(), **dropped}
+        settings = {**self.config.training.model_dump(), **dropped}
+        if settings["energy_per"] == "frame":
+            n_atoms = Frames.load(self.split.files["train"]).n_atoms
+            settings["energy_weight"] *= float(np.mean(n_atoms.astype(float) ** 2))
+        return settings
 
     @cached_property
     def identity(self) -> dict[str, Any]:
