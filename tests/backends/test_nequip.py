@@ -24,7 +24,7 @@ def folder(tmp_path_factory):
     """Where the probe trained, once for all tests: importing NequIP alone takes ten seconds."""
     folder = tmp_path_factory.mktemp("nequip")
     done = subprocess.run(
-        [PYTHON, "-P", "-s", str(PROBE), str(folder)], env=ENVIRONMENT, capture_output=True, text=True, timeout=300
+        [PYTHON, "-P", "-s", str(PROBE), str(folder)], env=ENVIRONMENT, capture_output=True, text=True, timeout=1200
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return folder
@@ -88,7 +88,7 @@ def test_package_alone_repeats_the_training_from_the_native_folder(folder, found
     native = folder / "cosine" / "native"
     done = subprocess.run(
         [str(Path(PYTHON).parent / "nequip-train"), "-cn", "config"],
-        cwd=native, env={**ENVIRONMENT, "PYTHONPATH": "."}, capture_output=True, text=True, timeout=300,
+        cwd=native, env={**ENVIRONMENT, "PYTHONPATH": "."}, capture_output=True, text=True, timeout=1200,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     compare = (

@@ -72,11 +72,6 @@ class Progress(lightning.Callback):
         data.train_dataset = [KeptGraphs(dataset) for dataset in data.train_dataset]
         data.val_dataset = [KeptGraphs(dataset) for dataset in data.val_dataset]
 
-    def on_fit_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Go on with the right batches: Lightning begins to iterate before it tells the sampler the epoch."""
-        data: Any = trainer.datamodule  # type: ignore[attr-defined]
-        data.train_dataloader().batch_sampler.set_epoch(self.account.epoch)
-
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Start the clock; after a resume, catch up on what Lightning leaves undone."""
         self.account.start_clock()
