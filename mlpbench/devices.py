@@ -9,12 +9,15 @@ import platform
 import re
 import shutil
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import psutil
 
+from mlpbench import turns
 from mlpbench.backends.accelerator import driver_present, hidden
 from mlpbench.backends.environment import Environment
 from mlpbench.backends.locks import home
@@ -56,6 +59,36 @@ def resolve_device(device: str, environment: Environment) -> str:
             "Use device=auto or device=cpu, or see: mlpbench doctor",
         )
     return device
+
+
+@contextmanager
+def one_device(device: str, environment: Environment) -> Iterator[str]:
+    """The device to run a trial on, held while it runs: of several that ``cuda`` leaves open the one used least.
+
+    Trials that run at the same time (``hydra/launcher=joblib``, several commands) are spread over all visible devices.
+    Other devices are returned as they are.
+
+    Raises:
+        UserError: the folder of this machine's locks cannot be used.
+    """
+    try:
+        turns.safe_place()
+    except turns.Unsafe as error:
+        raise UserError(str(error)) from error
+    except OSError as error:
+        raise UserError(
+            f"the folder of this machine's locks, {turns.place()}, cannot be made: {error.strerror}",
+            "Set MLPBENCH_TURNS to a folder of your own on this machine.",
+        ) from error
+    names = torch_devices(environment) if device == "cuda" else []
+    if len(names) < 2:
+        yield device
+        return
+    visible = [part.strip() for part in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if part.strip()]
+    # As the machine names them: what is cuda:0 here may be cuda:1 to another command.
+    seats = [f"device-{visible[i] if i < len(visible) else i}" for i in range(len(names))]
+    with turns.least_used(seats) as seat:
+        yield f"cuda:{seats.index(seat)}"
 
 
 def _auto(environment: Environment) -> str:

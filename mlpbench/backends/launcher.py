@@ -7,13 +7,14 @@ import json
 import signal
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from mlpbench.backends import processes
 from mlpbench.backends.locks import Environment
 from mlpbench.backends.processes import POLL, Unfit
+from mlpbench.devices import one_device
 from mlpbench.protocol import EVENTS, HELLO, LOG, REQUEST, TASKS, ProtocolError, Request, Result, Status, Task
 
 OnEvent = Callable[[dict[str, Any]], None]
@@ -46,22 +47,25 @@ def launch(
     Raises:
         KeyboardInterrupt: raised again, once the worker has ended and the results are written.
         OSError: the interpreter cannot be started.
+        UserError: the folder of this machine's locks cannot be used.
     """
     directory = Path(request.directory)
-    _clear(directory, request)
-    request.write(directory / REQUEST)
-    worker = _Worker(request, environment, on_event)
-    try:
-        ending = worker.follow(timeout)
-    except KeyboardInterrupt:
-        ending = worker.interrupt()
-        _finish(directory, request, ending)
-        raise
-    except BaseException:  # on_event failed: the worker must not go on without anyone listening
-        worker.stop()
-        raise
-    finally:
-        worker.release()
+    with one_device(request.device, environment) as device:
+        request = replace(request, device=device)
+        _clear(directory, request)
+        request.write(directory / REQUEST)
+        worker = _Worker(request, environment, on_event)
+        try:
+            ending = worker.follow(timeout)
+        except KeyboardInterrupt:
+            ending = worker.interrupt()
+            _finish(directory, request, ending)
+            raise
+        except BaseException:  # on_event failed: the worker must not go on without anyone listening
+            worker.stop()
+            raise
+        finally:
+            worker.release()
     return _finish(directory, request, ending)
 
 

@@ -163,6 +163,7 @@ class Forked(WorkerProcess):
             self.pid = answer.get("pid", self.pid)
             if "code" in answer:
                 self._code = int(answer["code"])
+                self._resident.ended = answer["last"]
                 self.peak_mb = self.peak_mb or answer["peak_mb"]
         if self._code is None and self._resident.ended:
             if self.pid is None:
@@ -182,7 +183,7 @@ class Forked(WorkerProcess):
     def release(self) -> None:
         """See :meth:`WorkerProcess.release`."""
         self.signal(signal.SIGKILL)
-        if self.pid is None or self.cause or self._code is None:
+        if self.pid is None or self._resident.ended or self._code is None:
             self._resident.close()
         else:
             _give_back(self._key, self._resident)

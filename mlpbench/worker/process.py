@@ -7,7 +7,8 @@ used after the fork, and the pages of libraries that a fresh process would hold 
 the same.
 
 The core sends ``{"adapter", "device", "tasks", "directory"}``, one JSON line a request, through the socket whose number
-is the only argument; the answers are ``{"pid"}`` and, once it has ended, ``{"code", "peak_mb"}``, or ``{"unfit"}``.
+is the only argument. The answers are ``{"pid"}`` and, once that fork has ended, ``{"code", "peak_mb", "last"}``, where
+``last`` says that the resident process ends as well; or ``{"unfit"}``.
 """
 
 from __future__ import annotations
@@ -80,8 +81,12 @@ def main(arguments: list[str]) -> int:
             with contextlib.suppress(OSError):  # also done by the fork: whoever comes first
                 os.setpgid(pid, pid)
             _send(channel, pid=pid)
-            if not _follow(pid, channel) or loaded.problem:
+            end = _follow(pid, channel)
+            if end is None:
                 return 0
+            _send(channel, **end, last=bool(loaded.problem))
+            if loaded.problem:
+                return 0  # the packages may be repaired before the next trial
     return 0
 
 
@@ -145,8 +150,8 @@ def _carry_out(directory: Path, loaded: Loaded) -> int:
     return work([str(directory)])
 
 
-def _follow(pid: int, channel: socket.socket) -> bool:
-    """Wait for a fork and report its end; False if the core has ended meanwhile, and the fork was killed."""
+def _follow(pid: int, channel: socket.socket) -> dict[str, Any] | None:
+    """Wait for a fork; ``code`` and ``peak_mb`` of its end, or None if the core ended first and the fork was killed."""
     handle = os.pidfd_open(pid) if hasattr(os, "pidfd_open") else None
     try:
         while True:
@@ -154,12 +159,11 @@ def _follow(pid: int, channel: socket.socket) -> bool:
             ready, _, _ = select.select(watched, [], [], 0.02 if handle is None else None)
             done, status, usage = os.wait4(pid, os.WNOHANG)
             if done:
-                _send(channel, code=os.waitstatus_to_exitcode(status), peak_mb=usage.ru_maxrss * _RSS_UNIT / 1e6)
-                return True
+                return {"code": os.waitstatus_to_exitcode(status), "peak_mb": usage.ru_maxrss * _RSS_UNIT / 1e6}
             if channel.fileno() in ready:  # nothing is asked while a request is at work: the core has closed it
                 os.killpg(pid, signal.SIGKILL)
                 os.waitpid(pid, 0)
-                return False
+                return None
     finally:
         if handle is not None:
             os.close(handle)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
-from mlpbench import devices
+from mlpbench import devices, turns
 from mlpbench.backends.locks import Environment
 from mlpbench.errors import UserError
 
@@ -97,3 +98,30 @@ def test_hardware_names_no_host():
     assert found["threads_usable"] >= 1
     assert found["memory_gb"] > 0.5
     assert platform.node() not in str(found)
+
+
+def test_trials_at_the_same_time_are_spread_over_the_devices(monkeypatch):
+    machine(monkeypatch, driver=True, names=["NVIDIA X"] * 4)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5,6,7")
+    with ExitStack() as stack:
+        taken = [stack.enter_context(devices.one_device("cuda", ENVIRONMENT)) for _ in range(4)]
+        assert sorted(taken) == ["cuda:0", "cuda:1", "cuda:2", "cuda:3"]
+        assert stack.enter_context(devices.one_device("cuda:2", ENVIRONMENT)) == "cuda:2"
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "7,8,9,10")  # another job, which sees one of these devices
+        assert stack.enter_context(devices.one_device("cuda", ENVIRONMENT)) == "cuda:1"
+    assert stack.enter_context(devices.one_device("cpu", ENVIRONMENT)) == "cpu"
+
+
+def test_one_device_needs_no_choice(monkeypatch):
+    machine(monkeypatch, driver=True, names=["NVIDIA X"])
+    with devices.one_device("cuda", ENVIRONMENT) as device:
+        assert device == "cuda"
+
+
+def test_a_folder_of_locks_that_cannot_be_trusted_is_a_mistake_in_words(monkeypatch):
+    def unsafe() -> Path:
+        raise turns.Unsafe("/tmp/x is a link")
+
+    monkeypatch.setattr(turns, "safe_place", unsafe)
+    with pytest.raises(UserError, match="is a link"), devices.one_device("cpu", ENVIRONMENT):
+        pass

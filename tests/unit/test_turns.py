@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import subprocess
 import sys
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -64,3 +67,97 @@ def test_a_killed_timing_gives_its_turn_back(tmp_path: Path) -> None:
     timing.wait()
     with turns.beside_others(lambda: pytest.fail("nothing is being timed")):
         pass
+
+
+@pytest.fixture
+def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A machine without runtime folders, whose temporary folder everybody may write to; the folder of its locks."""
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    shared.chmod(0o777)
+    monkeypatch.delenv("MLPBENCH_TURNS")
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "nowhere"))
+    monkeypatch.setattr(turns.tempfile, "gettempdir", lambda: str(shared))
+    monkeypatch.setattr(turns.os, "access", lambda *_: False)  # a runtime folder of whoever runs the tests
+    return shared / f"mlpbench-turns-{os.getuid()}"
+
+
+def test_a_planted_link_is_refused_and_empties_nothing(temporary: Path, tmp_path: Path) -> None:
+    victim = tmp_path / "victim"
+    victim.write_text("precious")
+    temporary.mkdir(mode=0o700)
+    (temporary / "room").symlink_to(victim)
+    with pytest.raises(turns.Unsafe, match="is a link"), turns.beside_others():
+        pass
+    (temporary / "room").unlink()
+    os.link(victim, temporary / "room")  # a hard link cannot be told from a file: it is locked, and keeps its content
+    with turns.alone():
+        pass
+    assert victim.read_text() == "precious"
+    (temporary / "room").unlink()
+    os.mkfifo(temporary / "room")
+    with pytest.raises(turns.Unsafe, match="not an ordinary file"), turns.beside_others():
+        pass
+
+
+def test_a_folder_that_is_not_ours_alone_is_refused(
+    temporary: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    temporary.symlink_to(tmp_path)
+    with pytest.raises(turns.Unsafe, match="is a link or a file"):
+        turns.safe_place()
+    temporary.unlink()
+    temporary.mkdir()
+    temporary.chmod(0o777)
+    with pytest.raises(turns.Unsafe, match="written to by others"):
+        turns.safe_place()
+    temporary.chmod(0o700)
+    assert turns.safe_place() == temporary
+    owner = os.getuid()
+    monkeypatch.setattr(turns, "place", lambda: temporary)
+    monkeypatch.setattr(turns.os, "getuid", lambda: owner + 1)
+    with pytest.raises(turns.Unsafe, match="another user"):
+        turns.safe_place()
+
+
+def test_the_runtime_folder_is_preferred(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MLPBENCH_TURNS")
+    tmp_path.chmod(0o700)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    assert turns.safe_place() == tmp_path / "mlpbench-turns"
+    assert (tmp_path / "mlpbench-turns").stat().st_mode & 0o777 == 0o700
+
+
+@pytest.mark.parametrize("code", [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP])
+def test_without_locks_work_goes_on_and_it_is_said_once(
+    code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def flock(handle: int, kind: int) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(turns.fcntl, "flock", flock)
+    monkeypatch.setattr(turns, "_said", set())
+    (tmp_path / "old.lock").touch()  # left by an earlier command: it must not be taken for one that is held
+    for _ in range(2):
+        with turns.hold(tmp_path / "old.lock"), turns.beside_others():
+            pass
+    said = capsys.readouterr().err
+    assert said.count("no locks on this file system") == 2, "once for each folder"
+
+
+def test_a_file_is_held_by_one_process(tmp_path: Path) -> None:
+    told: list[int] = []
+    path = tmp_path / "deep" / "a.lock"
+    with turns.hold(path), pytest.raises(turns.HeldByAnother), turns.hold(path, wait=False):
+        pass
+    with turns.hold(path, waiting=lambda: told.append(1)):
+        assert told == []
+
+
+def test_devices_are_spread(tmp_path: Path) -> None:
+    names = [f"device-{i}" for i in range(3)]
+    with ExitStack() as stack:
+        taken = [stack.enter_context(turns.least_used(names)) for _ in range(7)]
+        assert sorted(taken[:3]) == sorted(taken[3:6]) == names
+    with turns.least_used(names) as first:
+        assert first == "device-0", "all were given back"
