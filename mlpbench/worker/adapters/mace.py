@@ -14,6 +14,7 @@ from ase import Atoms
 from ase.calculators.calculator import Calculator
 from ase.stress import full_3x3_to_voigt_6_stress
 from mace.calculators import MACECalculator
+from mace.calculators import mace as calculators
 from mace.data import AtomicData, Configuration
 from mace.tools import AtomicNumberTable
 from mace.tools.torch_geometric.dataloader import DataLoader
@@ -21,15 +22,20 @@ from mace.tools.train import evaluate
 
 from mlpbench.frames import Frames
 from mlpbench.protocol import EventLog, Request
-from mlpbench.worker.adapter import Adapter, Potential, Prediction, TrainOutcome
+from mlpbench.worker.adapter import Adapter, Potential, Prediction, TrainOutcome, Unavailable
 from mlpbench.worker.adapters._mace_config import build_config, write_native
 from mlpbench.worker.adapters._mace_corrections import common_loss_function
-from mlpbench.worker.adapters._mace_deploy import DEPLOYMENTS, deploy
 from mlpbench.worker.adapters._mace_training import POTENTIAL, Progress, fit
 from mlpbench.worker.training import TrainingLog
 
 # e3nn 0.4.4 annotates attributes in a way that newer torch warns about, once for every layer it compiles.
 warnings.filterwarnings("ignore", message="The TorchScript type system doesn't support", category=UserWarning)
+
+# MACE's own faster paths: torch.compile through its calculator, and the kernels of NVIDIA and OpenEquivariance.
+DEPLOYMENTS = {"compiled": ("torch.compile",), "accelerated": ("cuEquivariance", "OpenEquivariance")}
+_KERNELS = {"cuEquivariance": "enable_cueq", "OpenEquivariance": "enable_oeq"}
+_INSTALLED = {"cuEquivariance": calculators.CUEQQ_AVAILABLE, "OpenEquivariance": calculators.OEQ_AVAILABLE}
+_PACKAGES = {"cuEquivariance": "cuequivariance-torch and its CUDA operations", "OpenEquivariance": "openequivariance"}
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
@@ -162,8 +168,17 @@ class MaceAdapter(Adapter):
 
     def deploy(self, potential: Any, means: str) -> Calculator:
         """See :meth:`Adapter.deploy`."""
+        settings = {"device": potential.device, "default_dtype": str(potential.dtype).removeprefix("torch.")}
+        model = copy.deepcopy(potential.model)
         with _default_dtype(potential.dtype):  # MACE builds the model anew
-            return deploy(potential.model, potential.device, means)
+            if means == "torch.compile":
+                # Padded to a fixed number of edges by MACE: a new size, or a denser frame, compiles once more.
+                return MACECalculator(models=[model], compile_mode="default", **settings)
+            if not _INSTALLED[means]:
+                raise Unavailable(
+                    f"not installed; adopt an environment with {_PACKAGES[means]} (backend.mace.python)"
+                )
+            return MACECalculator(models=[model], **{_KERNELS[means]: True}, **settings)
 
 
 @contextmanager
