@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +59,9 @@ def score_split(split: str, frames: Frames, energy: Float, forces: Float, stress
         frames: reference, with baseline.
         energy: (F,) eV, predicted, without the baseline.
         forces: (A, 3) eV/Å, predicted.
-        stress: (F, 6) eV/Å³, predicted, or None.
+        stress: (F, 6) eV/Å³, predicted, or None; NaN in frames without one.
+
+    Frames that lack a label are left out of its metrics: ``n`` says how many there were.
 
     Raises:
         ValueError: shapes that do not match, or predictions that are not finite.
@@ -68,12 +71,24 @@ def score_split(split: str, frames: Frames, energy: Float, forces: Float, stress
     labelled = np.isfinite(frames.energy)
     if labelled.any():
         rows += _energy_rows(split, frames, energy, labelled)
-    if frames.has_forces:
-        rows += _force_rows(split, frames, forces)
-    if stress is not None and frames.has_stress:
-        error = np.abs(stress - frames.stress).mean(axis=1) * STRESS_TO_GPA
-        rows.append(_estimate(split, "stress_mae", block_interval(error, frames.group, mean)))
+    rows += _force_rows(split, *_with_forces(frames, forces))
+    if stress is not None:
+        # A package gives no stress, NaN, where a cell has no volume: a slab, a molecule.
+        known = np.isfinite(stress).all(axis=1) & np.isfinite(frames.stress).all(axis=1)
+        error = np.abs(stress - frames.stress)[known].mean(axis=1) * STRESS_TO_GPA
+        if known.any():
+            rows.append(_estimate(split, "stress_mae", block_interval(error, frames.group[known], mean)))
     return rows
+
+
+def _with_forces(frames: Frames, predicted: Float) -> tuple[Frames, Float]:
+    """The frames whose forces are all labelled, and their part of (A, 3) ``predicted``."""
+    labelled = np.isfinite(frames.forces).all(axis=1)
+    whole = np.array([bool(labelled[a:b].all()) for a, b in pairwise(frames.offsets)], dtype=bool)
+    if whole.all():
+        return frames, predicted
+    atoms = np.repeat(whole, frames.n_atoms)
+    return frames.select(np.flatnonzero(whole)), predicted[atoms]
 
 
 def _energy_rows(split: str, frames: Frames, predicted: Float, labelled: Any) -> list[Row]:
@@ -94,6 +109,8 @@ def _energy_rows(split: str, frames: Frames, predicted: Float, labelled: Any) ->
 
 
 def _force_rows(split: str, frames: Frames, predicted: Float) -> list[Row]:
+    if not len(frames):
+        return []
     error = (predicted - frames.forces) * MEV
     reference = frames.forces * MEV
     count = 3.0 * frames.n_atoms
@@ -101,8 +118,10 @@ def _force_rows(split: str, frames: Frames, predicted: Float) -> list[Row]:
     columns: dict[str, tuple[Float, Statistic]] = {
         "force_mae": (np.stack([absolute, count], axis=1), ratio),
         "force_rmse": (np.stack([square, count], axis=1), root_ratio),
-        "force_r2": (np.stack([square, _per_frame(frames, (reference**2).sum(axis=1))], axis=1), one_minus_ratio),
     }
+    if reference.any():  # a perfect crystal, a free atom: with no force to explain there is no share of it
+        spread = _per_frame(frames, (reference**2).sum(axis=1))
+        columns["force_r2"] = (np.stack([square, spread], axis=1), one_minus_ratio)
     angles = force_angles(predicted, frames.forces)
     usable = np.isfinite(angles)
     per_frame_angles = np.stack(

@@ -205,7 +205,11 @@ def block_interval(
     widen = np.sqrt(blocks / (blocks - 1))
     if block_length is None:
         widen *= _short_block_factor(tau, length, n)
-    lower, upper = _stretched(resampled, value, widen * stats.t.isf((1 - confidence) / 2, blocks - 1))
+    reach = float(widen * stats.t.isf((1 - confidence) / 2, blocks - 1))
+    if statistic in (r_squared, one_minus_ratio):  # never above 1: what is short of it is what scales
+        upper, lower = (1 - end for end in _stretched(1 - resampled, 1 - value, reach))
+    else:
+        lower, upper = _stretched(resampled, value, reach)
     return Interval(value, lower, upper, n, n / tau)
 
 

@@ -10,7 +10,15 @@ import numpy as np
 
 from mlpbench.evaluators import Context, Row
 from mlpbench.evaluators.md.fates import fates
-from mlpbench.evaluators.md.motion import Drift, diffusion_rows, nve_drift, order_of, spectrum_rows
+from mlpbench.evaluators.md.motion import (
+    DRIFT_PS,
+    Drift,
+    diffusion_rows,
+    nve_drift,
+    order_of,
+    over_replicas,
+    spectrum_rows,
+)
 from mlpbench.evaluators.md.runs import (
     FOLDER,
     Fate,
@@ -45,14 +53,38 @@ def score(directory: Path, values: dict[str, Any], context: Context) -> list[Row
     """
     options = values["options"]
     split = split_of(options["temperature_K"])
-    rows: list[Row] = []
-    kept: dict[str, Any] = {"temperature_K": options["temperature_K"], "runs": {}}
+    kept: dict[str, Any] = {
+        "temperature_K": options["temperature_K"], "runs": {}, "not_run": values.get("not_run", {}), "not_scored": {},
+    }  # fmt: skip
     curves: Curves = {}
-    bath: dict[str, tuple[Run, list[Fate]]] = {}
-    for name in (n for n in values["runs"] if not n.startswith("nve-")):
-        run = load_run(directory, name)
-        found = fates(run, context, options)
-        kelvin = run.kelvin(options)
+    runs = {name: load_run(directory, name) for name in values["runs"]}
+    ends = {name: fates(run, context, options) for name, run in runs.items()}
+    bath = {name: (run, ends[name]) for name, run in runs.items() if name.startswith("nvt")}
+    rows = bath_rows(directory, runs, ends, options, kept)
+    if "nvt" in runs:
+        reference = reference_frames(context, options.get("reference_splits", []), runs["nvt"].numbers)
+        rows += observable_rows(split, runs["nvt"], ends["nvt"], reference, kept["not_scored"], curves)
+    settings = {name: run.get("settings") or {} for name, run in values["runs"].items()}
+    nve = [name for name in runs if name.startswith("nve-")]
+    known = [(runs[name], ends[name], settings[name]) for name in ("nvt", *nve) if name in runs]
+    rows += diffusion_rows(split, known, kept["not_scored"])
+    rows += nve_rows(split, {name: runs[name] for name in nve}, kept)
+    rows += velocity_rows(split, runs, ends, settings, context, options, kept["not_scored"], curves)
+    save_curves(directory / FOLDER / CURVES, curves)
+    own, kept["own_trajectory"] = own_rows(directory, bath, options)
+    write_json(directory / FOLDER / SCORES, kept)
+    return rows + own
+
+
+def bath_rows(
+    directory: Path, runs: dict[str, Run], ends: dict[str, list[Fate]], options: dict[str, Any], kept: dict[str, Any]
+) -> list[Row]:
+    """Survival and temperature of the runs at constant temperature or pressure; the last frames of their dead."""
+    rows: list[Row] = []
+    for name, run in runs.items():
+        if name.startswith("nve-"):
+            continue
+        kelvin, found = run.kelvin(options), ends[name]
         length = float(run.arrays["length_fs"]) / 1000
         replicas = [asdict(fate) for fate in found]
         kept["runs"][name] = {"length_ps": length, "temperature_K": kelvin, "replicas": replicas}
@@ -61,20 +93,7 @@ def score(directory: Path, values: dict[str, Any], context: Context) -> list[Row
             whole_trajectories(directory / FOLDER, run)
         rows += survival_rows(split_of(kelvin, "npt" if name == "npt" else ""), run, found)
         if name != "npt":
-            bath[name] = (run, found)
             rows += temperature_rows(split_of(kelvin), run, found, kelvin)
-        if name == "nvt":
-            kept["not_scored"] = {}
-            reference = reference_frames(context, options.get("reference_splits", []), run.numbers)
-            rows += diffusion_rows(split, run, found, kept["not_scored"])
-            rows += observable_rows(split, run, found, reference, kept["not_scored"], curves)
-    drift_rows, kept["nve"] = nve_scores(directory, split, [n for n in values["runs"] if n.startswith("nve-")])
-    rows += drift_rows
-    rows += spectrum(directory, split, values["runs"], context, options, kept, curves)
-    save_curves(directory / FOLDER / CURVES, curves)
-    own, kept["own_trajectory"] = own_rows(directory, bath, options)
-    rows += own
-    write_json(directory / FOLDER / SCORES, kept)
     return rows
 
 
@@ -101,52 +120,60 @@ def temperature_rows(split: str, run: Run, found: list[Fate], kelvin: float) -> 
     return [metric_row(split, "md_temperature_error", 100 * abs(kelvins.mean() - kelvin) / kelvin, len(found))]
 
 
-def nve_scores(directory: Path, split: str, names: list[str]) -> tuple[list[Row], dict[str, Any]]:
-    """Drift at the largest time step, its ratio, and the order in the time step where there are several."""
-    if not names:
-        return [], {}
+def nve_rows(split: str, runs: dict[str, Run], kept: dict[str, Any]) -> list[Row]:
+    """Drift at the largest time step, its ratio, and the order in the time step where there are several.
+
+    Args:
+        split: as in the table.
+        runs: ``nve-<step>fs`` -> run at constant energy.
+        kept: ``nve`` (time step -> drifts of the replicas) and reasons in ``not_scored`` are filled here.
+    """
     drifts: dict[float, list[Drift]] = {}
-    for name in names:
-        run = load_run(directory, name)
+    for name, run in runs.items():
         found = [run_drift(run, r) for r in range(len(run))]
         drifts[float(name.removeprefix("nve-").removesuffix("fs"))] = [d for d in found if d is not None]
     steps = sorted(drifts)
-    kept = {f"{step:g}": [asdict(drift) for drift in drifts[step]] for step in steps}
+    kept["nve"] = {f"{step:g}": [asdict(drift) for drift in drifts[step]] for step in steps}
+    if not steps or not drifts[steps[-1]]:
+        return []
     main = drifts[steps[-1]]
-    if not main:
-        return [], kept
-    slopes, ratios = np.array([[abs(d.slope), d.ratio] for d in main]).T
-    rows = [
-        metric_row(split, "nve_drift", slopes.mean(), len(main), *t_interval(slopes)),
-        metric_row(split, "nve_drift_ratio", ratios.mean(), len(main), *t_interval(ratios)),
-    ]
+    rows: list[Row] = []
+    long = [drift for drift in main if drift.length_ps > DRIFT_PS * (1 - 1e-6)]
+    if long:
+        for name, part in (("nve_drift", "slope"), ("nve_drift_ratio", "ratio")):
+            numbers = np.array([[getattr(d, part), getattr(d, f"{part}_error")] for d in long])
+            value, lower, upper = over_replicas(numbers[:, 0], numbers[:, 1])
+            rows.append(metric_row(split, name, value, len(long), lower, upper))
+    else:
+        longest = max(drift.length_ps for drift in main)
+        reason = f"{longest:.3g} ps at constant energy; under {DRIFT_PS:g} ps a drift is the fluctuation's phase"
+        kept["not_scored"] |= dict.fromkeys(("nve_drift", "nve_drift_ratio"), f"{reason} (evaluation.md.nve.length_ps)")
     means = [float(np.mean([d.fluctuation for d in drifts[step]])) if drifts[step] else 0.0 for step in steps]
     if len(steps) > 1 and min(means) > 0:
         rows.append(metric_row(split, "nve_order", order_of(np.array(means), np.array(steps)), len(main)))
-    return rows, kept
+    return rows
 
 
-def spectrum(
-    directory: Path,
+def velocity_rows(
     split: str,
-    runs: dict[str, Any],
+    runs: dict[str, Run],
+    ends: dict[str, list[Fate]],
+    settings: dict[str, dict[str, Any]],
     context: Context,
     options: dict[str, Any],
-    kept: dict[str, Any],
+    not_scored: dict[str, str],
     curves: Curves,
 ) -> list[Row]:
     """The vibrational spectrum of the run that stored velocities: at constant energy, where there is one."""
-    stored = {name: (runs[name].get("settings") or {}).get("velocity_interval_fs") for name in runs}
-    steps = {name: float(step) for name, step in stored.items() if step}
+    intervals = {name: settings[name].get("velocity_interval_fs") for name in runs}
+    steps = {name: float(interval) for name, interval in intervals.items() if interval}
     name = next((name for name in sorted(steps) if name.startswith(("nve-", "nvt"))), None)
-    not_scored = kept.setdefault("not_scored", {})
     if name is None:
         not_scored["vdos_error"] = "no velocities were stored (evaluation.md.nve.velocity_interval_fs)"
         return []
-    run = load_run(directory, name)
-    reference = reference_frames(context, options.get("reference_splits", []), run.numbers)
+    reference = reference_frames(context, options.get("reference_splits", []), runs[name].numbers)
     return spectrum_rows(
-        split, run, fates(run, context, options), steps[name], None if reference is None else reference[0],
+        split, runs[name], ends[name], steps[name], None if reference is None else reference[0],
         options.get("reference_interval_fs"), not_scored, curves,
     )  # fmt: skip
 

@@ -66,8 +66,8 @@ def _score_table(study: Study, dataset: str, split: str) -> Table | None:
 
 
 def _mean(study: Study, dataset: str, name: str, split: str, candidate: str, n_train: int) -> Cell:
-    """One trial's value with the interval over its replicas, or the arithmetic mean over repetitions: a survival of
-    nought has no logarithm.
+    """One trial's value with the interval over its replicas, or the arithmetic mean over repetitions, since
+    zero survival has no logarithm.
     """
     part = select(study.part(dataset, name, split), candidate=candidate, n_train=n_train)
     if part.empty:
@@ -129,6 +129,8 @@ def _unscored(study: Study, dataset: str) -> list[Block]:
     lines: dict[str, set[str]] = {}
     for candidate, _, trial in trials_with_md(study, dataset):
         kept = scores_of(study, trial)
+        for name, reason in (kept.get("not_run") or {}).items():
+            lines.setdefault(f"{name.upper()} was not run: {reason}", set()).add(candidate)
         for name, reason in (kept.get("not_scored") or {}).items():
             lines.setdefault(f"{metric(name).symbol}: {reason}", set()).add(candidate)
         reason = str((kept.get("own_trajectory") or {}).get("reason") or "")

@@ -37,6 +37,10 @@ def run(adapter: Adapter, options: dict[str, Any], events: EventLog) -> dict[str
     starts = start_frames(adapter, options)
     found: dict[str, Any] = {}
     runs = plan_runs(options, bool(starts.pbc.any()), len(starts) * options["seeds"])
+    not_run = {}
+    hindrance = npt_hindrance(potential, starts) if any(name == "npt" for name, _, _ in runs) else ""
+    if hindrance:
+        runs, not_run = [one for one in runs if one[0] != "npt"], {"npt": hindrance}
     clear(adapter.directory / FOLDER, {name for name, _, _ in runs})
     for place, (name, settings, count) in enumerate(runs):
         system = first_replicas(make_system(starts, options, settings.temperature_K), count)
@@ -45,6 +49,7 @@ def run(adapter: Adapter, options: dict[str, Any], events: EventLog) -> dict[str
     clear(adapter.directory / FOLDER, set(found), hidden=True)
     return {
         "runs": found,
+        "not_run": not_run,
         "formula": starts.to_atoms()[0].get_chemical_formula(),
         "options": {key: value for key, value in options.items() if key != "references"},
     }
@@ -77,6 +82,19 @@ def plan_runs(options: dict[str, Any], periodic: bool, replicas: int) -> list[tu
     return runs
 
 
+def npt_hindrance(potential: Potential, starts: Frames) -> str:
+    """Why constant pressure cannot be simulated from ``starts``; empty if it can.
+
+    Without a stress the cell would be NaN after one step, and every replica would count as killed by the potential.
+    """
+    if not starts.pbc.all():
+        return "constant pressure needs a cell that is periodic in all three directions"
+    stress = potential.predict(starts, len(starts), stress=True).stress
+    if stress is None or not np.isfinite(stress).all():
+        return "the potential gives no stress, which constant pressure needs"
+    return ""
+
+
 def tell(events: EventLog, name: str, count: int, later: list[tuple[Settings, int]]) -> Progress:
     """Writes the engine's progress as ``md`` events, with ``all_left_seconds`` of this run and the ``later`` ones.
 
@@ -94,14 +112,20 @@ def tell(events: EventLog, name: str, count: int, later: list[tuple[Settings, in
 def start_frames(adapter: Adapter, options: dict[str, Any]) -> Frames:
     """``starts`` frames, evenly spaced among those of ``start_split`` with the atoms of its first frame.
 
+    A single atom has no internal motion, and so no temperature: frames of one are left out.
+
     Raises:
-        Skip: no such split.
+        Skip: no such split, or all its frames are of one atom.
     """
     splits = [name for name in adapter.request.frames if name not in ("train", "valid")]
     name = options.get("start_split") or (splits[0] if splits else "valid")
     if name not in adapter.request.frames:
         raise Skip(f"evaluation.md.start_split={name}: the data set has {', '.join(adapter.request.frames)}")
     frames = Frames.load(adapter.request.frames[name])
+    moving = np.flatnonzero(frames.n_atoms > 1)
+    if not len(moving):
+        raise Skip(f"every frame of {name} is one atom, which has no temperature: set evaluation.md.start_split")
+    frames = frames.select(moving)
     offsets = frames.offsets
     first = frames.numbers[: frames.n_atoms[0]]
     same = [i for i in range(len(frames)) if np.array_equal(frames.numbers[offsets[i] : offsets[i + 1]], first)]

@@ -11,6 +11,7 @@ from mlpbench.evaluators.md.motion import (
     mean_square_displacement,
     nve_drift,
     order_of,
+    over_replicas,
     vdos_error,
     vibrational_spectrum,
 )
@@ -36,6 +37,38 @@ def test_falling_energy_has_a_negative_slope() -> None:
     assert found is not None
     assert found.slope == pytest.approx(-10.0, rel=1e-6)
     assert found.ratio > 0
+
+
+MODES = [209, 259, 413, 796, 875, 1026, 1087, 1145, 1252, 1268, 1363, 1408, 1440, 1461, 1482, 2896, 2923, 2952, 3010,
+         3020, 3740]  # fmt: skip  # cm⁻¹
+
+
+def fluctuation(generator: np.random.Generator, length_fs: float) -> tuple[np.ndarray, np.ndarray]:
+    """Times every 5 fs, and the total energy (eV) of ethanol's modes under velocity Verlet: (ωΔt)²/8 of each at 2ω."""
+    omega = 2 * np.pi * 2.998e-5 * np.array(MODES)
+    times = np.arange(0, length_fs + 1e-9, 5.0)
+    size = (omega * 0.5) ** 2 / 8 * generator.exponential(0.086, 21)
+    phase = 2 * omega[:, None] * times + generator.uniform(0, 2 * np.pi, (21, 1))
+    return times, (size[:, None] * np.cos(phase)).sum(axis=0)
+
+
+@pytest.mark.parametrize("drift", [0.0, 0.3])
+def test_the_interval_of_the_drift_covers(drift: float) -> None:
+    """Four replicas of 1 ps that drift up or down by as much; none is told from the fluctuation where there is none."""
+    generator, inside, zero = np.random.default_rng(0), 0, 0
+    for _ in range(100):
+        found = []
+        for sign in (1, -1, 1, -1):
+            times, total = fluctuation(generator, 1000.0)
+            one = nve_drift(times, total + sign * drift * 9 * times * 1e-6, np.zeros_like(total), 9)
+            assert one is not None
+            found.append((one.slope, one.slope_error))
+        _, lower, upper = over_replicas(*np.array(found).T)
+        inside += lower <= drift <= upper
+        zero += lower == 0
+        assert upper > 0
+    assert inside >= 95
+    assert zero >= 95 if drift == 0 else zero <= 5
 
 
 def test_order() -> None:
@@ -106,7 +139,9 @@ def test_not_enough_data_is_said() -> None:
     short = diffusion([walk(200, 20, 0.8, 20.0, 0)], 20.0, np.ones(20))
     assert isinstance(short, str)
     assert short.startswith("not enough data: 0 blocks")
-    rattling = [0.1 * np.random.default_rng(0).standard_normal((2000, 20, 3))]
+    seven = diffusion([walk(1801, 20, 0.8, 20.0, 0)], 20.0, np.ones(20))
+    assert seven == "not enough data: 7 blocks of 5 ps, 8 are needed"
+    rattling = [0.1 * np.random.default_rng(0).standard_normal((2200, 20, 3))]
     answer = diffusion(rattling, 20.0, np.ones(20))
     assert isinstance(answer, str)
     assert "atoms move" in answer
