@@ -6,18 +6,17 @@ from dataclasses import dataclass
 from itertools import combinations
 
 import numpy as np
-import pandas as pd
 
 from mlpbench.errors import UserError, close_match
 from mlpbench.statistics.intervals import Variance, matrix, pooled_variance
-from mlpbench.statistics.paired import MARGIN, Pair, cautious_power, pair, repetitions_to_decide
-from mlpbench.statistics.repetitions import independent_repetitions
-from mlpbench.statistics.settings import setting_labels
+from mlpbench.statistics.paired import Pair, cautious_power, pair, repetitions_to_decide
+from mlpbench.study.rows import setting_labels
+from mlpbench.study.study import Study
 
 
 @dataclass(frozen=True)
 class PilotPair:
-    """Two settings that are to be told apart.
+    """Two settings whose order is to be decided.
 
     Attributes:
         first: label of A.
@@ -86,12 +85,10 @@ _PRACTICAL = 20
 
 
 def plan_pilot(
-    trials: pd.DataFrame,
-    metrics: pd.DataFrame,
-    metric: str = "force_mae",
+    study: Study,
+    metric: str | None = None,
     *,
-    split: str,
-    margin: float = MARGIN,
+    split: str | None = None,
     at: tuple[int, ...] = (3, 5, 10),
 ) -> Pilot:
     """How many repetitions decide, from those that there are.
@@ -100,19 +97,20 @@ def plan_pilot(
     the same training size (with the degrees of freedom that their common repetitions leave).
 
     Args:
-        trials: one row a trial, of one data set.
-        metrics: long table.
-        metric: positive error.
-        split: test split.
-        margin: of a tie.
+        study: a pilot of one data set; every setting is compared, not only those that validation error chose.
+        metric: positive error; None: the study's headline.
+        split: test split; None: the one in distribution.
         at: repetitions at which the power is printed.
 
     Raises:
         UserError: no such metric or split in the study, or fewer than two common repetitions of two settings.
     """
-    trials = trials.assign(repetition=independent_repetitions(trials)).dropna(subset=["repetition"])
-    done = trials[trials["status"] == "done"]
-    table = done.assign(setting=setting_labels(done))
+    dataset, margin = study.datasets[0], study.margin
+    metric = metric or study.headline(dataset)
+    split = split or study.in_distribution(dataset) or "test"
+    trials, metrics = study.trials, study.metrics
+    done = trials[(trials["status"] == "done") & trials["counts_as"].notna() & (trials["dataset"] == dataset)]
+    table = done.assign(setting=setting_labels(done), repetition=done["counts_as"].astype(int))
     rows = metrics[(metrics["metric"] == metric) & (metrics["split"] == split)]
     if rows.empty:
         known = {str(s) for s in metrics.loc[metrics["metric"] == metric, "split"]} or set(metrics["metric"])

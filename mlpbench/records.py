@@ -14,6 +14,7 @@ from mlpbench.protocol import ProtocolError, Status, read_json, write_json
 
 FORMAT = 2
 RECORD = "record.json"
+_NEEDED = ("trial", "status", "identifiers", "config", "split", "training", "tasks", "metrics", "provenance")
 CURVE = "curve.json"  # the training curve, by columns; most of a long training's bytes, and few readers want it
 
 
@@ -70,11 +71,14 @@ def load_record(directory: Path) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: there is none.
-        ProtocolError: not JSON, or of a format this version does not know.
+        ProtocolError: not JSON, of a format this version does not know, or without a part that every record has.
     """
     record = read_json(directory / RECORD)
     if record.get("format") != FORMAT:
         raise ProtocolError(f"{directory / RECORD}: format {record.get('format')}, this version reads format {FORMAT}")
+    lacking = [key for key in _NEEDED if key not in record]
+    if lacking:
+        raise ProtocolError(f"{directory / RECORD}: lacks {', '.join(lacking)}")
     return record
 
 

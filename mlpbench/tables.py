@@ -1,11 +1,11 @@
-"""Records as two pandas tables: one row a trial, and one row a trial, split and metric."""
+"""A study's tables: as files for other programs, and for the terminal."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -14,121 +14,41 @@ from filelock import FileLock
 from pyarrow import csv
 
 from mlpbench.errors import UserError, close_match
-from mlpbench.evaluators import speed as speed_table
-from mlpbench.records import iterate
+from mlpbench.metrics import is_linear, metric
+from mlpbench.numbers import number
+from mlpbench.statistics.intervals import intervals
+from mlpbench.study.means import worst
+from mlpbench.study.rows import setting_labels
+from mlpbench.study.study import Study
 
-IDENTIFIERS = ["dataset", "architecture", "size", "backend", "n_train", "repetition"]
 MANY = 20_000  # rows
-VALUES = ["split", "metric", "value", "unit", "lower", "upper", "n"]
-TRIALS = "trials"
-METRICS = "metrics"
-SPEED = "speed"
-MACHINE = ["device", "device_name", "cpu", "threads"]
+TRIALS, METRICS, SPEED = "trials", "metrics", "speed"
+SHOWN = (
+    "energy_mae", "energy_mae_total", "force_mae", "force_rmse", "stress_mae", "frequency_mae", "md_survival",
+    "own_trajectory_force_mae", "us_per_atom", "speedup_vs_reference", "train_seconds", "train_peak_memory",
+)  # fmt: skip
+SPEEDS = ("us_per_atom", "ms_per_md_step", "ns_per_day", "prepare_seconds", "peak_memory", "timing_noise")
+PATH = ["dataset", "architecture", "size", "deployment", "means", "dtype", "tf32"]
 
 
-def build(
-    records: Iterable[dict[str, Any]], settings: Sequence[str] | None = None
-) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The trials table and the long metrics table.
+def write(study: Study) -> None:
+    """Write the study's tables into its folder as parquet and CSV, each atomically; the speed table where there is one.
 
-    A setting that only some trials swept is filled in for the others from their configuration, so that every swept
-    setting is a column with a value in every row.
-
-    Args:
-        records: as :func:`mlpbench.records.load_all` reads them.
-        settings: names of the swept settings; None: those of the records.
+    ``trials`` has one row a trial, with its settings and main errors; ``metrics`` one row a trial, split and metric.
     """
-    builder = _Builder()
-    for record in records:
-        builder.add(record)
-    return builder.tables(settings)
-
-
-class _Builder:
-    """Collects what the tables need from one record after the other, by columns: records need not stay in memory."""
-
-    def __init__(self) -> None:
-        self.rows: list[tuple[dict[str, Any], dict[str, Any]]] = []  # before and after the settings
-        self.sources: list[dict[str, Any]] = []
-        self.counts: list[int] = []
-        self.columns: dict[str, list[Any]] = {name: [] for name in VALUES}
-
-    def add(self, record: dict[str, Any]) -> None:
-        """Take what the tables need from ``record``."""
-        self.rows.append(_trial_row(record))
-        self.sources.append({"swept": record["swept"], "config": record["config"]})
-        self.counts.append(len(record["metrics"]))
-        for name, column in self.columns.items():
-            column += [row[name] for row in record["metrics"]]
-
-    def tables(self, settings: Sequence[str] | None) -> tuple[pd.DataFrame, pd.DataFrame]:
-        """See :func:`build`."""
-        if settings is None:
-            settings = sorted({name for source in self.sources for name in source["swept"]})
-        swept = [{name: _setting(source, name) for name in settings} for source in self.sources]
-        trials = pd.DataFrame([{**head, **own, **rest} for (head, rest), own in zip(self.rows, swept, strict=True)])
-        values = pd.DataFrame(self.columns)
-        for column in ("value", "lower", "upper"):
-            values[column] = values[column].astype(float)
-        if trials.empty:
-            return trials, values.reindex(columns=["trial", *IDENTIFIERS, *VALUES, *settings])
-        place = np.repeat(np.arange(len(trials)), self.counts)
-        names = (["trial", *IDENTIFIERS], list(settings))
-        head, tail = (trials[part].take(place).reset_index(drop=True) for part in names)
-        return trials, pd.concat([head, values, tail], axis=1)
-
-
-def build_speed(records: list[dict[str, Any]]) -> pd.DataFrame:
-    """The speed table, long: one row for each trial, path (deployment, dtype, TF32) and metric; empty if none.
-
-    A path that could not run is one row with its ``status`` and ``reason``. Trials' swept settings stand in ``trials``.
-
-    Args:
-        records: as :func:`mlpbench.records.load_all` reads them.
-    """
-    rows = [row for record in records for row in _speed_rows(record)]
-    return _speed_frame(rows)
-
-
-def _speed_rows(record: dict[str, Any]) -> list[dict[str, Any]]:
-    head = {"trial": record["trial"], **{k: record["identifiers"][k] for k in IDENTIFIERS}}
-    return [{**head, **row, **_machine(record)} for row in speed_table.rows(record)]
-
-
-def _speed_frame(rows: list[dict[str, Any]]) -> pd.DataFrame:
-    return pd.DataFrame(rows, columns=["trial", *IDENTIFIERS, *speed_table.COLUMNS, *MACHINE])
-
-
-def _machine(record: dict[str, Any]) -> dict[str, Any]:
-    hardware = record["provenance"]["hardware"]
-    return {name: hardware.get(name) for name in MACHINE}
-
-
-def write(study_root: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Build both tables from the records of a study and write each as parquet and CSV, atomically.
-
-    Where potentials were timed, the speed table is written beside them (see :func:`build_speed`).
-    """
-    return write_all(study_root)[:2]
-
-
-def write_all(study_root: Path) -> tuple[pd.DataFrame, pd.DataFrame, list[dict[str, Any]]]:
-    """As :func:`write`, with the records: without their curves, and without the metrics that are in the table."""
-    with FileLock(study_root / ".tables.lock"):
-        builder, records, timed = _Builder(), [], []
-        for record in iterate(study_root):
-            builder.add(record)
-            timed += _speed_rows(record)
-            del record["metrics"]
-            records.append(record)
-        trials, metrics = builder.tables(None)
-        tables = {TRIALS: trials, METRICS: metrics}
-        if timed:
-            tables[SPEED] = _speed_frame(timed)
+    tables = {TRIALS: study.trials, METRICS: study.metrics}
+    if len(study.speed):
+        tables[SPEED] = study.speed
+    with FileLock(study.root / ".tables.lock"):
         for name, table in tables.items():
-            _replace(study_root / f"{name}.csv", lambda path, table=table: write_csv(table, path))
-            _replace(study_root / f"{name}.parquet", lambda path, table=table: table.to_parquet(path, index=False))
-    return trials, metrics, records
+            _replace(study.root / f"{name}.csv", partial(write_csv, table))
+            _replace(study.root / f"{name}.parquet", partial(table.to_parquet, index=False))
+
+
+def _replace(path: Path, write_to: Callable[[Path], None]) -> None:
+    part = path.with_name(f".{path.name}.part")
+    write_to(part)
+    os.replace(part, path)
 
 
 def write_csv(table: pd.DataFrame, path: Path) -> None:
@@ -142,80 +62,100 @@ def write_csv(table: pd.DataFrame, path: Path) -> None:
         csv.write_csv(pyarrow.Table.from_pandas(table, preserve_index=False), file, options)
 
 
-def load(study_root: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Both tables of a study, made from its records as they are now.
+def settings_table(study: Study, split: str | None = None, names: Sequence[str] | None = None) -> pd.DataFrame:
+    """Every setting at every training size as a row, metrics as columns with their unit in the header.
+
+    A value is the mean over the repetitions, geometric except for shares and R², as everywhere; behind it stands the
+    standard deviation over them, where there are several. Of a metric with several values in a trial (temperatures,
+    scans) the worst counts, as in ``mlpbench select``. Where settings were tried, the column ``chosen`` marks those
+    that validation error chose.
+
+    Args:
+        study: the study.
+        split: test split of the errors; None: for each data set the one in distribution.
+        names: metrics to show; None: those of :data:`SHOWN` that the study has.
 
     Raises:
-        UserError: there is no such study; the message has the close match.
+        UserError: no such split or metric in this study; has the close match.
     """
-    return write(find_study(study_root.name, study_root.parent))
+    _known_split(study, split)
+    own = {dataset: split or study.in_distribution(dataset) for dataset in study.datasets}
+    metrics = study.metrics
+    here = (metrics["split"] == metrics["dataset"].map(own)) | ~metrics["split"].isin(_error_splits(study))
+    present = set(metrics.loc[here, "metric"])
+    for name in names or ():
+        metric(name)
+        if name not in present:
+            where = f" on {split}" if split else ""
+            raise UserError(f"this study has no '{name}'{where}", f"It has: {', '.join(sorted(present))}")
+    shown = [name for name in (names or SHOWN) if name in present]
+    trials = study.trials[~study.trials["superseded"]]
+    trials = trials.assign(label=setting_labels(trials, data=True))
+    done = trials.loc[(trials["status"] == "done") & trials["counts_as"].notna(), ["trial", "label"]]
+    values = metrics[here & metrics["metric"].isin(shown)][["trial", "metric", "split", "value"]].dropna()
+    cells = {key: worst(part, str(key[1])) for key, part in values.merge(done, on="trial").groupby(["label", "metric"])}
+    rows = []
+    for label, part in trials.groupby("label", sort=False):
+        first = part.iloc[0]
+        row: dict[str, object] = {"dataset": first["dataset"], "candidate": first["name"], "n_train": first["n_train"]}
+        row |= {"setting": first["setting"], "chosen": "*" if first["chosen"] else "", "trials": _statuses(part)}
+        for name in shown:
+            found = cells.get((label, name))
+            row[_head(name)] = "" if found is None else _mean(found, is_linear(name))
+        rows.append(row)
+    table = pd.DataFrame(rows)
+    drop = [] if table["setting"].any() else ["setting"]
+    drop += [] if study.tuned else ["chosen"]
+    return table.drop(columns=[*drop, *(["dataset"] if len(study.datasets) == 1 else [])])
 
 
-def find_study(name: str, results: Path) -> Path:
-    """The folder of a study.
+def _known_split(study: Study, split: str | None) -> None:
+    splits = sorted({s for dataset in study.datasets for s in study.splits_of(dataset)} - {"train"})
+    if split is not None and split not in splits:
+        raise UserError(f"no split '{split}' in this study", close_match(split, splits))
 
-    Raises:
-        UserError: there is none of that name with a record in it.
+
+def _error_splits(study: Study) -> list[str]:
+    """Splits of frames with labels; a metric's other splits (temperatures, scans) are no choice of test frames."""
+    accuracy = [name for name in study.metric_names if metric(name).group == "accuracy"]
+    return sorted({str(s) for s in study.metrics.loc[study.metrics["metric"].isin(accuracy), "split"]} - {""})
+
+
+def _head(name: str) -> str:
+    unit = metric(name).unit
+    return f"{name} / {unit}" if unit else name
+
+
+def _statuses(part: pd.DataFrame) -> str:
+    counts = part["status"].value_counts()
+    return ", ".join(f"{count} {name}" for name, count in counts.items())
+
+
+def _mean(rows: pd.DataFrame, linear: bool) -> str:
+    """Mean and standard deviation over repetitions."""
+    values = rows["value"].to_numpy(dtype=float)
+    mean = intervals([values], scale="linear" if linear else None)[0]
+    if len(values) < 2:
+        return number(mean.value)
+    spread = float(np.log(values).std(ddof=1) * mean.value) if mean.scale == "log" else float(values.std(ddof=1))
+    low, high = mean.value - spread, mean.value + spread
+    return f"{number(mean.value, low, high)} ± {number(spread, low, high)}" if spread > 0 else number(mean.value)
+
+
+def speeds(table: pd.DataFrame) -> pd.DataFrame:
+    """Paths of each potential as rows, speed metrics as columns; what did not run has its reason as remark.
+
+    Args:
+        table: the speed table, :attr:`mlpbench.study.Study.speed`; means over its trials.
     """
-    root = results / name
-    if root.is_dir() and any(root.glob("*/record.json")):
-        return root
-    known = [path.parent.parent.name for path in results.glob("*/*/record.json")] if results.is_dir() else []
-    raise UserError(f"there is no study '{name}' in {results}", close_match(name, known))
-
-
-def _replace(path: Path, write_to: Any) -> None:
-    part = path.with_name(f".{path.name}.part")
-    write_to(part)
-    os.replace(part, path)
-
-
-def _setting(record: dict[str, Any], name: str) -> Any:
-    """A swept setting's value in this record: as swept, or as its configuration has it."""
-    if name in record["swept"]:
-        value = record["swept"][name]
-    else:
-        value = record["config"]
-        for part in name.split("."):
-            value = value.get(part) if isinstance(value, dict) else None
-    return str(value) if isinstance(value, dict | list) else value
-
-
-def _trial_row(record: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Columns that name the trial, and all others that are no settings."""
-    training, provenance, tasks = record["training"], record["provenance"], record["tasks"]
-    hardware, backend = provenance["hardware"], provenance["backend"]
-    return {"trial": record["trial"], "study": record["study"], **record["identifiers"]}, {
-        "status": record["status"],
-        "reason": record["reason"],
-        "at_rest": training.get("at_rest"),
-        "rest_reason": training.get("rest_reason"),
-        "converged": training.get("converged"),
-        "convergence_reason": training.get("convergence_reason"),
-        "epochs": training.get("epochs"),
-        "steps": training.get("steps"),
-        "best_epoch": training.get("best_epoch"),
-        "stopped_by": training.get("stopped_by"),
-        "resumed": training.get("resumed"),
-        "train_seconds": training.get("wall_seconds"),
-        "wall_seconds": sum(task["wall_seconds"] for task in tasks.values()) or None,
-        "train_peak_memory": training.get("peak_memory_mb"),
-        "train_peak_device_memory": training.get("peak_device_memory_mb"),
-        "n_parameters": training.get("n_parameters"),
-        "dtype": record["config"]["dtype"],
-        "device": hardware.get("device"),
-        "device_name": hardware.get("device_name"),
-        "cpu": hardware.get("cpu"),
-        "threads": hardware.get("threads"),
-        "python": backend.get("python"),
-        **{f"version_{name}": version for name, version in sorted(backend["versions"].items())},
-        "environment": backend["lock"][:12],
-        "mlpbench": provenance["mlpbench"],
-        "commit": provenance["commit"],
-        "split_seed": record["split"]["split_seed"],
-        "init_seed": provenance["init_seed"],
-        "split": record["split"]["directory"],
-        "started": record["started"],
-        "finished": record["finished"],
-        "key": record["key"],
-    }
+    rows = []
+    for key, part in table.groupby(PATH, sort=False):
+        row: dict[str, object] = dict(zip(PATH, key, strict=True))
+        for name in SPEEDS:
+            values = part.loc[part["metric"] == name, ["value"]].astype({"value": float})
+            if len(values):
+                row[_head(name)] = _mean(values, linear=False)
+        said = [*part["reason"], *(f"busy machine: {notice}" for notice in part["notice"] if notice)]
+        rows.append({**row, "remark": next((str(text) for text in said if text), "")})
+    wide = pd.DataFrame(rows)
+    return wide[[*(c for c in wide.columns if c != "remark"), "remark"]].fillna("")

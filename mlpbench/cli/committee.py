@@ -34,13 +34,13 @@ def execute(arguments: argparse.Namespace) -> int:
     Raises:
         UserError: a study, data set, candidate or split that is not known, or no two repetitions with predictions.
     """
-    from mlpbench.report import load_study
     from mlpbench.report.committees import committees_of, most_disagreed, write_frames
-    from mlpbench.report.estimates import cells, main_metric
+    from mlpbench.report.estimates import cells
+    from mlpbench.study.study import Study
 
     if arguments.top < 1:
         raise UserError(f"--top {arguments.top}: nothing would be listed", "Give a number of at least 1.")
-    study = load_study(arguments.study, arguments.results)
+    study = Study.load(arguments.study, arguments.results)
     dataset = _one("data set", arguments.dataset, study.datasets, study.datasets[0])
     if arguments.dataset is None and len(study.datasets) > 1:
         raise UserError(f"{study.name} has several data sets", f"Choose one: --dataset {' | '.join(study.datasets)}")
@@ -51,7 +51,7 @@ def execute(arguments: argparse.Namespace) -> int:
             "Run more: mlpbench run -m ... repetition=0,1,2",
         )
     first = str(study.in_distribution(dataset))
-    means = cells(study, dataset, main_metric(study, dataset), first)
+    means = cells(study, dataset, study.headline(dataset), first)
     best = min(names, key=lambda c: min(m.value for (name, _), m in means.items() if name == c))
     candidate = _one("candidate", arguments.candidate, names, best)
     splits = [_one("test split", s, study.test_splits(dataset), s) for s in arguments.split or []]

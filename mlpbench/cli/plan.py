@@ -17,7 +17,7 @@ def register(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-m", "--multirun", action="store_true", help="every combination of comma-separated values")
     parser.add_argument("--pilot", metavar="STUDY", help="from this study's repetitions: how many would decide")
     parser.add_argument("--margin", type=share, default=0.05, metavar="SHARE", help="of a tie (default: 0.05)")
-    parser.add_argument("--metric", default="force_mae", help="what the pilot is to decide on (default: force_mae)")
+    parser.add_argument("--metric", help="what the pilot is to decide on (default: the force error)")
     parser.add_argument("--results", type=Path, default=Path("results"), help="default: results")
     parser.epilog = (
         "examples:\n  mlpbench plan -m study=compare architecture=schnet,mace repetition=0,1,2\n"
@@ -86,14 +86,12 @@ def _time(seconds: float, unknown: int) -> str:
 
 def _pilot(arguments: argparse.Namespace) -> int:
     """Print how many repetitions a study needs before it decides, and the hours they cost."""
-    from mlpbench import tables
     from mlpbench.metrics import metric
     from mlpbench.pilot import plan_pilot
+    from mlpbench.study.study import Study
 
-    root = tables.find_study(arguments.pilot, arguments.results)
-    trials, metrics, records = tables.write_all(root)
-    metric(arguments.metric)
-    names = [record["split"].get("in_distribution") for record in records]
-    split = next((name for name in names if name), "test")
-    print(plan_pilot(trials, metrics, arguments.metric, split=split, margin=arguments.margin).text)
+    study = Study.load(arguments.pilot, arguments.results, arguments.margin)
+    if arguments.metric is not None:
+        metric(arguments.metric)
+    print(plan_pilot(study, arguments.metric).text)
     return EXIT_DONE

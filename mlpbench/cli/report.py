@@ -39,17 +39,20 @@ def execute(arguments: argparse.Namespace) -> int:
     Raises:
         UserError: there is no such study, or ``--out`` for several at once.
     """
-    from mlpbench.report import load_study, write_report
+    from mlpbench import tables
+    from mlpbench.report import write_report
     from mlpbench.report.render import ERRORS
+    from mlpbench.study.study import Study
 
     if arguments.out is not None and len(arguments.study) > 1:
         raise UserError(
             f"--out names one folder, but {len(arguments.study)} studies were given",
             "Leave it out: each report then goes to its own folder, reports/STUDY.",
         )
-    studies = [load_study(name, arguments.results, arguments.margin) for name in arguments.study]
+    studies = [Study.load(name, arguments.results, arguments.margin) for name in arguments.study]
     code = EXIT_DONE
     for study in studies:
+        tables.write(study)
         out = arguments.out or arguments.reports / study.name
         written = write_report(study, out, pdf=arguments.pdf)
         print(written.page)

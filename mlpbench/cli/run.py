@@ -131,11 +131,13 @@ class Session:
         """Write the tables of every study that was touched and say what came of it; returns the studies' folders."""
         from mlpbench import tables
         from mlpbench.progress import summary
+        from mlpbench.study.study import Study
 
         roots = [root for root in self.names if any(root.glob("*/record.json"))]
         for root in roots:
-            trials, _ = tables.write(root)
-            print(summary(trials, self.names[root], root))
+            study = Study.load(root.name, root.parent)
+            tables.write(study)
+            print(summary(study.trials, self.names[root], root))
         return roots
 
     def failed(self, roots: list[Path]) -> bool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
 
 from mlpbench.errors import EXIT_DONE, EXIT_FAILED
 
@@ -17,8 +16,9 @@ def register(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--max", action="append", default=[], metavar="METRIC=LIMIT", help="at most (may be repeated)")
     parser.add_argument("--min", action="append", default=[], metavar="METRIC=LIMIT", help="at least (may be repeated)")
     parser.add_argument(
-        "--objective", default="cheapest", metavar="METRIC",
-        help="what orders those that pass: a metric, 'labels', or cheapest (default), accurate, fewest_labels",
+        "--objective", metavar="METRIC",
+        help="what orders those that pass: a metric, 'labels', or cheapest (default where an error is limited), "
+        "accurate (default otherwise), fewest_labels",
     )  # fmt: skip
     parser.add_argument("--split", help="test split of the errors (default: the in-distribution one)")
     parser.add_argument("--dataset", help="where the study has several")
@@ -39,29 +39,12 @@ def execute(arguments: argparse.Namespace) -> int:
     Raises:
         UserError: a study, metric, split or data set that is not known, or a constraint that is not METRIC=LIMIT.
     """
-    from mlpbench import tables
     from mlpbench.decision import describe, parse_constraint, select
+    from mlpbench.study.study import Study
 
     constraints = [parse_constraint(text, "max") for text in arguments.max]
     constraints += [parse_constraint(text, "min") for text in arguments.min]
-    root = tables.find_study(arguments.study, arguments.results)
-    trials, metrics, records = tables.write_all(root)
-    named = (record["split"].get("in_distribution") for record in records)
-    decision = select(
-        trials, metrics, constraints, arguments.objective, study=arguments.study, dataset=arguments.dataset,
-        split=arguments.split, in_distribution=next((str(name) for name in named if name), None),
-        configs={record["trial"]: record["config"] for record in records}, pool=_pool(root, records),
-    )  # fmt: skip
+    study = Study.load(arguments.study, arguments.results)
+    decision = select(study, constraints, arguments.objective, dataset=arguments.dataset, split=arguments.split)
     print(describe(decision))
     return EXIT_DONE if decision.chosen is not None else EXIT_FAILED
-
-
-def _pool(root: Path, records: list[dict[str, Any]]) -> int | None:
-    """Frames that there are to train and validate with, as the manifest of a split says; None where it is gone."""
-    from mlpbench.protocol import read_json
-
-    for record in records:
-        path = root / str(record["split"]["directory"]) / "manifest.json"
-        if path.is_file():
-            return int(read_json(path)["pool_frames"])
-    return None

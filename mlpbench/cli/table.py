@@ -4,12 +4,8 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from mlpbench.errors import EXIT_DONE, UserError
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 HELP = "print a study's comparison table"
 
@@ -31,46 +27,36 @@ def register(parser: argparse.ArgumentParser) -> None:
 
 
 def execute(arguments: argparse.Namespace) -> int:
-    """Print one row a setting, mean and standard deviation over its repetitions."""
-    from mlpbench import records, summary, tables
+    """Print one row for each setting and training size: mean and standard deviation over its repetitions.
 
-    root = tables.find_study(arguments.study, arguments.results)
-    trials, metrics = tables.load(root)
+    Raises:
+        UserError: a study, split or metric that is not known, or ``--speed`` where nothing was timed.
+    """
+    from mlpbench import tables
+    from mlpbench.study.study import Study
+
+    study = Study.load(arguments.study, arguments.results)
+    tables.write(study)
     if arguments.speed:
-        return _speed(arguments, tables.build_speed(records.load_all(root)))
-    split = arguments.split or _in_distribution(records.load_all(root))
-    table = summary.comparison(trials, metrics, split, arguments.metric)
+        if study.speed.empty:
+            raise UserError(
+                f"no potential of {study.name} was timed", "Run the study's trials once more with evaluation=speed."
+            )
+        table = tables.speeds(study.speed)
+    else:
+        table = tables.settings_table(study, arguments.split, arguments.metric)
     if arguments.csv:
         print(table.to_csv(index=False), end="")
         return EXIT_DONE
-    print(f"{arguments.study}: errors on {split}; mean ± standard deviation over repetitions")
+    if not arguments.speed:
+        splits = {name: arguments.split or study.in_distribution(name) for name in study.datasets}
+        where = ", ".join(dict.fromkeys(str(split) for split in splits.values() if split))
+        print(f"{study.name}: errors on {where}; mean ± standard deviation over repetitions")
     print(table.to_string(index=False))
-    unconverged = trials[trials["converged"] == False]  # noqa: E712  # pandas: NaN is neither
-    if len(unconverged):
+    unconverged = study.trials[study.trials["converged"] == False]  # noqa: E712  # pandas: NaN is neither
+    if len(unconverged) and not arguments.speed:
         print(
-            f"{len(unconverged)} of {len(trials)} trials had not converged within their budget: "
+            f"{len(unconverged)} of {len(study.trials)} trials had not converged within their budget: "
             "their order is one of optimisation speed, not of what the architectures can reach"
         )
     return EXIT_DONE
-
-
-def _speed(arguments: argparse.Namespace, table: pd.DataFrame) -> int:
-    """Print the speed table.
-
-    Raises:
-        UserError: no potential of the study was timed.
-    """
-    from mlpbench import summary
-
-    if table.empty:
-        raise UserError(
-            f"no potential of {arguments.study} was timed", "Run the study's trials once more with evaluation=speed."
-        )
-    found = summary.speeds(table)
-    print(found.to_csv(index=False).rstrip("\n") if arguments.csv else found.to_string(index=False))
-    return EXIT_DONE
-
-
-def _in_distribution(found: list[dict[str, object]]) -> str | None:
-    names = [str(record["split"].get("in_distribution") or "") for record in found if isinstance(record["split"], dict)]
-    return next((name for name in names if name), None)

@@ -7,13 +7,13 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from mlpbench.comparison.changes import find_changes
-from mlpbench.comparison.matching import Matched, Side, match
+from mlpbench.comparison.matching import Matched, find_changes, match
 from mlpbench.comparison.model import EVERY, Judged, StudyComparison, Verdict
 from mlpbench.errors import UserError, close_match
-from mlpbench.metrics import METRICS
+from mlpbench.metrics import METRICS, is_linear
 from mlpbench.metrics import metric as find_metric
 from mlpbench.statistics.paired import MARGIN, Comparison, Pair, compare
+from mlpbench.study.study import Study
 
 Float = npt.NDArray[np.float64]
 DEFAULT = (
@@ -25,14 +25,14 @@ _NO_TEST = ("train", "valid")
 
 
 def compare_studies(
-    first: Side,
-    second: Side,
+    first: Study,
+    second: Study,
     metrics: Sequence[str] = (),
     splits: Sequence[str] = (),
     *,
     margin: float = MARGIN,
 ) -> StudyComparison:
-    """Hold the second study against the first.
+    """What became of the second study's metrics since the first.
 
     Args:
         first: for example before an upgrade.
@@ -49,7 +49,8 @@ def compare_studies(
     done = [pair for pair in found.pairs if pair.done]
     for name in metrics:
         find_metric(name)
-    values = {id(pair): _values(pair) for pair in done}
+    scores = [(first.scores[pair.before["trial"]], second.scores[pair.after["trial"]]) for pair in done]
+    values = {id(pair): _values(*both) for pair, both in zip(done, scores, strict=True)}
     present = sorted({place for both in values.values() for place in both})
     wanted = _wanted(present, done, metrics, splits)
     judged = [row for place in wanted for row in _judge(place, done, values, margin)]
@@ -69,17 +70,11 @@ def compare_studies(
     )  # fmt: skip
 
 
-def _values(pair: Matched) -> dict[tuple[str, str], tuple[float, float]]:
+def _values(
+    before: dict[tuple[str, str], float], after: dict[tuple[str, str], float]
+) -> dict[tuple[str, str], tuple[float, float]]:
     """(metric, split) -> its value before and after, where both trials have one."""
-    sides = [
-        {(str(row["metric"]), str(row["split"])): row["value"] for row in record["metrics"]}
-        for record in (pair.before, pair.after)
-    ]
-    return {
-        place: (float(value), float(sides[1][place]))
-        for place, value in sides[0].items()
-        if value is not None and sides[1].get(place) is not None
-    }
+    return {place: (value, after[place]) for place, value in before.items() if place in after}
 
 
 def _wanted(
@@ -113,7 +108,7 @@ def _judge(
     name, split = place
     pairs = [pair for pair in done if place in values[id(pair)]]
     numbers = np.array([values[id(pair)][place] for pair in pairs], dtype=np.float64).reshape(-1, 2)
-    linear = name.endswith(("survival", "_r2")) or bool((numbers <= 0).any())
+    linear = is_linear(name) or bool((numbers <= 0).any())
     change = numbers[:, 1] - numbers[:, 0] if linear else np.log(numbers[:, 1] / numbers[:, 0])
     found: list[Judged] = []
     labels = ([EVERY] * len(pairs), [f"{p.family}, {EVERY}" for p in pairs], [p.setting for p in pairs])
@@ -172,7 +167,7 @@ def _row(
 
 
 def _obstacle(name: str, split: str, pairs: list[Matched]) -> Verdict | None:
-    """Why the numbers cannot be held against each other."""
+    """Why the numbers cannot be compared."""
     group = find_metric(name).group
     if group == "accuracy" and not all(pair.same(split) for pair in pairs):
         return "other frames"

@@ -1,58 +1,42 @@
-"""Which trial of one study is which of the other: the same setting and the same repetition."""
+"""Which trial of one study is which of the other, and what differs between the two."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
-from mlpbench import tables
+from mlpbench.comparison.model import Change
 from mlpbench.errors import UserError
 from mlpbench.protocol import ProtocolError, read_json
-from mlpbench.records import load_all
 from mlpbench.seeds import digest
-from mlpbench.statistics.settings import BASE, varied_columns
+from mlpbench.study.settings import Setting, candidate_label, settings_of
+from mlpbench.study.study import Study
+from mlpbench.study.words import display_name
 
 SEEDS = ("split_seed", "init_seed")
 Record = dict[str, Any]
 Key = tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class Side:
-    """One of the two studies.
-
-    Attributes:
-        name: of the study.
-        root: its folder.
-        records: the content of its records.
-    """
-
-    name: str
-    root: Path
-    records: list[Record]
-
-    def frames(self, record: Record) -> dict[str, str]:
-        """Split -> digest of its frames, from the manifest; empty where the split files are gone."""
-        try:
-            manifest = read_json(self.root / str(record["split"]["directory"]) / "manifest.json")
-        except (FileNotFoundError, ProtocolError):
-            return {}
-        return {name: digest(part["sha256"]) for name, part in manifest.get("splits", {}).items()}
-
-
-def load_side(study: str, results: Path) -> Side:
+def load_side(name: str, results: Path) -> Study:
     """A study by its name below ``results``, or by the path of its folder.
 
     Raises:
         UserError: there is no such study; the message has the close match.
     """
-    path = Path(study)
-    root = tables.find_study(path.name, path.parent if len(path.parts) > 1 else results)
-    return Side(path.name, root, load_all(root))
+    path = Path(name)
+    return Study.load(path.name, path.parent if len(path.parts) > 1 else results)
+
+
+def frames_of(study: Study, record: Record) -> dict[str, str]:
+    """Split -> digest of its frames, from the manifest; empty where the split files are gone."""
+    try:
+        manifest = read_json(study.root / str(record["split"]["directory"]) / "manifest.json")
+    except (FileNotFoundError, ProtocolError):
+        return {}
+    return {name: digest(part["sha256"]) for name, part in manifest.get("splits", {}).items()}
 
 
 @dataclass(frozen=True)
@@ -66,7 +50,7 @@ class Matched:
         repetition: its number, with the seeds where they were swept.
         before: record of the first study.
         after: record of the second.
-        frames: digests of each split in both, see :meth:`Side.frames`.
+        frames: digests of each split in both, see :func:`frames_of`.
     """
 
     setting: str
@@ -100,67 +84,192 @@ class Matching:
     repeated: int
 
 
-def match(first: Side, second: Side) -> Matching:
-    """Pair the trials of two studies.
+@dataclass(frozen=True)
+class _Keyed:
+    """A trial with what it is matched by."""
 
-    A setting is data set, architecture, size, number of training frames, and every further one that takes several
-    values within a study. One that is constant in each study but differs between them is a change, not a setting.
+    setting: Setting
+    n_train: int
+    repetition: Key
+    record: Record
+
+    @property
+    def key(self) -> tuple[Key, int, tuple[tuple[str, str], ...], Key]:
+        values = tuple((key, str(value)) for key, value in sorted(self.setting.values.items()))
+        return self.setting.line, self.n_train, values, self.repetition
+
+    def label(self, *, dataset: bool, sizes: bool, n_train: bool = True) -> str:
+        """What it is of, as everywhere; ``dataset`` and ``sizes``: whether there are several to tell apart."""
+        data, architecture, size = self.setting.line
+        name = f"{display_name(architecture)} {size}" if sizes else display_name(architecture)
+        text = candidate_label(name, self.n_train, self.setting.label)
+        if not n_train:
+            text = ", ".join(part for part in (name, self.setting.label) if part)
+        return f"{data}: {text}" if dataset else text
+
+
+def match(first: Study, second: Study) -> Matching:
+    """Pair the trials of two studies by setting, number of training frames and repetition.
+
+    A key is part of a setting if it takes several values within one of the studies. One that is constant in each study
+    but differs between them is a change.
 
     Raises:
         UserError: no trial of one has a partner in the other.
     """
-    names = sorted({name for side in (first, second) for r in side.records for name in r["swept"]} - set(SEEDS))
-    shared = [tables.build(side.records, names)[0] for side in (first, second)]
-    varied = [name for name in names if any(name in varied_columns(table) for table in shared)]
-    seeds = [name for name in SEEDS if any(name in r["swept"] for s in (first, second) for r in s.records)]
-    found: list[dict[tuple[Key, Key], Record]] = []
-    repeated = 0
-    for side, table in zip((first, second), shared, strict=True):
-        mine: dict[tuple[Key, Key], Record] = {}
-        for key, record in _keyed(table, side.records, varied, seeds):
-            repeated += key in mine
-            known = mine.get(key)
-            if known is None or (record["status"] == "done", record["finished"]) > (
-                known["status"] == "done",
-                known["finished"],
-            ):
-                mine[key] = record
-        found.append(mine)
-    common = [key for key in found[0] if key in found[1]]
+    records = [*first.records, *second.records]
+    sides = ["first"] * len(first.records) + ["second"] * len(second.records)
+    settings = settings_of(records, sides)
+    seeds = [name for name in SEEDS if any(record["config"].get(name) is not None for record in records)]
+    lines = {setting.line for setting in settings}
+    several = {"dataset": len({line[0] for line in lines}) > 1,
+               "sizes": len(lines) > len({line[:2] for line in lines})}  # fmt: skip
+    trials = [
+        _Keyed(setting, int(record["identifiers"]["n_train"]), _repetition(record, seeds), record)
+        for setting, record in zip(settings, records, strict=True)
+    ]
+    before, again = _latest(trials[: len(first.records)])
+    after, again_after = _latest(trials[len(first.records) :])
+    common = sorted((key for key in before if key in after), key=str)
     if not common:
+        example, other = next(iter(before.values())), next(iter(after.values()))
         raise UserError(
             f"no trial of {first.name} has the setting and repetition of one of {second.name}",
-            f"{first.name} has, for example, {_text(next(iter(found[0])), varied)}; "
-            f"{second.name} has {_text(next(iter(found[1])), varied)}.",
+            f"{first.name} has, for example, {_text(example, several)}; {second.name} has {_text(other, several)}.",
         )
-    common.sort(key=lambda key: (key[0][:3], int(key[0][3]), key))
-    several = len({key[0][0] for key in common}) > 1
+    common.sort(key=lambda key: (key[0], key[1]))
     pairs = [
         Matched(
-            _label(key[0], varied, several), key[0][0], _label(key[0], varied, several, with_n=False), key[1],
-            found[0][key], found[1][key], (first.frames(found[0][key]), second.frames(found[1][key])),
+            before[key].label(**several), before[key].setting.line[0], before[key].label(**several, n_train=False),
+            key[-1], before[key].record, after[key].record,
+            (frames_of(first, before[key].record), frames_of(second, after[key].record)),
         )
         for key in common
     ]  # fmt: skip
-    alone = [[_text(key, varied) for key in mine if key not in other] for mine, other in (found, found[::-1])]
-    return Matching(pairs, alone[0], alone[1], repeated)
+    alone = [
+        [_text(one, several) for key, one in mine.items() if key not in other]
+        for mine, other in ((before, after), (after, before))
+    ]
+    return Matching(pairs, alone[0], alone[1], again + again_after)
 
 
-def _keyed(
-    table: pd.DataFrame, records: list[Record], varied: list[str], seeds: list[str]
-) -> Iterator[tuple[tuple[Key, Key], Record]]:
-    settings = table[[*BASE, *varied]].astype(str).itertuples(index=False, name=None)
-    repeats = table[["repetition", *seeds]].astype(str).itertuples(index=False, name=None)
-    for setting, repeat, record in zip(settings, repeats, records, strict=True):
-        yield (tuple(setting), tuple(repeat)), record
+def _repetition(record: Record, seeds: Sequence[str]) -> Key:
+    own = {"split_seed": record["split"].get("split_seed"), "init_seed": record["provenance"].get("init_seed")}
+    return (str(record["identifiers"]["repetition"]), *(str(own[name]) for name in seeds))
 
 
-def _label(setting: Key, varied: list[str], several: bool, with_n: bool = True) -> str:
-    dataset, architecture, size, n_train = setting[: len(BASE)]
-    rest = [f"{name}={value}" for name, value in zip(varied, setting[len(BASE) :], strict=True)]
-    parts = [f"{architecture} {size}", *([f"N = {n_train}"] if with_n else []), *rest]
-    return f"{dataset}: {', '.join(parts)}" if several else ", ".join(parts)
+def _latest(trials: Iterable[_Keyed]) -> tuple[dict[Any, _Keyed], int]:
+    """One trial for each key, a finished one before others and then the latest; and how many were left out."""
+    kept: dict[Any, _Keyed] = {}
+    repeated = 0
+    for one in trials:
+        known = kept.get(one.key)
+        repeated += known is not None
+        if known is None or _rank(one) > _rank(known):
+            kept[one.key] = one
+    return kept, repeated
 
 
-def _text(key: tuple[Key, Key], varied: list[str]) -> str:
-    return f"{_label(key[0], varied, several=True)}, repetition {'/'.join(key[1])}"
+def _rank(one: _Keyed) -> tuple[bool, str]:
+    return one.record["status"] == "done", str(one.record["finished"])
+
+
+def _text(one: _Keyed, several: dict[str, bool]) -> str:
+    return f"{one.label(**several)}, repetition {'/'.join(one.repetition)}"
+
+
+# Where results lie and how long they may take determines nothing.
+_PLACES = {
+    "study", "results_dir", "reports_dir", "timeout", "repetition", "split_seed", "init_seed", "device", "threads",
+}  # fmt: skip
+_HARDWARE = ("cpu", "device", "device_name", "threads")
+_NOTHING = "–"
+
+
+def find_changes(pairs: list[Matched]) -> list[Change]:
+    """Every difference, each once, with the architectures (or backends) that it concerns."""
+    found: dict[tuple[str, str], dict[str, tuple[set[str], set[str]]]] = {}
+    for pair in pairs:
+        place = str(pair.before["identifiers"]["architecture"])
+        for kind, what, before, after in _differences(pair):
+            sides = found.setdefault((kind, what), {}).setdefault(place, (set(), set()))
+            sides[0].add(_short(before))
+            sides[1].add(_short(after))
+    every = {str(pair.before["identifiers"]["architecture"]) for pair in pairs}
+    changes = []
+    for (kind, what), places in found.items():
+        for sides, names in _alike(places):
+            where = "" if set(names) == every else ", ".join(names)
+            changes.append(Change(kind, what, ", ".join(sorted(sides[0])), ", ".join(sorted(sides[1])), where))
+    order = ("configuration", "package", "environment", "hardware", "data", "seed")
+    return sorted(changes, key=lambda c: (order.index(c.kind), c.what, c.where))
+
+
+def _alike(places: dict[str, tuple[set[str], set[str]]]) -> Iterator[tuple[tuple[set[str], set[str]], list[str]]]:
+    """Places with the same values before and after go together."""
+    rest = dict(places)
+    while rest:
+        sides = next(iter(rest.values()))
+        names = sorted(name for name, value in rest.items() if value == sides)
+        yield sides, names
+        for name in names:
+            del rest[name]
+
+
+def _differences(pair: Matched) -> Iterator[tuple[str, str, Any, Any]]:
+    before, after = pair.before, pair.after
+    own = str(before["identifiers"]["backend"])
+    yield from (
+        ("configuration", *rest)
+        for rest in _unlike(_configuration(before, own), _configuration(after, str(after["identifiers"]["backend"])))
+    )
+    one, two = before["provenance"], after["provenance"]
+    backends = [side.get("backend") or {} for side in (one, two)]
+    yield from (("package", *rest) for rest in _unlike(*(b.get("versions") or {} for b in backends)))
+    software = [
+        {"lock of the environment": str(b.get("lock") or "")[:12], "adopted interpreter": bool(b.get("adopted")),
+         "Python": b.get("python"), "mlpbench": side.get("mlpbench"), "commit": str(side.get("commit") or "")[:12]}
+        for b, side in zip(backends, (one, two), strict=True)
+    ]  # fmt: skip
+    yield from (("environment", *rest) for rest in _unlike(*software))
+    machines = [{key: (side.get("hardware") or {}).get(key) for key in _HARDWARE} for side in (one, two)]
+    yield from (("hardware", *rest) for rest in _unlike(*machines))
+    splits = [name for name in sorted({*pair.frames[0], *pair.frames[1]}) if not pair.same(name)]
+    if splits:
+        yield "data", "frames of " + ", ".join(splits), "its own", "its own"
+    elif before["split"]["digest"] != after["split"]["digest"] and not (pair.frames[0] and pair.frames[1]):
+        yield "data", "split (its files are gone: which frames differ is not known)", "its own", "its own"
+    for name, values in (
+        ("split_seed", [side["split"].get("split_seed") for side in (before, after)]),
+        ("init_seed", [side.get("init_seed") for side in (one, two)]),
+    ):
+        if values[0] != values[1]:
+            yield "seed", name, "its own", "its own"
+
+
+def _configuration(record: dict[str, Any], backend: str) -> dict[str, Any]:
+    config = dict(record.get("config") or {})
+    # Of the backend's node only what is a setting: its interpreter is a place.
+    node = dict((config.pop("backend", None) or {}).get(backend) or {})
+    plain = {key: value for key, value in config.items() if key not in _PLACES}
+    plain["backend"] = {key: node.get(key) for key in ("adapter", "adapter_version")}
+    return dict(_flat(plain))
+
+
+def _flat(node: dict[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
+    for key, value in node.items():
+        if isinstance(value, dict) and value:
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _unlike(before: dict[str, Any], after: dict[str, Any]) -> Iterator[tuple[str, Any, Any]]:
+    for key in sorted({*before, *after}):
+        if before.get(key, _NOTHING) != after.get(key, _NOTHING):
+            yield key, before.get(key, _NOTHING), after.get(key, _NOTHING)
+
+
+def _short(value: Any) -> str:
+    text = f"{value:g}" if isinstance(value, float) else str(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."

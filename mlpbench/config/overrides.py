@@ -72,6 +72,29 @@ def overrides_of(config: Mapping[str, Any], *, without: tuple[str, ...] = ()) ->
     return found
 
 
+def option_of(config: Mapping[str, Any], group: str) -> str | None:
+    """The option of ``group``, e.g. of ``training``, that composes to what ``config`` has there; None if none does."""
+    try:
+        data = config["dataset"]
+        base = {
+            "dataset": _dataset_option(data),
+            "architecture": str(config["architecture"]["name"]),
+            "size": str(config["size"]),
+        }
+        if data.get("variant") is not None:
+            base["dataset.variant"] = _value(data["variant"])
+        if data.get("kind") == "file":
+            base["dataset.path"] = _value(data["path"])
+        wanted = config.get(group) or {}
+        for name in sorted({path.stem for folder in conf_dirs() for path in (folder / group).glob("[!_]*.yaml")}):
+            composed = _composed((*_texts(base), f"{group}={name}"))[group]
+            if not any(True for _ in _unlike(composed, wanted, group)):
+                return name
+    except (UserError, KeyError):
+        return None  # of another version's configuration
+    return None
+
+
 def _texts(overrides: Mapping[str, str]) -> tuple[str, ...]:
     return tuple(f"{key}={value}" for key, value in overrides.items())
 

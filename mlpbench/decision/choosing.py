@@ -1,104 +1,85 @@
-"""The decision itself: hold every candidate to the constraints, order those that pass, and doubt the answer."""
+"""The decision itself: check every candidate against the constraints, order those that pass, and doubt the answer."""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from mlpbench.decision import advice as advising
-from mlpbench.decision.doubts import find_doubts
-from mlpbench.decision.evidence import LABELS, Table, check, direction, goal_worst, unit
-from mlpbench.decision.model import Candidate, Check, Constraint, Decision, Verdict
-from mlpbench.decision.wording import percent
+from mlpbench.decision.evidence import View, check
+from mlpbench.decision.model import Assessment, Check, Constraint, Decision, Verdict, percent, unit
 from mlpbench.errors import UserError, close_match
-from mlpbench.metrics import METRICS
+from mlpbench.metrics import HEADLINE, METRICS
 from mlpbench.metrics import metric as find_metric
-from mlpbench.statistics.repetitions import independent_repetitions
-from mlpbench.statistics.settings import BASE, VALID, choose, setting_labels, swept_columns
+from mlpbench.study.means import LABELS, direction, worst_end
+from mlpbench.study.settings import Candidate
+from mlpbench.study.study import Study
 
 ALIASES = {
     "cheapest": ("us_per_atom", "ms_per_md_step", "train_seconds"),
-    "accurate": ("force_mae", "energy_mae"),
+    "accurate": HEADLINE,
     "fewest_labels": (LABELS,),
 }
+_PRICES = ("cost", "speed")  # groups of metrics that less training, or none, makes better
 
 
 def select(
-    trials: pd.DataFrame,
-    metrics: pd.DataFrame,
-    constraints: Sequence[Constraint],
-    objective: str = "cheapest",
+    study: Study,
+    constraints: Sequence[Constraint] = (),
+    objective: str | None = None,
     *,
-    study: str | None = None,
     dataset: str | None = None,
     split: str | None = None,
-    in_distribution: str | None = None,
-    configs: Mapping[str, Mapping[str, Any]] | None = None,
-    pool: int | None = None,
 ) -> Decision:
-    """Choose among the settings of one data set.
+    """Choose among the candidates of one data set of a study.
 
-    Swept settings are first chosen on validation error (see :func:`mlpbench.statistics.settings.choose`); every other
-    number here is from test frames.
+    A candidate is what validation error chose (:attr:`Study.candidates`); every number here is from test frames.
 
     Args:
-        trials: one row a trial.
-        metrics: long table.
+        study: the study.
         constraints: all must hold.
         objective: metric that orders those that pass, or ``labels``, ``cheapest`` (inference time; training time where
-            none was measured), ``accurate``, ``fewest_labels``.
-        study: its name; None: from the table.
+            none was measured), ``accurate``, ``fewest_labels``. None: ``cheapest`` where a constraint limits an error,
+            else ``accurate``.
         dataset: None: the only one.
-        split: test split of the accuracy metrics; None: ``in_distribution``, or the only one, or the one with the
-            largest errors.
-        in_distribution: the split that the data set names as in distribution.
-        configs: trial -> resolved configuration of its record, for commands that repeat all of it; None: commands
-            know only what the tables hold.
-        pool: labelled frames that there are for training and validation; None: not known.
+        split: test split of the errors; None: the one in distribution (:meth:`Study.in_distribution`).
 
     Raises:
-        UserError: a metric, split or data set that is not known (with the close match), or no trials.
+        UserError: a metric, split or data set that is not known (with the close match), no trials, or the fewest labels
+            of anything.
     """
-    if trials.empty:
+    if study.trials.empty:
         raise UserError("the study has no trials", "Run some: mlpbench run -m study=NAME ...")
-    name = study if study is not None else str(trials["study"].iloc[0])
-    data = _one_dataset(trials, dataset)
-    trials, metrics = trials[trials["dataset"] == data], metrics[metrics["dataset"] == data]
-    trials = trials.assign(setting=setting_labels(trials), repetition=independent_repetitions(trials))
-    crossed = trials["repetition"].isna()
-    trials = trials[~crossed].astype({"repetition": int})
+    data = _one_dataset(study, dataset)
     for constraint in constraints:
-        _known(constraint.metric, metrics)
-    goal = _objective(objective, metrics)
-    used, notes = _split(metrics, split, in_distribution)
-    for constraint in constraints:
-        _known_split(constraint.split, metrics)
-    table = Table(name, trials, metrics, used, swept_columns(trials.drop(columns="setting")), configs or {}, pool)
-    if crossed.any():
-        notes.append(f"{crossed.sum()} trials share a seed with another of their setting and count as no repetition.")
-    notes += _choose_settings(table)
-    candidates = [_candidate(table, part, constraints, goal) for part in table.parts()]
-    candidates, chosen = _rank(candidates, goal)
+        _known(study, constraint.metric)
+    limited = any(c.metric != LABELS and find_metric(c.metric).group not in _PRICES for c in constraints)
+    goal = _objective(study, objective or ("cheapest" if limited else "accurate"))
+    for name in [split, *(constraint.split for constraint in constraints)]:
+        _known_split(study, name)
+    used = split or study.in_distribution(data)
+    candidates, notes = _open_to_choice(study, data, goal, limited)
+    view = View(study, data, used, tuple(candidates))
+    assessed = [_assess(view, candidate, constraints, goal) for candidate in candidates]
+    assessed, chosen = _rank(assessed, goal)
     missing = {
-        metric: advising.measuring(table, metric)
-        for metric in dict.fromkeys([c.metric for c in constraints] + [goal])
-        if metric != LABELS and table.evidence(metric, None, goal_worst(metric)) == {}
+        name: advising.measuring(view, name)
+        for name in dict.fromkeys([c.metric for c in constraints] + [goal])
+        if name != LABELS and all(view.evidence(c, name, None, worst_end(name)) is None for c in candidates)
     }
-    doubts, advice = find_doubts(table, candidates, chosen, constraints, goal)
+    doubts, advice = advising.find_doubts(view, assessed, chosen, constraints, goal)
     return Decision(
-        study=name, dataset=data, split=used, constraints=tuple(constraints), objective=goal, unit=unit(goal),
-        chosen=chosen, candidates=tuple(candidates), thin=bool(doubts) or bool(missing), doubts=tuple(doubts),
-        advice=tuple(advice), missing=missing, notes=tuple(notes + _caveats(table)),
+        study=study.name, dataset=data, split=used, constraints=tuple(constraints), objective=goal, unit=unit(goal),
+        chosen=chosen, candidates=tuple(assessed), thin=bool(doubts) or bool(missing), doubts=tuple(doubts),
+        advice=tuple(advice), missing=missing, notes=tuple(notes + _tuning(view) + _caveats(view)),
     )  # fmt: skip
 
 
-def _one_dataset(trials: pd.DataFrame, dataset: str | None) -> str:
-    names = sorted(trials["dataset"].astype(str).unique())
+def _one_dataset(study: Study, dataset: str | None) -> str:
+    names = study.datasets
     if dataset is None and len(names) > 1:
         raise UserError(f"the study has {len(names)} data sets: {', '.join(names)}", "Choose one: --dataset NAME")
     if dataset is not None and dataset not in names:
@@ -106,92 +87,94 @@ def _one_dataset(trials: pd.DataFrame, dataset: str | None) -> str:
     return dataset or names[0]
 
 
-def _known(name: str, metrics: pd.DataFrame) -> None:
+def _known(study: Study, name: str) -> None:
     """Refuse a metric that is not registered; what the study has is the likelier meaning."""
     if name != LABELS:
         try:
             find_metric(name)
         except UserError as error:
-            here = sorted(set(metrics["metric"]))
-            likely = difflib.get_close_matches(name, here, n=1, cutoff=0.6)
+            likely = difflib.get_close_matches(name, study.metric_names, n=1, cutoff=0.6)
             raise UserError(error.message, close_match(name, likely or [*METRICS, LABELS])) from error
 
 
-def _objective(name: str, metrics: pd.DataFrame) -> str:
+def _objective(study: Study, name: str) -> str:
     if name not in ALIASES:
         if name != LABELS and name not in METRICS and name.partition("_")[0] not in {m.split("_")[0] for m in METRICS}:
             raise UserError(f"there is no metric '{name}'", close_match(name, [*METRICS, LABELS, *ALIASES]))
-        _known(name, metrics)
+        _known(study, name)
         if direction(name) == "none":
             raise UserError(f"{name} has no better or worse", "Choose another objective, e.g. us_per_atom")
         return name
-    present = set(metrics.loc[metrics["value"].notna(), "metric"]) | {LABELS}
+    present = {*study.metric_names, LABELS}
     return next((option for option in ALIASES[name] if option in present), ALIASES[name][0])
 
 
-def _split(metrics: pd.DataFrame, split: str | None, preferred: str | None) -> tuple[str | None, list[str]]:
-    accuracy = metrics[metrics["metric"].isin(["force_mae", "energy_mae"]) & ~metrics["split"].isin(["train", VALID])]
-    names = sorted(str(s) for s in accuracy["split"].dropna().unique())
-    if split is not None:
-        _known_split(split, metrics)
-        return split, []
-    if not names:
-        return None, []
-    if preferred in names:
-        return preferred, []
-    if len(names) == 1:
-        return names[0], []
-    main = accuracy[accuracy["metric"] == accuracy["metric"].max()]  # force_mae where there is one
-    hardest = str(main.groupby("split")["value"].median().idxmax())
-    return hardest, [f"Errors are those on {hardest}, the hardest of {len(names)} test splits; --split names another."]
-
-
-def _known_split(split: str | None, metrics: pd.DataFrame) -> None:
-    names = {str(s) for s in metrics["split"].dropna().unique() if s}
+def _known_split(study: Study, split: str | None) -> None:
+    names = {str(s) for s in study.metrics["split"].dropna().unique() if s}
     if split is not None and split not in names:
         raise UserError(f"the study has no split '{split}'", close_match(split, names))
 
 
-def _choose_settings(table: Table) -> list[str]:
-    """Keep the settings that validation error chose; a note for each group that was tuned."""
-    measured = set(table.metrics.loc[table.metrics["split"] == VALID, "metric"])
-    metric = "force_mae" if "force_mae" in measured else "energy_mae"
-    choices = choose(table.trials.drop(columns="setting"), table.metrics, metric)
-    table.trials = table.trials[table.trials["setting"].isin([c.setting for c in choices])]
-    tuned = [c for c in choices if c.tuning_settings > 1]
-    notes = [
-        f"{c.setting} was chosen of {c.tuning_settings} settings by {metric} on validation frames "
-        f"({c.tuning_trials} trials, {c.tuning_seconds / 3600:.2g} h of training)"
-        for c in tuned
-    ]
-    if tuned and len({c.tuning_settings for c in choices}) > 1:
+def _open_to_choice(study: Study, dataset: str, goal: str, limited: bool) -> tuple[list[Candidate], list[str]]:
+    """The candidates, and a note where some are left out.
+
+    A price alone would be lowest for the potential that was trained least: without a limit on an error, only the
+    largest training set of each line is open to choice.
+    """
+    candidates = study.candidates_of(dataset)
+    if limited or (goal != LABELS and find_metric(goal).group not in _PRICES):
+        return candidates, []
+    if goal == LABELS:
+        error = study.headline(dataset)
+        raise UserError(
+            "without a limit on an error, the fewest labels are those of the least trained potential",
+            f"Say what it must reach, for example: --max {error}=30",
+        )
+    largest = {name: max(c.n_train for c in candidates if c.name == name) for name in study.lines(dataset)}
+    kept = [c for c in candidates if c.n_train == largest[c.name]]
+    note = "No constraint limits an error: of each architecture only the largest training set is considered."
+    return kept, [note] if len(kept) < len(candidates) else []
+
+
+def _tuning(view: View) -> list[str]:
+    """A note for each candidate that was tuned, and a warning if they were tuned unequally."""
+    name = view.study.headline(view.dataset)
+    notes = []
+    for one in view.candidates:
+        if one.tried > 1 and one.valid_error != one.valid_error:
+            notes.append(f"{one.label}: of its {one.tried} settings none has an error on validation frames to choose "
+                         "by; the one with the most finished trials was taken.")  # fmt: skip
+        elif one.tried > 1:
+            spent = f", {one.tuning_seconds / 3600:.2g} h of training" if one.tuning_seconds > 0 else ""
+            notes.append(f"{one.label} was chosen of {one.tried} settings by {name} on validation frames "
+                         f"({one.tuning_trials} trials{spent})")  # fmt: skip
+    if notes and len({one.tried for one in view.candidates}) > 1:
         notes.append("The tuning budgets differ: an architecture that was tuned more has an advantage.")
     return notes
 
 
-def _candidate(table: Table, part: pd.DataFrame, constraints: Sequence[Constraint], goal: str) -> Candidate:
-    label, done = str(part["setting"].iloc[0]), part[part["status"] == "done"]
-    checks = tuple(check(table.evidence(c.metric, c.split, c.kind).get(label), c) for c in constraints)
-    aim = table.evidence(goal, None, goal_worst(goal)).get(label)
-    chances = [c.probability for c in checks]
+def _assess(view: View, candidate: Candidate, constraints: Sequence[Constraint], goal: str) -> Assessment:
+    part = view.trials(candidate)
+    done = part[part["status"] == "done"]
+    checks = tuple(check(view.evidence(candidate, c.metric, c.split, c.kind), c) for c in constraints)
+    aim = view.evidence(candidate, goal, None, worst_end(goal))
     verdict: Verdict = "passes" if all(c.passes for c in checks) else "fails"
     unmeasured = [c.constraint.metric for c in checks if c.n == 0]
     failing = [c for c in checks if c.n and not c.passes]
     reason = "; ".join(_failure(c) for c in failing)
     if done.empty:
-        verdict, reason = "no result", _no_result(part)
+        verdict, reason = "no result", _no_result(view, candidate)
     elif unmeasured and not failing:
         verdict, reason = "unknown", f"not measured: {', '.join(unmeasured)}"
     nan = float("nan")
-    mean = (aim.mean.value, aim.mean.lower, aim.mean.upper) if aim else (nan, nan, nan)
-    converged = done["converged"] if "converged" in done else pd.Series(dtype=object)
-    seconds = done["train_seconds"].astype(float).mean() if "train_seconds" in done and len(done) else nan
-    return Candidate(
-        label=label, values={key: part[key].iloc[0] for key in [*BASE, *table.swept]},
-        repetitions=tuple(sorted(int(r) for r in done["repetition"])), failed=len(part) - len(done), verdict=verdict,
-        reason=reason, checks=checks, objective=mean[0], objective_lower=mean[1], objective_upper=mean[2],
-        probability=float(np.prod(chances)), unconverged=int((converged.astype("boolean") == False).sum()),  # noqa: E712
-        trial_seconds=float(seconds),
+    seconds = done["train_seconds"].astype(float)
+    return Assessment(
+        candidate=candidate, repetitions=tuple(sorted(int(r) for r in done["repetition"])),
+        failed=len(part) - len(done), verdict=verdict, reason=reason, checks=checks,
+        objective=aim.mean.value if aim else nan, objective_lower=aim.mean.lower if aim else nan,
+        objective_upper=aim.mean.upper if aim else nan, probability=float(np.prod([c.probability for c in checks])),
+        unconverged=int((done["converged"].astype("boolean") == False).sum()),  # noqa: E712
+        trial_seconds=float(seconds.mean()) if len(seconds) else nan,
     )  # fmt: skip
 
 
@@ -202,15 +185,15 @@ def _failure(found: Check) -> str:
     return text
 
 
-def _no_result(part: pd.DataFrame) -> str:
-    first = part.iloc[0]
+def _no_result(view: View, candidate: Candidate) -> str:
+    first = view.study.record[candidate.trials[0]]
     reason = f", {first['reason']}" if first["reason"] else ""
-    return f"none of its {len(part)} trials is done: {first['status']}{reason}"
+    return f"none of its {len(candidate.trials)} trials is done: {first['status']}{reason}"
 
 
-def _rank(candidates: list[Candidate], goal: str) -> tuple[list[Candidate], Candidate | None]:
+def _rank(candidates: list[Assessment], goal: str) -> tuple[list[Assessment], Assessment | None]:
     """The chosen first, then those that pass by the objective, then the others by their chance."""
-    sign = 1 if goal_worst(goal) == "max" else -1
+    sign = 1 if worst_end(goal) == "max" else -1
     passing = [c for c in candidates if c.verdict == "passes"]
     passing.sort(key=lambda c: (c.objective != c.objective, sign * c.objective, -round(c.probability, 3), -_room(c)))
     others = [c for c in candidates if c.verdict != "passes"]
@@ -226,12 +209,12 @@ def _rank(candidates: list[Candidate], goal: str) -> tuple[list[Candidate], Cand
     return [best, *rest, *others], best
 
 
-def _room(one: Candidate) -> float:
+def _room(one: Assessment) -> float:
     """Its smallest margin."""
     return min((c.margin for c in one.checks if c.margin == c.margin), default=0.0)
 
 
-def _worse(one: Candidate, best: Candidate, goal: str) -> str:
+def _worse(one: Assessment, best: Assessment, goal: str) -> str:
     if one.objective != one.objective:
         return f"passes, but {goal} was not measured"
     if one.objective == best.objective:
@@ -240,19 +223,23 @@ def _worse(one: Candidate, best: Candidate, goal: str) -> str:
     return f"passes, but {goal} is {one.objective:.3g} {unit(goal)} against {best.objective:.3g}{times}"
 
 
-def _caveats(table: Table) -> list[str]:
-    done = table.trials[table.trials["status"] == "done"]
+def _caveats(view: View) -> list[str]:
+    table = view.study.table
+    mine = table[table["trial"].isin([trial for one in view.candidates for trial in one.trials])]
+    done = mine[mine["status"] == "done"]
     notes = []
-    unconverged = int((done["converged"].astype("boolean") == False).sum()) if "converged" in done else 0  # noqa: E712
+    crossed = int(mine["repetition"].isna().sum())
+    if crossed:
+        notes.append(f"{crossed} trials share a seed with another of their setting and count as no repetition.")
+    unconverged = int((done["converged"].astype("boolean") == False).sum())  # noqa: E712
     if unconverged:
         notes.append(
             f"{unconverged} of {len(done)} trials had not converged within their budget: this ranks what that budget "
             "gives, not what the architectures can reach."
         )
-    places = [c for c in ("device", "device_name", "cpu", "threads") if c in done]
-    if places and len(done[places].astype(str).drop_duplicates()) > 1:
+    if len(done[["device", "device_name", "cpu", "threads"]].astype(str).drop_duplicates()) > 1:
         notes.append("The trials ran on different hardware or thread counts: their times do not compare.")
-    failed = int((table.trials["status"] != "done").sum())
+    failed = len(mine) - len(done)
     if failed:
-        notes.append(f"{failed} of {len(table.trials)} trials have no result.")
+        notes.append(f"{failed} of {len(mine)} trials have no result.")
     return notes

@@ -1,4 +1,4 @@
-"""What a decision is made of: constraints, what each candidate shows, and the answer."""
+"""What a decision is made of: constraints, what each candidate shows, and the answer; and the answer in words."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from mlpbench.errors import UserError
+from mlpbench.metrics import metric as find_metric
+from mlpbench.study.means import LABELS
+from mlpbench.study.settings import Candidate
 
 
 @dataclass(frozen=True)
@@ -37,7 +40,7 @@ def parse_constraint(text: str, kind: Literal["max", "min"]) -> Constraint:
     """``force_mae=30`` or ``force_mae@test_1000K=80``.
 
     Raises:
-        UserError: not of that form, or the limit is no number.
+        UserError: not of that form, or the limit is not a number.
     """
     name, separator, limit = text.partition("=")
     metric, _, split = name.strip().partition("@")
@@ -52,7 +55,7 @@ def parse_constraint(text: str, kind: Literal["max", "min"]) -> Constraint:
 
 @dataclass(frozen=True)
 class Check:
-    """One constraint held against one candidate.
+    """Whether one candidate keeps one constraint.
 
     Attributes:
         constraint: the constraint.
@@ -83,12 +86,11 @@ Verdict = Literal["chosen", "passes", "fails", "unknown", "no result"]
 
 
 @dataclass(frozen=True)
-class Candidate:
-    """One setting and how it fared.
+class Assessment:
+    """One candidate and how it fared.
 
     Attributes:
-        label: readable, e.g. ``mace tiny, N = 200``.
-        values: dataset, architecture, size, n_train and swept settings.
+        candidate: the candidate of the study.
         repetitions: numbers of the repetitions that are done.
         failed: trials of it that are not done.
         verdict: ``chosen``, ``passes`` (but another is better), ``fails``, ``unknown`` (a constraint's metric is
@@ -103,8 +105,7 @@ class Candidate:
         trial_seconds: mean training time of one trial; NaN where it is not recorded.
     """
 
-    label: str
-    values: dict[str, object]
+    candidate: Candidate
     repetitions: tuple[int, ...]
     failed: int
     verdict: Verdict
@@ -116,6 +117,11 @@ class Candidate:
     probability: float
     unconverged: int
     trial_seconds: float
+
+    @property
+    def label(self) -> str:
+        """Of the candidate, e.g. ``MACE, N = 200, lr=0.01``."""
+        return self.candidate.label
 
 
 @dataclass(frozen=True)
@@ -147,7 +153,7 @@ class Decision:
         objective: metric that orders those that pass.
         unit: of the objective.
         chosen: the best that passes, or None.
-        candidates: all settings, the chosen first, then those that pass, by the objective.
+        candidates: all candidates, the chosen first, then those that pass, by the objective.
         thin: the evidence does not carry the answer.
         doubts: why it is thin, one sentence each.
         advice: cheapest first: further trials that would settle it.
@@ -161,10 +167,96 @@ class Decision:
     constraints: tuple[Constraint, ...]
     objective: str
     unit: str
-    chosen: Candidate | None
-    candidates: tuple[Candidate, ...]
+    chosen: Assessment | None
+    candidates: tuple[Assessment, ...]
     thin: bool
     doubts: tuple[str, ...] = ()
     advice: tuple[Advice, ...] = ()
     missing: dict[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+
+
+def unit(name: str) -> str:
+    """Unit of a metric or of ``labels``."""
+    return "frames" if name == LABELS else find_metric(name).unit
+
+
+def describe(decision: Decision) -> str:
+    """The answer, its evidence, why the others fell out, what is missing and what would settle it."""
+    lines = [headline(decision), ""]
+    if decision.chosen is not None:
+        lines += [f"  {_check(check)}" for check in decision.chosen.checks]
+        lines += [f"  {_objective(decision)}", ""]
+    for doubt in decision.doubts:
+        lines.append(f"Thin evidence: {doubt}")
+    for name, command in decision.missing.items():
+        lines.append(f"Not measured in this study: {name}. {_how(command)}")
+    if decision.advice:
+        lines += ["", "What would settle it, cheapest first:"]
+        for advice in decision.advice:
+            lines += [*(f"  {line}" for line in advice.command.splitlines()), f"    {advice.why}{_cost(advice)}"]
+    others = [c for c in decision.candidates if c is not decision.chosen]
+    if others:
+        lines += ["", "The others:", *[f"  {_other(c)}" for c in others]]
+    if decision.notes:
+        lines += ["", *decision.notes]
+    return "\n".join(lines)
+
+
+def headline(decision: Decision) -> str:
+    """The answer in one sentence."""
+    asked = ", ".join(str(c) for c in decision.constraints) or "no constraint"
+    own = all(c.split for c in decision.constraints) and bool(decision.constraints)
+    where = f" on {decision.split}" if decision.split and not own else ""
+    if decision.chosen is None:
+        reason = "none is known to pass" if decision.missing else "none passes"
+        return f"{decision.dataset}, {asked}{where}: {reason} of {len(decision.candidates)} candidates."
+    one = decision.chosen
+    sure = "" if one.probability != one.probability else f", chance that it really passes {percent(one.probability)}"
+    sure = sure if decision.constraints else ""
+    thin = "Provisional: take" if decision.thin else "Take"
+    return f"{thin} {one.label} ({decision.dataset}, {asked}{where}; n = {len(one.repetitions)}{sure})."
+
+
+def percent(value: float) -> str:
+    """A chance as a reader wants it: no more certain than it can be; ``unknown`` for NaN."""
+    if value != value:
+        return "unknown"
+    return "over 99 %" if value > 0.99 else "under 1 %" if value < 0.01 else f"{100 * value:.0f} %"
+
+
+def _check(check: Check) -> str:
+    name = check.constraint.metric
+    span = "" if check.lower != check.lower else f" (95 % interval {check.lower:.3g} to {check.upper:.3g})"
+    words = unit(name)
+    return f"{name} {check.value:.3g}{' ' if words else ''}{words}{span}, limit {check.constraint}, margin {100 * check.margin:.0f} %"  # noqa: E501
+
+
+def _objective(decision: Decision) -> str:
+    one = decision.chosen
+    assert one is not None
+    span = ""
+    if one.objective_lower == one.objective_lower and one.objective_upper > one.objective_lower:
+        span = f" (95 % interval {one.objective_lower:.3g} to {one.objective_upper:.3g})"
+    return f"{decision.objective} {one.objective:.3g} {decision.unit}{span}, {one.reason}"
+
+
+def _other(one: Assessment) -> str:
+    return f"{one.label}: {one.reason or one.verdict}"
+
+
+def _cost(advice: Advice) -> str:
+    labels = f", {_hours(advice.label_hours)} of labels" if advice.label_hours else ""
+    return "" if advice.hours != advice.hours else f" (about {_hours(advice.hours)} of training{labels})"
+
+
+def _how(command: str) -> str:
+    if not command:
+        return "No evaluation measures it on these data and this machine; it comes with every trial where it can."
+    return "To measure it (nothing is trained again):\n" + "\n".join(f"  {line}" for line in command.splitlines())
+
+
+def _hours(hours: float) -> str:
+    if hours < 1 / 30:
+        return f"{hours * 3600:.0f} s"
+    return f"{hours * 60:.0f} min" if hours < 1 else f"{hours:.1f} h"

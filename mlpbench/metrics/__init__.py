@@ -8,12 +8,16 @@ from __future__ import annotations
 import importlib
 import math
 import pkgutil
+from collections.abc import Collection
 from typing import Any
 
 from mlpbench.errors import UserError, close_match
 from mlpbench.metrics.definitions import Metric, force_mae_element
 
-__all__ = ["METRICS", "Metric", "metric", "metric_row"]
+__all__ = ["HEADLINE", "MAIN_ERRORS", "METRICS", "Metric", "headline", "is_linear", "metric", "metric_row"]
+
+HEADLINE = ("force_mae", "energy_mae")  # what a study is judged by: the first that its labels allow
+MAIN_ERRORS = ("energy_mae", "force_mae", "stress_mae")
 
 
 def _collect() -> dict[str, Metric]:
@@ -73,3 +77,17 @@ def metric_row(
         "split": split, "metric": name, "value": float(value), "unit": metric(name).unit,
         "lower": bound(lower), "upper": bound(upper), "n": n,
     }  # fmt: skip
+
+
+def headline(present: Collection[str]) -> str:
+    """The metric that decides: the force error, or the energy error where there are no forces.
+
+    Args:
+        present: names of the metrics that a study (or its validation frames) has.
+    """
+    return next((name for name in HEADLINE if name in present), HEADLINE[-1])
+
+
+def is_linear(name: str) -> bool:
+    """Whether a metric is averaged as it is: a share or a coefficient, of which a ratio has no meaning."""
+    return name.endswith(("survival", "_r2"))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from mlpbench.report.load import load_study
 from mlpbench.report.render import write_report
-from mlpbench.report.study import Study
 
-__all__ = ["Study", "load_study", "write_report"]
+__all__ = ["write_report"]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 
+from mlpbench.numbers import interval, number, plural, ratio_text
 from mlpbench.report.estimates import Estimate
-from mlpbench.report.numbers import interval, number, plural, ratio_text
 from mlpbench.report.section import Cell, Mark
 
 

@@ -11,9 +11,8 @@ from ase.io.formats import UnknownFileTypeError
 
 from mlpbench.errors import UserError
 from mlpbench.frames import Float
-from mlpbench.report.estimates import chosen
-from mlpbench.report.study import Errors, Study, remembered, select
 from mlpbench.statistics.committee import FrameErrors, energy_errors, force_errors, most_uncertain
+from mlpbench.study.study import Errors, Study, remembered, select
 
 
 @dataclass(frozen=True)
@@ -96,7 +95,7 @@ def most_disagreed(study: Study, dataset: str, candidate: str, splits: list[str]
 def committees_of(study: Study, dataset: str) -> list[str]:
     """The chosen candidates that have a committee on the split in distribution."""
     split = study.in_distribution(dataset)
-    return [c for c in chosen(study, dataset) if split is not None and committee(study, dataset, c, split) is not None]
+    return [c for c in study.lines(dataset) if split is not None and committee(study, dataset, c, split) is not None]
 
 
 def write_frames(found: list[Uncertain], path: Path) -> None:

@@ -9,10 +9,9 @@ from pathlib import Path
 import pandas as pd
 
 from mlpbench.comparison import StudyComparison
-from mlpbench.comparison.model import Judged
-from mlpbench.comparison.wording import frames_text, verdict_text
+from mlpbench.comparison.model import Judged, frames_text, verdict_text
 from mlpbench.metrics import metric
-from mlpbench.report.numbers import interval, number
+from mlpbench.numbers import interval, number
 from mlpbench.report.render import PAGE, render_page
 from mlpbench.report.section import Block, Bullets, Cell, Column, Details, Mark, Section, Table, Text
 
@@ -59,9 +58,7 @@ def _words(row: Judged) -> str:
 
 
 def _changes(found: StudyComparison) -> Section:
-    rows = [
-        [Cell(c.kind), Cell(c.what), Cell(c.before), Cell(c.after), Cell(c.where or "all")] for c in found.changes
-    ]
+    rows = [[Cell(c.kind), Cell(c.what), Cell(c.before), Cell(c.after), Cell(c.where or "all")] for c in found.changes]
     columns = [Column(name, numeric=False) for name in ("Kind", "What", found.first, found.second, "Where")]
     caption = "What differs between trials of the same setting and repetition; everything else is the same in both."
     blocks: list[Block] = [Table("changes", caption, columns, rows, headers=2)] if rows else []

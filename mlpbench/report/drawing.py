@@ -22,9 +22,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
+from mlpbench.numbers import number
 from mlpbench.report.estimates import Estimate
-from mlpbench.report.numbers import number
-from mlpbench.report.study import NAMES, Study, remembered
+from mlpbench.study.study import Study, remembered
+from mlpbench.study.words import ORDER
 
 # On paper -> in dark mode. The lightness of the paper colours runs from 20 to 58 (CIE L*), so that greyscale
 # keeps
@@ -43,7 +44,6 @@ DASHES: tuple[Any, ...] = (
     (0, (6, 1.5, 1.2, 1.5)),
     (0, (3, 1, 1, 1, 1, 1)),
 )
-ORDER = tuple(NAMES)
 
 RC: dict[Any, Any] = {
     "svg.fonttype": "none",

@@ -10,12 +10,12 @@ from matplotlib.axes import Axes
 from mlpbench.evaluators.md.motion import NAME as SPECTRUM
 from mlpbench.evaluators.md.structure import Curves, Distribution
 from mlpbench.frames import Float
+from mlpbench.numbers import plural
 from mlpbench.report.drawing import FAINT, GRID, INK, PAIRS, Look, canvas, legend, looks
-from mlpbench.report.numbers import plural
 from mlpbench.report.replicas import WORDS, Replicas
 from mlpbench.report.section import Figure, Panel
-from mlpbench.report.study import Study
 from mlpbench.statistics.survival import kaplan_meier
+from mlpbench.study.study import Study
 
 # What a replica died of has colours of its own, none of an architecture's.
 SHADES = {

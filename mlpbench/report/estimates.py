@@ -13,10 +13,11 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from mlpbench.report.study import Study, remembered, select
-from mlpbench.statistics.intervals import MeanInterval, intervals
+from mlpbench.statistics.intervals import MeanInterval
 from mlpbench.statistics.paired import Comparison as Pairwise
 from mlpbench.statistics.paired import compare, pair
+from mlpbench.study.means import means_of
+from mlpbench.study.study import Study, remembered
 
 Verdict = Literal["best", "tie", "undecided", "worse", "unknown"]
 POWER_AT = (3, 5, 10)  # repetitions at which the power of a comparison is said
@@ -48,26 +49,12 @@ Cells = dict[tuple[str, int], Estimate]
 
 @remembered
 def cells(study: Study, dataset: str, name: str, split: str) -> Cells:
-    """(candidate, n_train) -> mean of a metric over repetitions, by n_train and then by value.
-
-    The variance over repetitions is pooled over training sizes and candidates where they may share it: three
-    repetitions alone say little about it.
-    """
+    """(candidate, n_train) -> mean of a metric over repetitions, by n_train and then by value; see :func:`means_of`."""
     rows = study.part(dataset, name, split)[["candidate", "n_train", "repetition", "value", "lower", "upper"]]
     rows = rows.dropna(subset=["value"])
-    if rows.empty:
-        return {}
-    wide = rows.pivot_table(index="repetition", columns=["candidate", "n_train"], values="value", sort=False)
-    linear = name.endswith("_r2")  # a number near 1 that can be negative: its logarithm has no meaning
-    keys: Any = list(wide.columns)
-    columns = [wide[key].to_numpy() for key in keys]
-    means = intervals(columns, groups=[key[0] for key in keys], scale="linear" if linear else None)
-    places = rows.groupby(["candidate", "n_train"]).indices
+    places: Any = rows.groupby(["candidate", "n_train"]).indices
     ends = rows[["lower", "upper"]].to_numpy(dtype=float)
-    found = {
-        (str(candidate), int(n_train)): _estimate(mean, ends[places[candidate, n_train]])
-        for (candidate, n_train), mean in zip(keys, means, strict=True)
-    }
+    found = {key: _estimate(mean, ends[places[key]]) for key, mean in means_of(rows, name).items()}
     return dict(sorted(found.items(), key=lambda item: (item[0][1], item[1].value)))
 
 
@@ -99,7 +86,7 @@ def comparisons(study: Study, dataset: str, name: str, split: str) -> dict[int, 
     The variance of a pair's ratio is pooled over the training sizes. Errors must be positive.
     """
     rows = study.part(dataset, name, split)
-    rows = rows[rows["candidate"].isin(chosen(study, dataset)) & (rows["value"] > 0)]
+    rows = rows[rows["candidate"].isin(study.lines(dataset)) & (rows["value"] > 0)]
     pairs, sizes = [], []
     for n_train, part in rows.groupby("n_train"):
         errors = {str(c): dict(zip(p["repetition"], p["value"], strict=True)) for c, p in part.groupby("candidate")}
@@ -119,7 +106,7 @@ def against_best(study: Study, dataset: str, name: str, split: str, n_train: int
     mean.
     """
     table = {c: entry for (c, n), entry in cells(study, dataset, name, split).items() if n == n_train}
-    order = [c for c in table if c in chosen(study, dataset)]
+    order = [c for c in table if c in study.lines(dataset)]
     if not order:
         return []
     best = order[0]
@@ -141,30 +128,3 @@ def _turned(result: Pairwise, best: str) -> Against:
     if result.verdict in ("tie", "unknown"):
         verdict = "tie" if result.verdict == "tie" else "unknown"
     return Against(other, verdict, invert(result.ratio), ends[0], ends[1], result.n, result.further)
-
-
-@remembered
-def chosen(study: Study, dataset: str) -> list[str]:
-    """The candidates that stand for their architecture and size in figures and in the answer.
-
-    Where settings were swept, the one with the lowest validation error at the largest n_train: chosen on
-    validation, reported on test.
-    """
-    table = select(study.table, dataset=dataset)
-    valid = study.part(dataset, main_metric(study, dataset), "valid")
-    found: list[str] = []
-    for _, part in table.groupby(["architecture", "size"], sort=False):
-        names = list(dict.fromkeys(part["candidate"]))
-        scores = valid[valid["candidate"].isin(names)]
-        if len(names) > 1 and len(scores):
-            scores = scores[scores["n_train"] == scores["n_train"].max()]
-            wide = scores.pivot_table(index="repetition", columns="candidate", values="value", sort=False)
-            common = wide.dropna()  # on the same splits, so that none profits from an easy one
-            names = [str(np.log(common if len(common) else wide).mean().idxmin())]
-        found.append(names[0])
-    return found
-
-
-def main_metric(study: Study, dataset: str) -> str:
-    """What rankings go by: the force error, or the energy error where the data have no forces."""
-    return "force_mae" if "force_mae" in study.metrics_of(dataset) else "energy_mae"

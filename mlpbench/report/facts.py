@@ -7,8 +7,9 @@ from typing import Any
 
 import pandas as pd
 
-from mlpbench.report.numbers import THIN, listing, number, plural, seconds
-from mlpbench.report.study import Study, natural, remembered, rows_of, unique
+from mlpbench.numbers import THIN, listing, number, plural, seconds
+from mlpbench.study.study import Study, remembered, rows_of, unique
+from mlpbench.study.words import natural
 
 MACHINE = ["device", "device_name", "cpu", "threads"]
 UNSTATED = "not stated"

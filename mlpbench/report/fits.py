@@ -5,11 +5,10 @@ from __future__ import annotations
 import math
 
 from mlpbench.metrics import metric
+from mlpbench.numbers import interval, listing, number
 from mlpbench.report import facts
-from mlpbench.report.estimates import cells, chosen, main_metric
-from mlpbench.report.numbers import interval, listing, number
+from mlpbench.report.estimates import cells
 from mlpbench.report.section import Cell, Column, Table
-from mlpbench.report.study import Study, remembered, select
 from mlpbench.statistics.curves import LearningCurve, NotAtRest, fit_learning_curve
 from mlpbench.statistics.extrapolation import (
     EXTRAPOLATION,
@@ -19,6 +18,7 @@ from mlpbench.statistics.extrapolation import (
     frames_needed,
     label_hours,
 )
+from mlpbench.study.study import Study, remembered, select
 
 
 @remembered
@@ -32,7 +32,7 @@ def _fits(study: Study, dataset: str, name: str, split: str) -> dict[str, Learni
     rows = study.part(dataset, name, split)
     noise = study.label_noise(dataset, name)
     found: dict[str, LearningCurve | NotAtRest] = {}
-    for candidate in chosen(study, dataset):
+    for candidate in study.lines(dataset):
         part = select(rows[rows["value"] > 0], candidate=candidate)
         if part["n_train"].nunique() > 1:
             rest = part["at_rest" if "at_rest" in part else "converged"].map(facts.rested).to_numpy(dtype=bool)
@@ -56,13 +56,13 @@ def target_error(study: Study, dataset: str, name: str, split: str) -> float | N
     """A target that the question is fair for: the best mean at half the largest training size or less, rounded."""
     table = cells(study, dataset, name, split)
     largest = max((n for _, n in table), default=0)
-    means = [mean.value for (c, n), mean in table.items() if n < largest and c in chosen(study, dataset)]
+    means = [mean.value for (c, n), mean in table.items() if n < largest and c in study.lines(dataset)]
     return float(f"{min(means):.1g}") if means else None
 
 
 def fit_table(study: Study, dataset: str, split: str) -> Table | None:
     """Exponent, frames to the target, their price and the data multiplier of each candidate; None without a fit."""
-    name = main_metric(study, dataset)
+    name = study.headline(dataset)
     fitted, target = curves(study, dataset, name, split), target_error(study, dataset, name, split)
     if not fitted or target is None:
         return None
@@ -107,11 +107,11 @@ def fit_table(study: Study, dataset: str, split: str) -> Table | None:
 
 def finding(study: Study, dataset: str, split: str) -> str:
     """What doubling the data buys, in one sentence."""
-    fitted = curves(study, dataset, main_metric(study, dataset), split)
+    fitted = curves(study, dataset, study.headline(dataset), split)
     gains = sorted(((1 - 2**-curve.b, c) for c, curve in fitted.items() if curve.c == 0), reverse=True)
     if not gains:
         return ""
-    what = "force" if main_metric(study, dataset) == "force_mae" else "energy"
+    what = "force" if study.headline(dataset) == "force_mae" else "energy"
     return f"Twice the training frames lower the {what} error by " + (
         listing([f"{100 * gain:.0f} % ({c})" for gain, c in gains]) + "."
     )

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from mlpbench.metrics import metric
+from mlpbench.numbers import listing
 from mlpbench.report.drawing import INK, canvas, legend, logarithmic, looks, point
-from mlpbench.report.estimates import chosen, main_metric
-from mlpbench.report.numbers import listing
 from mlpbench.report.options import front, options, speed_metric
 from mlpbench.report.section import Panel
-from mlpbench.report.study import Study
+from mlpbench.study.study import Study
 
 COSTS = {"train": ("training time", "s"), "labels": ("labels", "frames")}
 
@@ -40,7 +39,7 @@ def front_panel(
         size: inches.
     """
     found = options(study, dataset)
-    entry, style = metric(main_metric(study, dataset)), looks(study)
+    entry, style = metric(study.headline(dataset)), looks(study)
     shown = [o for o in found if o.costs[kind]]
     on = front(found, kind)
     best = [next(o for o in shown if o.label == label) for label in on]
@@ -48,7 +47,7 @@ def front_panel(
     with canvas(*size) as (figure, axes):
         steps = [(o.cost(kind), o.mean.value) for o in best]
         axes.step([s[0] for s in steps], [s[1] for s in steps], where="post", color=INK, alpha=0.35, linewidth=3)
-        for candidate in [c for c in chosen(study, dataset) if any(o.candidate == c for o in shown)]:
+        for candidate in [c for c in study.lines(dataset) if any(o.candidate == c for o in shown)]:
             mine = [o for o in shown if o.candidate == candidate]
             for o in mine:
                 label = candidate if o is mine[0] else ""

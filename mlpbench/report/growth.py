@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 
-from mlpbench.report.numbers import number
+from mlpbench.numbers import number
 from mlpbench.report.section import Block, Bullets
-from mlpbench.report.study import Study
 from mlpbench.report.timed import FAR, Timed, beside, unlike
 from mlpbench.report.ways import Way, scaling
 from mlpbench.statistics.extrapolation import fit_power_law
+from mlpbench.study.study import Study
 
 
 def growth(study: Study, ran: list[Way], references: list[Timed]) -> list[Block]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from mlpbench.report.numbers import listing, plural
-from mlpbench.report.study import unique
+from mlpbench.numbers import listing, plural
+from mlpbench.study.study import unique
 
 
 def shared_frames(records: Sequence[dict[str, Any]]) -> list[str]:

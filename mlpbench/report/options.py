@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 
 from mlpbench.report import facts
-from mlpbench.report.estimates import Estimate, cells, chosen, main_metric
-from mlpbench.report.study import Study, remembered, select
+from mlpbench.report.estimates import Estimate, cells
 from mlpbench.statistics.pareto import front_probability
+from mlpbench.study.study import Study, remembered, select
 
 SPEED = ("ms_per_md_step", "us_per_atom")  # the first that the study has
 
@@ -54,10 +54,10 @@ def options(study: Study, dataset: str) -> list[Option]:
         return []
     done = select(study.table, dataset=dataset, status="done")
     one_machine = len(facts.machines(done)) == 1
-    errors = dict(study.part(dataset, main_metric(study, dataset), split).set_index("trial")["value"])
+    errors = dict(study.part(dataset, study.headline(dataset), split).set_index("trial")["value"])
     found = []
-    for (candidate, n_train), mean in cells(study, dataset, main_metric(study, dataset), split).items():
-        if candidate not in chosen(study, dataset):
+    for (candidate, n_train), mean in cells(study, dataset, study.headline(dataset), split).items():
+        if candidate not in study.lines(dataset):
             continue
         part = select(done, candidate=candidate, n_train=n_train)
         times = part["train_seconds"].astype(float).dropna() if one_machine else pd.Series(dtype=float)

@@ -8,12 +8,11 @@ import numpy as np
 
 from mlpbench.evaluators.md import LAST, OWN
 from mlpbench.metrics import metric
+from mlpbench.numbers import listing, number
 from mlpbench.report.drawing import FAINT, canvas, legend, logarithmic, looks
-from mlpbench.report.estimates import chosen
-from mlpbench.report.numbers import listing, number
 from mlpbench.report.replicas import WORDS, scores_of, trials_with_md
 from mlpbench.report.section import Block, Cell, Column, Figure, Panel, Table
-from mlpbench.report.study import Study, select
+from mlpbench.study.study import Study, select
 
 NOTABLE = 1.3  # own error over test error that a finding names; frames of one trajectory scatter by about as much
 
@@ -26,7 +25,7 @@ def own_blocks(study: Study, dataset: str) -> list[Block]:
         return []
     rows, points = [], []
     for n_train in sorted({n for _, n in labelled}):
-        for candidate in (c for c in chosen(study, dataset) if (c, n_train) in labelled):
+        for candidate in (c for c in study.lines(dataset) if (c, n_train) in labelled):
             frames = labelled[candidate, n_train]
             usual = select(study.part(dataset, "force_mae", test), candidate=candidate, n_train=n_train)["value"]
             error = float(usual.mean()) if len(usual) else float("nan")

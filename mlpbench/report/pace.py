@@ -15,8 +15,7 @@ from typing import Any
 import numpy as np
 
 from mlpbench.frames import Float
-from mlpbench.report.estimates import chosen
-from mlpbench.report.study import Study, remembered, rows_of, select
+from mlpbench.study.study import Study, remembered, rows_of, select
 
 KEYS = {"force_mae": "valid_force_mae", "energy_mae": "valid_energy_mae"}
 POINTS = 60
@@ -83,7 +82,7 @@ def best_so_far(points: list[dict[str, Any]], key: str) -> Float:
 def paces(study: Study, dataset: str, metric: str) -> list[Pace]:
     """Chosen candidates at each number of training frames, finished trials only, the largest size first."""
     done = select(study.table, dataset=dataset, status="done")
-    done = done[done["candidate"].isin(chosen(study, dataset))]
+    done = done[done["candidate"].isin(study.lines(dataset))]
     if len(done) > MOST_TRIALS:
         done = done[done["n_train"] == done["n_train"].max()].head(MOST_TRIALS)
     found = []

@@ -9,14 +9,13 @@ import pandas as pd
 
 from mlpbench.evaluators.cost import Payback, payback
 from mlpbench.metrics import metric
+from mlpbench.numbers import number, seconds
 from mlpbench.report import facts
-from mlpbench.report.estimates import chosen
-from mlpbench.report.numbers import number, seconds
 from mlpbench.report.prices import load_prices
 from mlpbench.report.section import Cell, Column, Table
-from mlpbench.report.study import Study, rows_of, select
 from mlpbench.report.timed import Timed, beside, unlike
 from mlpbench.report.ways import Way
+from mlpbench.study.study import Study, rows_of, select
 
 
 def payback_table(study: Study, dataset: str, ran: list[Way], references: list[Timed]) -> Table | None:
@@ -105,7 +104,7 @@ def _count(found: Payback) -> Cell:
 def cost_table(study: Study, dataset: str, references: list[Timed]) -> Table | None:
     """What the trainings cost, one row a candidate and training size; means over repetitions on the same hardware."""
     done = select(study.table, dataset=dataset, status="done")
-    done = done[done["candidate"].isin(chosen(study, dataset))].dropna(subset=["train_seconds"])
+    done = done[done["candidate"].isin(study.lines(dataset))].dropna(subset=["train_seconds"])
     if done.empty:
         return None
     done = done.assign(machine=[facts.hardware(row) for row in rows_of(done)])

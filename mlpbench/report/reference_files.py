@@ -6,7 +6,7 @@ from pathlib import Path
 
 from mlpbench.evaluators.physics import reference_frequencies
 from mlpbench.frames import Float
-from mlpbench.report.study import Study
+from mlpbench.study.study import Study
 
 
 def references_of(study: Study, trial: str) -> dict[str, Path]:

@@ -16,7 +16,7 @@ import mlpbench
 from mlpbench.report import drawing
 from mlpbench.report.section import Commands, Figure, Section, Table, walk
 from mlpbench.report.sections import Failed, build_all
-from mlpbench.report.study import Study
+from mlpbench.study.study import Study
 
 PAGE = "index.html"
 ERRORS = "errors.log"

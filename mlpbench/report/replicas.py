@@ -12,8 +12,7 @@ from mlpbench.evaluators.md import SCORES
 from mlpbench.evaluators.md.runs import CAUSES, FOLDER
 from mlpbench.evaluators.md.structure import CURVES, Curves, load_curves
 from mlpbench.protocol import ProtocolError, read_json
-from mlpbench.report.estimates import chosen
-from mlpbench.report.study import Study, remembered, select
+from mlpbench.study.study import Study, remembered, select
 
 # As a reader says it; the order is that of figures and tables, the sound ones first.
 WORDS = {
@@ -62,7 +61,7 @@ class Replicas:
 def collect(study: Study, dataset: str) -> list[Replicas]:
     """Every condition of every chosen candidate, by condition, training-set size and candidate."""
     found: dict[tuple[str, int, str], Replicas] = {}
-    for candidate in chosen(study, dataset):
+    for candidate in study.lines(dataset):
         part = select(study.values, dataset=dataset, candidate=candidate)
         for trial, n_train in sorted(set(zip(part["trial"], part["n_train"], strict=True))):
             for condition, run in _runs(study, str(trial)).items():
@@ -74,7 +73,7 @@ def collect(study: Study, dataset: str) -> list[Replicas]:
                     one.times.append(float(replica["time_ps"]))
                     one.causes.append(str(replica["cause"]))
                     one.details.append(str(replica["detail"]))
-    order = {name: index for index, name in enumerate(chosen(study, dataset))}
+    order = {name: index for index, name in enumerate(study.lines(dataset))}
     return sorted(found.values(), key=lambda r: (_kelvin(r.condition), r.condition, r.n_train, order[r.candidate]))
 
 
@@ -90,7 +89,7 @@ def trials_with_md(study: Study, dataset: str) -> list[tuple[str, int, str]]:
     """(candidate, n_train, trial) of the chosen candidates' trials whose MD scores still lie there."""
     part = select(study.values, dataset=dataset).sort_values(["n_train", "repetition"])
     found = []
-    for candidate in chosen(study, dataset):
+    for candidate in study.lines(dataset):
         here = select(part, candidate=candidate)
         for trial, n_train in dict.fromkeys(zip(here["trial"], here["n_train"], strict=True)):
             if scores_of(study, str(trial)):

@@ -8,15 +8,15 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from mlpbench.metrics import metric
+from mlpbench.numbers import listing
 from mlpbench.protocol import ProtocolError, read_json
 from mlpbench.references.walltimes import FOLDER
 from mlpbench.report.drawing import FAINT, INK, canvas, legend, logarithmic, looks, point
-from mlpbench.report.estimates import cells, main_metric
-from mlpbench.report.numbers import listing
+from mlpbench.report.estimates import cells
 from mlpbench.report.section import Panel
-from mlpbench.report.study import Study, unique
 from mlpbench.report.timed import FAR, Timed
 from mlpbench.report.ways import Way, scaling
+from mlpbench.study.study import Study, unique
 
 RECORDED = "recorded.json"
 EXTRAPOLATED = (0, (6, 4))  # the one dash in these figures that means: not computed
@@ -90,7 +90,7 @@ def _crosses(axes: Axes, rows: list[dict[str, Any]]) -> None:
 
 def pareto_panel(study: Study, dataset: str, ran: list[Way], references: list[Timed]) -> Panel | None:
     """Error against ms of an MD step, every way a point; None without an error to show."""
-    name, split = main_metric(study, dataset), study.in_distribution(dataset)
+    name, split = study.headline(dataset), study.in_distribution(dataset)
     errors = cells(study, dataset, name, split) if split is not None else {}
     entry, style = metric(name), looks(study)
     with canvas(6.2, 3.7) as (figure, axes):

@@ -6,13 +6,13 @@ import math
 from dataclasses import replace
 
 from mlpbench.metrics import metric
+from mlpbench.numbers import number, plural, seconds
 from mlpbench.report.cell import mean_cell
-from mlpbench.report.estimates import Estimate, cells, main_metric
-from mlpbench.report.numbers import number, plural, seconds
+from mlpbench.report.estimates import Estimate, cells
 from mlpbench.report.section import Block, Cell, Column, Details, Table
-from mlpbench.report.study import Study
 from mlpbench.report.timed import Timed, beside, speedup, unlike
 from mlpbench.report.ways import Way
+from mlpbench.study.study import Study
 
 
 def speed_tables(study: Study, dataset: str, machine: str, here: list[Way], references: list[Timed]) -> list[Block]:
@@ -44,8 +44,8 @@ def speed_tables(study: Study, dataset: str, machine: str, here: list[Way], refe
 
 
 def _times(study: Study, dataset: str, machine: str, ran: list[Way], references: list[Timed], slug: str) -> Table:
-    errors = cells(study, dataset, main_metric(study, dataset), study.in_distribution(dataset) or "")
-    error = metric(main_metric(study, dataset))
+    errors = cells(study, dataset, study.headline(dataset), study.in_distribution(dataset) or "")
+    error = metric(study.headline(dataset))
     timestep = _timestep(study, ran)
     rows = [_way_row(study, way, references, errors) for way in ran]
     rows += [_reference_row(one, timestep) for one in references]

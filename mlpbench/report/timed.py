@@ -11,9 +11,9 @@ from mlpbench.protocol import ProtocolError, read_json
 from mlpbench.references.walltimes import FOLDER, load_kept
 from mlpbench.report import facts
 from mlpbench.report.estimates import Estimate
-from mlpbench.report.study import Study, remembered
 from mlpbench.report.ways import Way, ways
 from mlpbench.statistics.extrapolation import PowerLaw, fit_power_law
+from mlpbench.study.study import Study, remembered
 
 FAR = 10  # a law is not carried farther than so many times the largest size it was fitted to
 

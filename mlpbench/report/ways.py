@@ -9,13 +9,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from mlpbench import tables
 from mlpbench.evaluators.speed import differ
+from mlpbench.numbers import listing
 from mlpbench.report import facts
-from mlpbench.report.estimates import Estimate, chosen
-from mlpbench.report.numbers import listing
-from mlpbench.report.study import Study, remembered, rows_of, select, unique
+from mlpbench.report.estimates import Estimate
 from mlpbench.statistics.intervals import intervals
+from mlpbench.study.study import Study, remembered, rows_of, select, unique
 
 WAY = ["candidate", "machine", "deployment", "means", "dtype", "tf32"]
 
@@ -95,10 +94,9 @@ def ways(study: Study, dataset: str) -> list[Way]:
 
 
 def _rows(study: Study, dataset: str) -> pd.DataFrame:
-    speed = tables.build_speed([r for r in study.records if r["status"] == "done"])
     names = study.table[["trial", "candidate"]]
-    speed = select(speed.merge(names, on="trial"), dataset=dataset)
-    speed = speed[speed["candidate"].isin(chosen(study, dataset))]
+    speed = select(study.speed.merge(names, on="trial"), dataset=dataset)
+    speed = speed[speed["candidate"].isin(study.lines(dataset))]
     speed = speed[speed["n_train"] == speed.groupby("candidate")["n_train"].transform("max")]
     return speed.assign(machine=[facts.hardware(row) for row in rows_of(speed)])
 

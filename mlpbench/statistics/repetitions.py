@@ -7,12 +7,12 @@ would be far too short.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pandas as pd
 
-from mlpbench.statistics.settings import BASE, swept_columns
 
-
-def independent_repetitions(trials: pd.DataFrame) -> pd.Series:
+def independent_repetitions(trials: pd.DataFrame, setting: Sequence[str]) -> pd.Series:
     """Number of the repetition that each trial counts as; missing where it shares a seed with one that counts.
 
     Where no setting has a repetition twice, the numbers are those of ``repetition``. Else the trials of a setting are
@@ -21,24 +21,24 @@ def independent_repetitions(trials: pd.DataFrame) -> pd.Series:
     split (or initialisation) alone. Numbers follow the seeds, so that architectures stay paired.
 
     Args:
-        trials: one row a trial, with ``split_seed`` and ``init_seed``.
+        trials: one row a trial, with ``dataset``, ``repetition``, ``split_seed`` and ``init_seed``.
+        setting: columns whose values make a setting.
     """
     numbers = trials["repetition"].astype("Int64")
     if not {"split_seed", "init_seed"} <= set(trials.columns):
         return numbers
-    names = [*BASE, *swept_columns(trials)]
-    settings = ["|".join(row) for row in zip(*(trials[name].astype(str) for name in names), strict=True)]
+    settings = ["|".join(row) for row in zip(*(trials[name].astype(str) for name in setting), strict=True)]
     seeds = trials.assign(setting=settings)[["setting", "dataset", "repetition", "split_seed", "init_seed"]]
     several = seeds.drop_duplicates().duplicated(["setting", "repetition"], keep=False)
     if not several.any():
         return numbers
     counted = pd.Series(False, index=trials.index)
     single: set[str] = set()  # settings in which one seed never changes
-    for setting, part in seeds.groupby("setting", sort=False):
+    for label, part in seeds.groupby("setting", sort=False):
         part = part.sort_values(["repetition", "split_seed", "init_seed"])
         if 1 in (part["split_seed"].nunique(), part["init_seed"].nunique()):
             counted[part.index] = True
-            single.add(str(setting))
+            single.add(str(label))
             continue
         kept: set[tuple[object, object]] = set()
         for index, split, init in zip(part.index, part["split_seed"], part["init_seed"], strict=True):

@@ -9,7 +9,7 @@ import pytest
 
 from mlpbench.cli import select as command
 from mlpbench.decision import Constraint, describe, parse_constraint, select
-from mlpbench.decision.commands import run_commands
+from mlpbench.decision.advice import run_commands
 from mlpbench.errors import UserError
 from tests.unit.decision_tables import make
 
@@ -21,44 +21,44 @@ def force(limit, split=None):
     return Constraint("force_mae", limit, "max", split)
 
 
-def decide(tables, *constraints, objective="cheapest", **options):
-    return select(*tables, list(constraints), objective, **{"in_distribution": "test_500K", **options})
+def decide(study, *constraints, objective=None, **options):
+    return select(study, list(constraints), objective, **options)
 
 
 def test_the_cheapest_that_passes_is_chosen_with_its_margin_and_chance():
     decision = decide(make(ERRORS, speed=SPEED), force(30))
-    assert decision.chosen.label == "painn tiny, N = 200"
+    assert decision.chosen.label == "PaiNN, N = 200"
     assert decision.objective == "us_per_atom"
     assert decision.chosen.probability > 0.99
     assert decision.chosen.checks[0].margin == pytest.approx(1 - decision.chosen.checks[0].value / 30)
     assert not decision.thin
     failing = {c.label: c.reason for c in decision.candidates if c.verdict == "fails"}
-    assert "force_mae is 44.6, not force_mae ≤ 30" in failing["schnet tiny, N = 200"]
+    assert "force_mae is 44.6, not force_mae ≤ 30" in failing["SchNet, N = 200"]
 
 
 def test_other_objectives_choose_otherwise():
     tables = make(ERRORS, speed=SPEED)
-    assert decide(tables, force(30), objective="accurate").chosen.label == "mace tiny, N = 200"
-    assert decide(tables, force(40), objective="fewest_labels").chosen.label == "mace tiny, N = 50"
-    assert decide(tables, objective="us_per_atom").chosen.values["architecture"] == "schnet"
+    assert decide(tables, force(30), objective="accurate").chosen.label == "MACE, N = 200"
+    assert decide(tables, force(40), objective="fewest_labels").chosen.label == "MACE, N = 50"
+    assert decide(tables, objective="us_per_atom").chosen.candidate.architecture == "schnet"
 
 
 def test_equal_objectives_are_settled_by_the_margin():
     decision = decide(make(ERRORS, speed=SPEED), force(200), objective="fewest_labels")
-    assert decision.chosen.label == "mace tiny, N = 50"  # all three keep it for certain; mace has the most room
+    assert decision.chosen.label == "MACE, N = 50"  # all three keep it for certain; mace has the most room
     assert "3 are equal" in decision.chosen.reason
-    assert "same labels" in next(c.reason for c in decision.candidates if c.label == "schnet tiny, N = 50")
+    assert "same labels" in next(c.reason for c in decision.candidates if c.label == "SchNet, N = 50")
 
 
 def test_a_constraint_on_another_split():
     decision = decide(make(ERRORS, speed=SPEED), force(60, "test_1000K"))
-    assert decision.chosen.label == "mace tiny, N = 200"
+    assert decision.chosen.label == "MACE, N = 200"
     assert decision.chosen.checks[0].value == pytest.approx(47, abs=2)
 
 
 def test_too_close_to_the_limit_is_thin_and_says_what_would_settle_it():
     decision = decide(make(ERRORS, speed=SPEED, noise=0.06, seed=1), force(24.0))
-    near = next(c for c in decision.candidates if c.label == "painn tiny, N = 200")
+    near = next(c for c in decision.candidates if c.label == "PaiNN, N = 200")
     assert 0.05 < near.probability < 0.95
     assert decision.thin
     wanted = r"mlpbench run( -m)? study=demo .*architecture=painn .*training.lr=0.01 '?repetition=(3|range\(3)"
@@ -93,7 +93,7 @@ def test_replicas_that_all_survive_are_not_proof():
 def test_swept_settings_are_chosen_on_validation_not_on_test():
     tables = make({"mace": 30}, speed=SPEED, lrs={"mace": (0.01, 0.003)})
     decision = decide(tables, force(100), objective="accurate")
-    assert "training.lr=0.01" in decision.chosen.label  # 0.003 is better on the test frames
+    assert decision.chosen.label == "MACE, N = 200, lr=0.01"  # 0.003 is better on the test frames
     assert any("chosen of 2 settings by force_mae on validation frames (6 trials" in note for note in decision.notes)
 
 
@@ -106,14 +106,9 @@ def test_one_repetition_is_provisional_and_asks_for_more():
 
 
 def test_failed_and_unconverged_trials_are_said():
-    trials, metrics = make(ERRORS, speed=SPEED)
-    gone = trials["architecture"] == "mace"
-    trials.loc[gone, "status"] = "failed"
-    trials.loc[gone, "reason"] = "RuntimeError: no"
-    metrics = metrics[metrics["architecture"] != "mace"]
-    trials.loc[trials["architecture"] == "painn", "converged"] = False
-    decision = decide((trials, metrics), force(30))
-    lost = [c for c in decision.candidates if c.values["architecture"] == "mace"]
+    study = make(ERRORS, speed=SPEED, failed=frozenset({"mace"}), unconverged=frozenset({"painn"}))
+    decision = decide(study, force(30))
+    lost = [c for c in decision.candidates if c.candidate.architecture == "mace"]
     assert {c.verdict for c in lost} == {"no result"}
     assert "RuntimeError: no" in lost[0].reason
     assert any("6 of 12 trials had not converged" in note for note in decision.notes)

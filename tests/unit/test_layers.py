@@ -28,13 +28,13 @@ WORKER_MUST_NOT = {
 
 # From the bottom up; a module may import from its own row and from those before it.
 LAYERS = [
-    {"errors", "units", "frames", "protocol", "seeds", "turns", "files"},
+    {"errors", "units", "frames", "protocol", "seeds", "turns", "files", "numbers"},
     {"records", "metrics", "statistics", "provenance", "literature"},
-    {"datasets", "backends", "devices", "references", "evaluators", "tables"},
+    {"datasets", "backends", "devices", "references", "evaluators"},
     {"config"},
     {"study"},
-    {"converging", "comparison", "decision", "pilot", "summary"},
-    {"run", "scoring", "progress", "report", "speed"},
+    {"converging", "comparison", "decision", "pilot", "tables"},
+    {"run", "scoring", "progress", "report"},
     {"cli"},
     {"__main__"},
 ]

@@ -23,7 +23,7 @@ from itertools import pairwise
 from types import ModuleType
 
 from mlpbench.report.section import Figure, Section, Table, Text, walk
-from mlpbench.report.study import Study
+from mlpbench.study.study import Study
 
 
 @dataclass(frozen=True)

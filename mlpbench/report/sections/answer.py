@@ -7,13 +7,13 @@ import math
 import numpy as np
 
 from mlpbench.metrics import metric
+from mlpbench.numbers import interval, listing, number, plural, ratio_text, seconds
 from mlpbench.report import facts
 from mlpbench.report.drawing import canvas, logarithmic, looks
-from mlpbench.report.estimates import Against, against_best, cells, chosen, main_metric
+from mlpbench.report.estimates import Against, against_best, cells
 from mlpbench.report.fronts import cost_kinds, front_panel
-from mlpbench.report.numbers import interval, listing, number, plural, ratio_text, seconds
 from mlpbench.report.section import Block, Bullets, Figure, Panel, Section, Text
-from mlpbench.report.study import Study, select
+from mlpbench.study.study import Study, select
 
 ORDER = 10
 
@@ -49,9 +49,9 @@ def _front(study: Study, dataset: str) -> Figure | None:
 
 def _ranking(study: Study, dataset: str) -> Figure | None:
     """Errors at the largest training size, best first: mean, interval and every trial."""
-    name, split = main_metric(study, dataset), study.in_distribution(dataset)
+    name, split = study.headline(dataset), study.in_distribution(dataset)
     table = cells(study, dataset, name, split) if split else {}
-    table = {key: mean for key, mean in table.items() if key[0] in chosen(study, dataset)}
+    table = {key: mean for key, mean in table.items() if key[0] in study.lines(dataset)}
     if not table or split is None:
         return None
     n_train = max(n for _, n in table)
@@ -82,9 +82,9 @@ def _ranking(study: Study, dataset: str) -> Figure | None:
 
 
 def _sentences(study: Study, dataset: str) -> list[str]:
-    name, split = main_metric(study, dataset), study.in_distribution(dataset)
+    name, split = study.headline(dataset), study.in_distribution(dataset)
     table = cells(study, dataset, name, split) if split else {}
-    table = {key: entry for key, entry in table.items() if key[0] in chosen(study, dataset)}
+    table = {key: entry for key, entry in table.items() if key[0] in study.lines(dataset)}
     if not table or split is None:
         return [f"On {dataset} no trial has finished: there is nothing to compare yet ({facts.statuses(study)})."]
     n_train = max(n for _, n in table)
@@ -170,27 +170,23 @@ def _limits(study: Study) -> list[str]:
             f"{plural(len(wrong), 'trial')} did not finish ({listing(sorted(wrong['candidate'].unique()))}); "
             "means are over those that did."
         )
-    if study.trials["repetition"].nunique() < 3:
+    if study.table["repetition"].nunique() < 3:
         limits.append(
-            f"Only {plural(study.trials['repetition'].nunique(), 'repetition')}: "
+            f"Only {plural(study.table['repetition'].nunique(), 'repetition')}: "
             "most differences cannot be told from chance. Three or more are needed for a decision."
-        )
-    if study.seeds_swept:
-        limits.append(
-            "Seeds were swept: each combination counts as a repetition. Those that share a split are not independent, "
-            "so that intervals are narrower than they should be."
         )
     if len(facts.machines(study.trials)) > 1:
         limits.append(
             f"Times come from different hardware and are never averaged: {'; '.join(facts.machines(study.trials))}."
         )
-    if len(study.counted) < len(study.trials):
+    crossed = int(study.table["repetition"].isna().sum())
+    if crossed:
         limits.append(
-            f"Seeds were crossed: {len(study.trials) - len(study.counted)} of {len(study.trials)} trials share a split "
+            f"Seeds were crossed: {crossed} of {len(study.table)} trials share a split "
             "or an initialisation with another of their setting. They tell where the spread comes from; means and "
             "intervals rest on those that share none."
         )
-    if study.settings:
+    if study.tuned:
         limits.append(
             "Settings were chosen on validation error and are reported on test; tried per architecture – "
             f"{listing(_tuning(study))}. One that was tuned more has an advantage."
@@ -200,9 +196,12 @@ def _limits(study: Study) -> list[str]:
 
 def _tuning(study: Study) -> list[str]:
     """The tuning budget of each architecture: settings, trials and their training time."""
-    groups = study.table.groupby(["architecture", "size"])
-    return [
-        f"{architecture} {size}: {plural(part['candidate'].nunique(), 'setting')}, {plural(len(part), 'trial')}, "
-        f"{seconds(float(part['train_seconds'].astype(float).sum()))}"
-        for (architecture, size), part in groups
-    ]
+    found = []
+    for name in dict.fromkeys(candidate.name for candidate in study.candidates):
+        mine = [candidate for candidate in study.candidates if candidate.name == name]
+        spent = np.nansum([candidate.tuning_seconds for candidate in mine])
+        found.append(
+            f"{name}: {plural(max(c.tried for c in mine), 'setting')}, "
+            f"{plural(sum(c.tuning_trials for c in mine), 'trial')}, {seconds(float(spent))}"
+        )
+    return found

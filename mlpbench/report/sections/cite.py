@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from mlpbench.literature import Reference, published_values, references_for
 from mlpbench.literature.bibliography import references
-from mlpbench.report.numbers import listing
+from mlpbench.numbers import listing
 from mlpbench.report.section import Block, Cell, Column, Commands, Details, Section, Table, Text
-from mlpbench.report.study import NAMES, Study, unique
+from mlpbench.study.study import Study, unique
+from mlpbench.study.words import display_name
 
 ORDER = 95
 CORE = ("ase", "torch-sim-atomistic")  # packages that every backend brings and that have a paper
@@ -34,7 +35,7 @@ def _used(study: Study) -> dict[str, str]:
     """Subject of the bibliography -> what it is, in words."""
     found: dict[str, str] = {}
     for name in unique(study.trials["architecture"].tolist()):
-        found[f"architecture:{name}"] = f"{NAMES.get(name, name)} (architecture)"
+        found[f"architecture:{name}"] = f"{display_name(name)} (architecture)"
     packages = {c.removeprefix("version_") for c in study.trials.columns if c.startswith("version_")}
     backends = {"schnetpack": "schnetpack", "nequip": "nequip", "mace-torch": "mace-torch"}
     for name in sorted((set(backends) | set(CORE)) & packages):

@@ -8,14 +8,14 @@ import numpy as np
 import pandas as pd
 
 from mlpbench.metrics import metric
+from mlpbench.numbers import interval, number
 from mlpbench.report import facts
 from mlpbench.report.drawing import INK, canvas, legend, logarithmic, looks, point
-from mlpbench.report.estimates import cells, chosen, main_metric
-from mlpbench.report.numbers import interval, number
+from mlpbench.report.estimates import cells
 from mlpbench.report.pace import Pace, paces
 from mlpbench.report.section import Block, Cell, Column, Figure, Panel, Section, Table
-from mlpbench.report.study import Study, rows_of, select
 from mlpbench.statistics.intervals import intervals
+from mlpbench.study.study import Study, rows_of, select
 
 ORDER = 35
 
@@ -36,7 +36,7 @@ def build(study: Study) -> Section | None:
             for index, (machine, part) in enumerate(rows.groupby("machine"))
         ]
         caption = (
-            f"{metric(main_metric(study, dataset)).symbol} on {facts.split_words(study, dataset, split)} "
+            f"{metric(study.headline(dataset)).symbol} on {facts.split_words(study, dataset, split)} "
             f"against the wall time of "
             "one training (validation included). Each point is a candidate at one number of training "
             "frames, written beside "
@@ -53,7 +53,7 @@ def build(study: Study) -> Section | None:
 
 def _on_the_way(study: Study, dataset: str, end: str, final: Panel) -> list[Block]:
     """Beside the errors at the end: those of the best checkpoint so far, and when each candidate reached a target."""
-    name = main_metric(study, dataset)
+    name = study.headline(dataset)
     found = paces(study, dataset, name)
     largest = [one for one in found if one.n_train == study.largest(dataset) and one.mean().size]
     if len(largest) < 2:
@@ -79,7 +79,7 @@ def _round_up(value: float) -> float:
 
 
 def _pace_panel(study: Study, dataset: str, largest: list[Pace], words: str, target: float) -> Panel:
-    unit = metric(main_metric(study, dataset)).unit
+    unit = metric(study.headline(dataset)).unit
     style = looks(study)
     with canvas(5.6, 3.5) as (figure, axes):
         for one in largest:
@@ -128,10 +128,10 @@ def _pace_table(dataset: str, found: list[Pace], target: float, unit: str) -> Ta
 
 
 def _panel(study: Study, dataset: str, split: str, machine: str, rows: pd.DataFrame, index: int) -> Panel:
-    name = main_metric(study, dataset)
+    name = study.headline(dataset)
     entry, style = metric(name), looks(study)
     errors = cells(study, dataset, name, split)
-    names = [c for c in chosen(study, dataset) if c in set(rows["candidate"])]
+    names = [c for c in study.lines(dataset) if c in set(rows["candidate"])]
     with canvas(5.6, 3.5) as (figure, axes):
         for candidate in names:
             look, places = style[candidate], []

@@ -8,17 +8,16 @@ import math
 
 from mlpbench.decision import Constraint, Decision
 from mlpbench.decision import select as decide
-from mlpbench.decision.wording import percent
+from mlpbench.decision.model import percent
 from mlpbench.errors import UserError
 from mlpbench.metrics import metric
+from mlpbench.numbers import number, seconds
 from mlpbench.report import facts
 from mlpbench.report.cell import mean_cell
-from mlpbench.report.estimates import chosen, main_metric
 from mlpbench.report.fronts import cost_axis, cost_kinds, front_panel
-from mlpbench.report.numbers import number, seconds
 from mlpbench.report.options import Option, front, options, speed_metric
 from mlpbench.report.section import Block, Cell, Column, Figure, Section, Slider, Table, Text
-from mlpbench.report.study import Study
+from mlpbench.study.study import Study
 
 ORDER = 20
 GOALS = {"accurate": "most accurate", "cheapest": "cheapest", "fewest_labels": "fewest labels"}
@@ -47,28 +46,16 @@ def build(study: Study) -> Section | None:
 
 def _decisions(study: Study, dataset: str, found: list[Option]) -> Table:
     """The answers of ``mlpbench select`` to a few questions whose limits are made from the study itself."""
-    name = main_metric(study, dataset)
+    name = study.headline(dataset)
     strict = min(o.mean.value for o in found) * 1.25
     limits = [_round_up(strict), _round_up(3 * strict)]
     questions: list[tuple[list[Constraint], str]] = [([], "accurate")]
     questions += [
         ([Constraint(name, limit, "max")], goal) for limit in limits for goal in ("cheapest", "fewest_labels")
     ]
-    trials = study.table[study.table["candidate"].isin(chosen(study, dataset))]
-    wanted = [m for m in study.metric_names if m == name or metric(m).group in ("cost", "speed")]
-    metrics = study.metrics[study.metrics["trial"].isin(trials["trial"]) & study.metrics["metric"].isin(wanted)]
     rows = []
     for constraints, goal in questions:
-        answer = decide(
-            trials.drop(columns="candidate"),
-            metrics,
-            constraints,
-            goal,
-            study=study.name,
-            dataset=dataset,
-            in_distribution=study.in_distribution(dataset),
-            configs=study.configs,
-        )
+        answer = decide(study, constraints, goal, dataset=dataset)
         asked = ", ".join(str(c) for c in constraints) or "no constraint"
         rows.append([Cell(f"{asked}; {GOALS[goal]}"), *_answer(answer)])
     columns = [
@@ -113,7 +100,7 @@ def _caption(study: Study, dataset: str) -> str:
 
 
 def _table(study: Study, dataset: str, found: list[Option], kinds: list[str]) -> Table:
-    entry = metric(main_metric(study, dataset))
+    entry = metric(study.headline(dataset))
     fronts = {kind: front(found, kind) for kind in kinds}
     rows = []
     for o in sorted(found, key=lambda o: o.mean.value):
@@ -149,7 +136,7 @@ def _slider(study: Study, dataset: str, found: list[Option]) -> list[Block]:
     if speed_metric(study) != "ms_per_md_step":
         return []
     label = study.label_seconds(dataset)
-    entry = metric(main_metric(study, dataset))
+    entry = metric(study.headline(dataset))
     rows = [
         {
             "label": o.label,

@@ -5,9 +5,9 @@ from __future__ import annotations
 from mlpbench.report import facts
 from mlpbench.report.cell import mean_cell
 from mlpbench.report.drawing import canvas, legend, looks, series
-from mlpbench.report.estimates import cells, chosen
+from mlpbench.report.estimates import cells
 from mlpbench.report.section import Block, Cell, Column, Figure, Panel, Section, Table
-from mlpbench.report.study import Study
+from mlpbench.study.study import Study
 
 ORDER = 50
 PREFIX = "force_mae_"
@@ -27,7 +27,7 @@ def build(study: Study) -> Section | None:
 
 def _blocks(study: Study, dataset: str, split: str, elements: list[str], n_train: int) -> list[Block]:
     tables = {element: cells(study, dataset, PREFIX + element, split) for element in elements}
-    names = [c for c in chosen(study, dataset) if any((c, n_train) in table for table in tables.values())]
+    names = [c for c in study.lines(dataset) if any((c, n_train) in table for table in tables.values())]
     style = looks(study)
     width = 0.8 / max(len(names), 1)
     with canvas(5.2, 3.0) as (figure, axes):

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pandas as pd
 
 from mlpbench import protocol
+from mlpbench.numbers import plural
 from mlpbench.report import facts
-from mlpbench.report.numbers import plural
 from mlpbench.report.section import Block, Cell, Column, Details, Section, Table, Text
-from mlpbench.report.study import Study
+from mlpbench.study.study import Study
 
 ORDER = 80
 LISTED = 12  # unconverged trials; more are folded away
@@ -16,7 +16,7 @@ LISTED = 12  # unconverged trials; more are folded away
 
 def build(study: Study) -> Section | None:
     """Both tables; a sentence when there is nothing to list."""
-    wrong = study.table[study.table["status"] != "done"]
+    wrong = study.trials[study.trials["status"] != "done"]
     open_ended = facts.unconverged(study.table)
     blocks: list[Block] = []
     if len(wrong):

@@ -6,7 +6,7 @@ from markupsafe import Markup
 
 from mlpbench.metrics import metric
 from mlpbench.report.section import Block, Section, Text
-from mlpbench.report.study import Study
+from mlpbench.study.study import Study
 
 ORDER = 99
 

@@ -8,10 +8,10 @@ from matplotlib.axes import Axes
 from mlpbench.metrics import metric
 from mlpbench.report import facts
 from mlpbench.report.drawing import Look, canvas, legend, logarithmic, looks, series
-from mlpbench.report.estimates import cells, chosen
+from mlpbench.report.estimates import cells
 from mlpbench.report.fits import finding, fit_table
 from mlpbench.report.section import Block, Figure, Panel, Section
-from mlpbench.report.study import Study, select
+from mlpbench.study.study import Study, select
 
 ORDER = 30
 
@@ -46,7 +46,7 @@ def _panel(study: Study, dataset: str, name: str, split: str) -> Panel:
     entry, style = metric(name), looks(study)
     table = cells(study, dataset, name, split)
     points = study.part(dataset, name, split)
-    names = [c for c in chosen(study, dataset) if any(c == key[0] for key in table)]
+    names = [c for c in study.lines(dataset) if any(c == key[0] for key in table)]
     with canvas() as (figure, axes):
         for index, candidate in enumerate(names):
             shift = 1.0 + 0.018 * (index - (len(names) - 1) / 2)  # side by side: bars must not hide each other

@@ -6,14 +6,15 @@ import numpy as np
 
 from mlpbench.frames import Float
 from mlpbench.metrics import metric
+from mlpbench.numbers import interval, listing, number, plural
 from mlpbench.report.dynamics import causes_figure, distribution_figure, spectrum_figure, survival_figure
-from mlpbench.report.estimates import cells, chosen
-from mlpbench.report.numbers import interval, listing, number, plural
+from mlpbench.report.estimates import cells
 from mlpbench.report.own_errors import death_table, own_blocks, own_finding
 from mlpbench.report.reference_files import reference_modes
 from mlpbench.report.replicas import Replicas, collect, curves_of, scores_of, trials_with_md
 from mlpbench.report.section import Block, Bullets, Cell, Column, Details, Section, Table
-from mlpbench.report.study import Study, natural, select
+from mlpbench.study.study import Study, select
+from mlpbench.study.words import natural
 
 ORDER = 66
 
@@ -54,7 +55,7 @@ def _score_table(study: Study, dataset: str, split: str) -> Table | None:
     columns += [Column(metric(m).symbol, metric(m).unit, metric(m).description) for m in names]
     rows = [
         [Cell(c), Cell(str(n), n), *(_mean(study, dataset, m, split, c, n) for m in names)]
-        for n in sizes for c in chosen(study, dataset)
+        for n in sizes for c in study.lines(dataset)
         if any(len(select(study.part(dataset, m, split), candidate=c, n_train=n)) for m in names)
     ]  # fmt: skip
     caption = (
@@ -115,7 +116,7 @@ def _distributions(study: Study, dataset: str) -> list[Block]:
     trials = trials_with_md(study, dataset)
     n_train = max(n for _, n, _ in trials)
     first = {candidate: trial for candidate, n, trial in reversed(trials) if n == n_train}
-    curves = {c: curves_of(study, first[c]) for c in chosen(study, dataset) if c in first}
+    curves = {c: curves_of(study, first[c]) for c in study.lines(dataset) if c in first}
     harmonic: Float | None = reference_modes(study, next(iter(first.values())))
     figures = [
         distribution_figure(study, dataset, n_train, curves),
@@ -136,7 +137,7 @@ def _unscored(study: Study, dataset: str) -> list[Block]:
         reason = str((kept.get("own_trajectory") or {}).get("reason") or "")
         if reason:
             lines.setdefault(f"Error on the own trajectory: {reason}", set()).add(candidate)
-    everyone = len(chosen(study, dataset))
+    everyone = len(study.lines(dataset))
     said = [f"{text} ({listing(sorted(who))})" if len(who) < everyone else text for text, who in lines.items()]
     return [Details(f"Not scored, and why ({len(said)})", [Bullets(said, "note")])] if said else []
 

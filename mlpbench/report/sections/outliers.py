@@ -10,10 +10,9 @@ import numpy as np
 import pandas as pd
 
 from mlpbench.frames import Float
-from mlpbench.report.estimates import chosen
-from mlpbench.report.numbers import listing, number
+from mlpbench.numbers import listing, number
 from mlpbench.report.section import Block, Cell, Column, Section, Table
-from mlpbench.report.study import Errors, Study, select
+from mlpbench.study.study import Errors, Study, select
 
 ORDER = 57
 WORST = 10  # frames listed for each data set
@@ -39,7 +38,7 @@ def _split(study: Study, dataset: str, split: str) -> list[dict[str, Any]]:
     done = select(study.table, dataset=dataset, status="done")
     errors: dict[str, Float] = {}
     energies: dict[str, Float] = {}
-    for candidate in chosen(study, dataset):
+    for candidate in study.lines(dataset):
         trials = select(done, candidate=candidate, n_train=done["n_train"].max())
         found = [e for e in (study.errors(t, split) for t in trials["trial"]) if e is not None]
         if found:

@@ -5,12 +5,11 @@ from __future__ import annotations
 import numpy as np
 
 from mlpbench.frames import Float
+from mlpbench.numbers import number
 from mlpbench.report import facts
 from mlpbench.report.drawing import INK, Look, canvas, legend, logarithmic, looks
-from mlpbench.report.estimates import chosen
-from mlpbench.report.numbers import number
 from mlpbench.report.section import Block, Figure, Panel, Section, Text
-from mlpbench.report.study import Study, select
+from mlpbench.study.study import Study, select
 
 ORDER = 40
 
@@ -26,7 +25,7 @@ def build(study: Study) -> Section | None:
         if split is None:
             continue
         n_train = study.largest(dataset)
-        found = {c: _errors(study, dataset, c, n_train, split) for c in chosen(study, dataset)}
+        found = {c: _errors(study, dataset, c, n_train, split) for c in study.lines(dataset)}
         missing += [c for c, parts in found.items() if not parts]
         found = {c: parts for c, parts in found.items() if parts}
         if found:

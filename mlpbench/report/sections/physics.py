@@ -12,14 +12,14 @@ from mlpbench.evaluators import Context
 from mlpbench.evaluators.physics import ARRAYS, mode_pairs
 from mlpbench.frames import Float
 from mlpbench.metrics import metric
+from mlpbench.numbers import number
 from mlpbench.report.cell import mean_cell
 from mlpbench.report.drawing import canvas, legend, looks
-from mlpbench.report.estimates import cells, chosen
-from mlpbench.report.numbers import number
+from mlpbench.report.estimates import cells
 from mlpbench.report.reference_files import references_of
 from mlpbench.report.section import Block, Column, Details, Figure, Panel, Section, Table
 from mlpbench.report.section import Cell as TableCell
-from mlpbench.report.study import Study, select
+from mlpbench.study.study import Study, select
 
 ORDER = 62
 
@@ -64,7 +64,7 @@ def _table(study: Study, dataset: str, name: str, metrics: list[str], words: str
     columns += [Column(metric(m).symbol, metric(m).unit, metric(m).description) for m in metrics]
     rows = [
         [TableCell(candidate), *(_mean(study, dataset, m, candidate, n_train) for m in metrics)]
-        for candidate in chosen(study, dataset)
+        for candidate in study.lines(dataset)
     ]
     caption = f"{dataset}, {n_train} training frames, {words}; mean over repetitions."
     return Table(f"{name}-{dataset}", caption, columns, rows)
@@ -83,7 +83,7 @@ def _first_trials(study: Study, dataset: str) -> dict[str, str]:
     """Candidate -> its first finished trial at the largest training set, where its arrays still lie."""
     part = select(study.values, dataset=dataset, n_train=study.largest(dataset)).sort_values("repetition")
     found: dict[str, str] = {}
-    for candidate in chosen(study, dataset):
+    for candidate in study.lines(dataset):
         for trial in part.loc[part["candidate"] == candidate, "trial"].unique():
             if (study.root / str(trial) / ARRAYS).is_file():
                 found[candidate] = str(trial)

@@ -6,10 +6,11 @@ from typing import Any
 
 import pandas as pd
 
+from mlpbench.numbers import listing, plural
 from mlpbench.report.facts import budgets, hardware
-from mlpbench.report.numbers import listing, plural
 from mlpbench.report.section import Block, Cell, Column, Section, Table, Text
-from mlpbench.report.study import Study, natural, rows_of, unique
+from mlpbench.study.study import Study, rows_of, unique
+from mlpbench.study.words import natural
 
 ORDER = 90
 FIRST = ("torch", "e3nn", "schnetpack", "nequip", "mace-torch", "lightning", "ase", "numpy")

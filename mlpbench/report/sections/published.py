@@ -6,12 +6,13 @@ from typing import Any
 
 from mlpbench.literature import Published, published_values
 from mlpbench.metrics import metric
+from mlpbench.numbers import interval, listing, number
 from mlpbench.report import facts
 from mlpbench.report.cell import mean_cell
-from mlpbench.report.estimates import Estimate, cells, chosen
-from mlpbench.report.numbers import interval, listing, number
+from mlpbench.report.estimates import Estimate, cells
 from mlpbench.report.section import Block, Cell, Column, Section, Table
-from mlpbench.report.study import NAMES, Study, rows_of, select
+from mlpbench.study.study import Study, rows_of, select
+from mlpbench.study.words import display_name
 
 ORDER = 47
 
@@ -36,7 +37,7 @@ def _ours(study: Study, dataset: str, entry: Published) -> list[tuple[str, int, 
     table = cells(study, dataset, entry.metric, entry.split)
     names = select(study.table, dataset=dataset, architecture=entry.architecture)["candidate"].unique()
     found = []
-    for candidate in [c for c in chosen(study, dataset) if c in names]:
+    for candidate in [c for c in study.lines(dataset) if c in names]:
         sizes = [n for c, n in table if c == candidate]
         if sizes:
             wanted = entry.n_train if entry.n_train is not None else max(sizes)
@@ -67,7 +68,7 @@ def _table(study: Study, dataset: str, entries: list[Published]) -> Table:
 
 def _row(entry: Published, ours: tuple[str, int, Estimate] | None) -> list[Cell]:
     known = metric(entry.metric)
-    name = " ".join(filter(None, [NAMES.get(entry.architecture, entry.architecture), entry.variant]))
+    name = " ".join(filter(None, [display_name(entry.architecture), entry.variant]))
     spread = f"± {number(entry.std)}" if entry.std is not None else ""
     cells_ours = [mean_cell(None), Cell("–"), Cell("–")]
     differs = [entry.protocol] if entry.protocol else []

@@ -6,7 +6,7 @@ import shlex
 from typing import Any
 
 from mlpbench.report.section import Block, Commands, Details, Section, Text
-from mlpbench.report.study import Study, unique
+from mlpbench.study.study import Study, unique
 
 ORDER = 93
 NATIVE = 40  # command lines of single trials in the page; each trial's folder has its own

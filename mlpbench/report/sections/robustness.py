@@ -6,17 +6,17 @@ import math
 
 import numpy as np
 
-from mlpbench.decision.wording import percent
+from mlpbench.decision.model import percent
 from mlpbench.metrics import metric
+from mlpbench.numbers import listing, plural
 from mlpbench.report import facts
 from mlpbench.report.cell import ratio_cell
-from mlpbench.report.estimates import POWER_AT, chosen, comparisons, main_metric
-from mlpbench.report.numbers import listing, plural
+from mlpbench.report.estimates import POWER_AT, comparisons
 from mlpbench.report.section import Block, Cell, Column, Details, Section, Table, Text
-from mlpbench.report.study import Study, select
 from mlpbench.statistics.paired import Comparison
 from mlpbench.statistics.pareto import Stability, rank_stability
 from mlpbench.statistics.variance import shared_variance, variance_shares
+from mlpbench.study.study import Study, select
 
 ORDER = 25
 MOST_PAIRS = 45  # in the table; of more candidates, only those against the best
@@ -36,7 +36,7 @@ def build(study: Study) -> Section | None:
         if max(len(found) for found in errors.values()) < 2:
             finding = finding or ALONE
             continue
-        pairs = comparisons(study, dataset, main_metric(study, dataset), split).get(study.largest(dataset), [])
+        pairs = comparisons(study, dataset, study.headline(dataset), split).get(study.largest(dataset), [])
         if pairs:
             blocks.append(_pairs(study, dataset, split, pairs, errors))
         stability = _stability(errors)
@@ -51,8 +51,8 @@ def build(study: Study) -> Section | None:
 
 def _errors(study: Study, dataset: str, split: str) -> dict[str, dict[int, float]]:
     """Candidate -> repetition -> error at the largest training size; candidates that have one."""
-    rows = select(study.part(dataset, main_metric(study, dataset), split), n_train=study.largest(dataset))
-    rows = rows[rows["candidate"].isin(chosen(study, dataset)) & (rows["value"] > 0)]
+    rows = select(study.part(dataset, study.headline(dataset), split), n_train=study.largest(dataset))
+    rows = rows[rows["candidate"].isin(study.lines(dataset)) & (rows["value"] > 0)]
     return {
         str(c): dict(zip(part["repetition"].astype(int), part["value"].astype(float), strict=True))
         for c, part in rows.groupby("candidate", sort=False)
@@ -81,7 +81,7 @@ def _pairs(
     ]
     powers = len(columns) - 6
     rows = [_pair(p, powers) for p in sorted(pairs, key=lambda p: -abs(math.log(p.ratio)) if p.ratio > 0 else 0.0)]
-    entry = metric(main_metric(study, dataset))
+    entry = metric(study.headline(dataset))
     caption = (
         f"Every pair of candidates by {entry.symbol} on {facts.split_words(study, dataset, split)}, "
         f"{study.largest(dataset)} training frames. Better: the interval excludes 1; a tie: it lies "
@@ -149,9 +149,9 @@ def _finding(found: Stability) -> str:
 
 def _sources(study: Study, dataset: str, split: str) -> str:
     """The share of the variance from the split seed and from the initialisation seed, as far as the design tells it."""
-    rows = select(study.values, dataset=dataset, metric=main_metric(study, dataset), split=split)  # crossed seeds too
-    rows = rows[rows["candidate"].isin(chosen(study, dataset)) & (rows["value"] > 0)]
-    rows = rows.merge(study.trials[["trial", "split_seed", "init_seed"]], on="trial", suffixes=("_swept", ""))
+    rows = select(study.values, dataset=dataset, metric=study.headline(dataset), split=split)  # crossed seeds too
+    rows = rows[rows["candidate"].isin(study.lines(dataset)) & (rows["value"] > 0)]
+    rows = rows.merge(study.trials[["trial", "split_seed", "init_seed"]], on="trial")
     setting = rows["candidate"] + "|" + rows["n_train"].astype(str)
     found = variance_shares(np.log(rows["value"].to_numpy()), rows["split_seed"], rows["init_seed"], setting)
     if found.design != "not identifiable":

@@ -10,21 +10,22 @@ import numpy as np
 import pandas as pd
 
 from mlpbench.metrics import metric
+from mlpbench.numbers import number
 from mlpbench.report import facts
 from mlpbench.report.cell import mean_cell
 from mlpbench.report.estimates import Verdict, against_best, cells
-from mlpbench.report.numbers import number
-from mlpbench.report.section import Block, Cell, Column, Mark, Section, Table
-from mlpbench.report.study import SPEED_COLUMNS, Study, rows_of, select
+from mlpbench.report.section import Block, Cell, Column, Details, Mark, Section, Table
+from mlpbench.study.study import Study, rows_of, select
 
 ORDER = 15
 
 Row = dict[str, Any]
 COLUMNS = [
     "candidate", "size", "n_train", "status", "reason", "converged", "train_seconds", "train_peak_memory",
-    "n_parameters", *SPEED_COLUMNS,
+    "n_parameters", *facts.MACHINE,
 ]  # fmt: skip
 ACCURACY = ("energy_mae", "energy_mae_total", "force_mae", "stress_mae")
+MOST_TRIED = 60  # settings listed
 MARKS: dict[Verdict, Mark] = {
     "best": "best",
     "tie": "tie",
@@ -42,7 +43,10 @@ LEGEND = (
 
 def build(study: Study) -> Section | None:
     """One table for each data set; candidates whose trials all failed are rows too."""
-    blocks: list[Block] = [_table(study, dataset) for dataset in study.datasets]
+    blocks: list[Block] = []
+    for dataset in study.datasets:
+        blocks.append(_table(study, dataset))
+        blocks += _tried(study, dataset)
     return Section("summary", "Comparison", "", blocks)
 
 
@@ -59,16 +63,19 @@ def _table(study: Study, dataset: str) -> Table:
     for row in rows_of(table[COLUMNS]):
         groups.setdefault((str(row["candidate"]), str(row["size"]), int(row["n_train"])), []).append(row)
     rows = []
-    main = "force_mae" if "force_mae" in names else (names[0] if names else None)
-    order = {key: entry.value for key, entry in estimates[main].items()} if main else {}
+    order = {key: entry.value for key, entry in estimates.get(study.headline(dataset), {}).items()}
+    labels = {(c.name, c.n_train): c.setting.label for c in study.candidates_of(dataset)}
+    named = any(labels.values())
     for (candidate, size, n_train), trials in groups.items():
         place = (candidate, n_train)
         errors = [mean_cell(estimates[name].get(place), marks[name].get(place, "")) for name in names]
-        rows.append((place[1], order.get(place, math.inf), _row(place, size if apart else None, trials, errors)))
+        marks_of = [*([size] if apart else []), *([labels[place] or "–"] if named else [])]
+        rows.append((place[1], order.get(place, math.inf), _row(place, marks_of, trials, errors)))
     rows.sort(key=lambda row: (-row[0], row[1], row[2][0].text))
     columns = [
         Column("Candidate", numeric=False),
         *([Column("Size", numeric=False)] if apart else []),
+        *([Column("Setting", "", "chosen on validation error", numeric=False)] if named else []),
         Column("n_train", "frames", "training frames"),
         *(Column(metric(name).symbol, metric(name).unit, metric(name).description) for name in names),
         Column("Training", "s", "Wall time of the training, mean over repetitions on the same hardware"),
@@ -86,11 +93,40 @@ def _table(study: Study, dataset: str) -> Table:
     return Table(f"summary-{dataset}", caption, columns, [row[2] for row in rows], legend=marked)
 
 
-def _row(place: tuple[str, int], size: str | None, trials: list[Row], errors: list[Cell]) -> list[Cell]:
+def _tried(study: Study, dataset: str) -> list[Block]:
+    """Every setting that was tried, with the validation error that decided, folded away."""
+    entry = metric(study.headline(dataset))
+    tuned = [candidate for candidate in study.candidates_of(dataset) if candidate.tried > 1]
+    rows = []
+    for candidate in tuned:
+        for one in sorted(candidate.settings, key=lambda one: (one.valid_error != one.valid_error, one.valid_error)):
+            chosen = one.label == candidate.setting.label
+            rows.append([
+                Cell(candidate.name), Cell(number(candidate.n_train), candidate.n_train), Cell(one.label),
+                Cell(number(one.valid_error), one.valid_error if math.isfinite(one.valid_error) else math.inf),
+                Cell(f"{one.done}/{one.trials}", float(one.done)), Cell("chosen" if chosen else ""),
+            ])  # fmt: skip
+    if not rows:
+        return []
+    columns = [
+        Column("Candidate", numeric=False), Column("n_train", "frames"), Column("Setting", numeric=False),
+        Column(f"{entry.symbol}, validation", entry.unit,
+               "geometric mean over the repetitions that the settings have in common"),
+        Column("Done", "trials"), Column("", numeric=False),
+    ]  # fmt: skip
+    shown = rows[:MOST_TRIED]
+    caption = f"Settings tried on {dataset}; the lowest error on validation frames is chosen, test frames have no say."
+    if len(shown) < len(rows):
+        caption += f" The first {len(shown)} of {len(rows)}."
+    table = Table(f"settings-{dataset}", caption, columns, shown, headers=3, searchable=len(shown) > 20)
+    return [Details(f"The {len(rows)} settings that were tried", [table], paper=len(rows) <= 20)]
+
+
+def _row(place: tuple[str, int], named: list[str], trials: list[Row], errors: list[Cell]) -> list[Cell]:
     done = [row for row in trials if row["status"] == "done"]
     return [
         Cell(place[0]),
-        *([Cell(size)] if size is not None else []),
+        *(Cell(text) for text in named),
         Cell(number(place[1]), place[1]),
         *errors,
         _time(done),

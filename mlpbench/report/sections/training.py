@@ -9,9 +9,8 @@ import pandas as pd
 
 from mlpbench.report import facts
 from mlpbench.report.drawing import canvas, legend, logarithmic, looks
-from mlpbench.report.estimates import chosen
 from mlpbench.report.section import Block, Figure, Panel, Section
-from mlpbench.report.study import Study, select
+from mlpbench.study.study import Study, select
 
 ORDER = 55
 POINTS = 120  # per curve; the page has to stay small with hundreds of trials
@@ -25,7 +24,7 @@ def build(study: Study) -> Section | None:
         sizes = facts.train_sizes(study, dataset)
         table = select(study.table, dataset=dataset, n_train=sizes[-1])
         table = table[
-            table["candidate"].isin(chosen(study, dataset)) & (table["repetition"].rank(method="dense") <= REPETITIONS)
+            table["candidate"].isin(study.lines(dataset)) & (table["repetition"].rank(method="dense") <= REPETITIONS)
         ]
         curves = {t: c for t in table["trial"] if len(c := study.curve(t)) > 1}
         if curves:

@@ -5,14 +5,15 @@ distribution.
 from __future__ import annotations
 
 from mlpbench.metrics import metric
+from mlpbench.numbers import interval, number
 from mlpbench.report import facts
 from mlpbench.report.cell import mean_cell
 from mlpbench.report.drawing import canvas, legend, logarithmic, looks, series
-from mlpbench.report.estimates import cells, chosen, main_metric
-from mlpbench.report.numbers import interval, number
+from mlpbench.report.estimates import cells
 from mlpbench.report.section import Block, Cell, Column, Figure, Panel, Section, Table
-from mlpbench.report.study import Study, natural, remembered, select
 from mlpbench.statistics.intervals import MeanInterval, intervals
+from mlpbench.study.study import Study, remembered, select
+from mlpbench.study.words import natural
 
 ORDER = 45
 
@@ -22,18 +23,18 @@ def build(study: Study) -> Section | None:
     blocks: list[Block] = []
     finding = ""
     for dataset in study.datasets:
-        if len(study.test_splits(dataset)) > 1 and chosen(study, dataset):
+        if len(study.test_splits(dataset)) > 1 and study.lines(dataset):
             blocks += [_figure(study, dataset), _table(study, dataset)]
             finding = finding or _finding(study, dataset)
     return Section("transfer", "Out of distribution", finding, blocks) if blocks else None
 
 
 def _figure(study: Study, dataset: str) -> Figure:
-    splits, name = sorted(study.test_splits(dataset), key=natural), main_metric(study, dataset)
+    splits, name = sorted(study.test_splits(dataset), key=natural), study.headline(dataset)
     n_train = study.largest(dataset)
     entry, style = metric(name), looks(study)
     tables = {split: cells(study, dataset, name, split) for split in splits}
-    names = [c for c in chosen(study, dataset) if any((c, n_train) in t for t in tables.values())]
+    names = [c for c in study.lines(dataset) if any((c, n_train) in t for t in tables.values())]
     with canvas(5.6, 3.3) as (figure, axes):
         for index, candidate in enumerate(names):
             shift = 0.1 * (index - (len(names) - 1) / 2)
@@ -67,7 +68,7 @@ def _table(study: Study, dataset: str) -> Table:
         ]
         for name in ("energy_mae", "force_mae")
         if name in present
-        for candidate in chosen(study, dataset)
+        for candidate in study.lines(dataset)
     ]
     columns = [
         Column("Candidate", numeric=False),
@@ -116,11 +117,11 @@ def _ratio_cell(mean: MeanInterval | None) -> Cell:
 
 def _finding(study: Study, dataset: str) -> str:
     """The split on which errors grow most, and by how much."""
-    name, n_train = main_metric(study, dataset), study.largest(dataset)
+    name, n_train = study.headline(dataset), study.largest(dataset)
     means: dict[str, list[float]] = {}
     for split in study.test_splits(dataset)[1:]:
         found = _ratios(study, dataset, name, split, n_train)
-        means[split] = [found[c].value for c in chosen(study, dataset) if c in found]
+        means[split] = [found[c].value for c in study.lines(dataset) if c in found]
     means = {split: values for split, values in means.items() if values}
     if not means:
         return ""

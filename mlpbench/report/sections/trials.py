@@ -8,11 +8,10 @@ from typing import Any
 import pandas as pd
 
 from mlpbench.metrics import metric
-from mlpbench.report.estimates import main_metric
+from mlpbench.numbers import number
 from mlpbench.report.facts import hardware
-from mlpbench.report.numbers import number
 from mlpbench.report.section import Cell, Column, Details, Mark, Section, Table, Text
-from mlpbench.report.study import Study, rows_of
+from mlpbench.study.study import Study, rows_of, select
 
 ORDER = 83
 SHOWN = 1000  # rows in the page; the embedded CSV has all
@@ -21,8 +20,8 @@ SHOWN = 1000  # rows in the page; the embedded CSV has all
 def build(study: Study) -> Section | None:
     """The table, folded away."""
     errors = _errors(study)
-    names = sorted({main_metric(study, dataset) for dataset in study.datasets})
-    several = study.table[["device", "device_name", "cpu", "threads"]].astype(str).drop_duplicates().shape[0] > 1
+    names = sorted({study.headline(dataset) for dataset in study.datasets})
+    several = study.trials[["device", "device_name", "cpu", "threads"]].astype(str).drop_duplicates().shape[0] > 1
     columns = [
         Column("Trial", numeric=False),
         Column("Status", numeric=False),
@@ -37,13 +36,13 @@ def build(study: Study) -> Section | None:
         *([Column("Hardware", numeric=False)] if several else []),
         Column("Key", numeric=False),
     ]
-    rows = [_row(row, errors, names, several) for row in rows_of(study.table.head(SHOWN))]
+    rows = [_row(row, errors, names, several) for row in rows_of(study.trials.head(SHOWN))]
     table = Table("trials-listed", f"The {len(rows)} trials of {study.name}.", columns, rows, searchable=True)
-    blocks: list[Any] = [Details(f"All {len(study.table)} trials", [table], paper=len(rows) <= 60)]
-    if len(study.table) > SHOWN:
+    blocks: list[Any] = [Details(f"All {len(study.trials)} trials", [table], paper=len(rows) <= 60)]
+    if len(study.trials) > SHOWN:
         blocks.append(
             Text(
-                f"The page lists the first {SHOWN} of {len(study.table)} trials; trials.csv below has all.",
+                f"The page lists the first {SHOWN} of {len(study.trials)} trials; trials.csv below has all.",
                 role="note",
             )
         )
@@ -54,8 +53,8 @@ def _errors(study: Study) -> dict[tuple[str, str], float]:
     """(trial, metric) -> value on its data set's split in distribution."""
     found: dict[tuple[str, str], float] = {}
     for dataset in study.datasets:
-        name, split = main_metric(study, dataset), study.in_distribution(dataset)
-        rows = study.part(dataset, name, str(split))
+        name, split = study.headline(dataset), study.in_distribution(dataset)
+        rows = select(study.metrics, dataset=dataset, metric=name, split=split)
         found |= dict(zip(zip(rows["trial"], rows["metric"], strict=True), rows["value"], strict=True))
     return found
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 
+from mlpbench.numbers import interval, listing, number
 from mlpbench.report.committees import Committee, committee, committees_of, most_disagreed
 from mlpbench.report.drawing import INK, canvas, legend, logarithmic, looks
-from mlpbench.report.estimates import cells, main_metric
-from mlpbench.report.numbers import interval, listing, number
+from mlpbench.report.estimates import cells
 from mlpbench.report.section import Block, Cell, Column, Commands, Details, Figure, Panel, Section, Table
-from mlpbench.report.study import Study
 from mlpbench.statistics.committee import Calibration, Estimated, auroc, calibration
 from mlpbench.statistics.committee import rank_correlation as ranks
+from mlpbench.study.study import Study
 
 ORDER = 52
 LISTED = 10  # frames
@@ -119,7 +119,7 @@ def _figure(study: Study, dataset: str, split: str, curves: dict[str, Calibratio
 def _uncertain(study: Study, dataset: str, names: list[str]) -> Details:
     """The frames on which the most accurate candidate's committee disagrees most, and the command that exports them."""
     split = study.test_splits(dataset)[0]
-    means = cells(study, dataset, main_metric(study, dataset), split)
+    means = cells(study, dataset, study.headline(dataset), split)
     best = min(names, key=lambda c: min((m.value for (name, _), m in means.items() if name == c), default=np.inf))
     found = most_disagreed(study, dataset, best, study.test_splits(dataset), LISTED)
     unit = found[0].committee.unit

@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 
 from mlpbench.cli import main
-from mlpbench.comparison import Side, StudyComparison, compare_studies, describe
+from mlpbench.comparison import StudyComparison, compare_studies, describe
 from mlpbench.errors import UserError
+from mlpbench.study.study import Study
 from tests.unit.report.fabricate import Plan, fabricate
 
 Record = dict[str, Any]
@@ -26,12 +27,12 @@ def records(tmp_path_factory: pytest.TempPathFactory) -> list[Record]:
     return fabricate(tmp_path_factory.mktemp("study") / "before", SMALL).records
 
 
-def side(name: str, records: list[Record], change: Callable[[Record], None] = lambda record: None) -> Side:
+def side(name: str, records: list[Record], change: Callable[[Record], None] = lambda record: None) -> Study:
     """A copy of the study, each record changed."""
     mine = copy.deepcopy(records)
     for record in mine:
         change(record)
-    return Side(name, Path("nowhere"), mine)
+    return Study(name, Path("nowhere"), mine)
 
 
 def scale(record: Record, name: str, factor: float, noise: float = 0.01) -> None:
@@ -68,12 +69,12 @@ def test_an_upgrade_that_makes_one_architecture_worse(records: list[Record]) -> 
     assert changes["package", "torch"] == ("2.13.0", "2.14.0", "mace")
     assert changes["environment", "lock of the environment"] == ("cdcdcdcdcdcd", "efefefefefef", "mace")
     said = verdicts(found, "force_mae")
-    assert said["mace small, N = 50"] == said["mace small, N = 200"] == said["mace small, all settings"] == "worse"
-    assert said["schnet small, all settings"] == "tie"
-    mace = next(row for row in found.judged if row.setting == "mace small, all settings")
+    assert said["MACE, N = 50"] == said["MACE, N = 200"] == said["MACE, all settings"] == "worse"
+    assert said["SchNet, all settings"] == "tie"
+    mace = next(row for row in found.judged if row.setting == "MACE, all settings")
     assert mace.lower < 1.2 < mace.upper
     # 1 % may be told from nothing by five repetitions, but lies inside the margin: no regression.
-    assert {row.setting.partition(" ")[0] for row in found.regressions} == {"all", "mace"}
+    assert {row.setting.partition(",")[0] for row in found.regressions} == {"all settings", "MACE"}
     assert "force_mae worse over all settings (settings: 3 worse, 1 tie)" in found.headline
 
 
@@ -117,7 +118,6 @@ def test_one_repetition_and_lost_trials_are_said(records: list[Record]) -> None:
 def test_swept_settings_match_and_constant_ones_are_changes(records: list[Record]) -> None:
     def rate(value: float) -> Callable[[Record], None]:
         def change(record: Record) -> None:
-            record["swept"] = {"training.lr": value}
             record["config"]["training"]["lr"] = value
 
         return change
@@ -125,12 +125,12 @@ def test_swept_settings_match_and_constant_ones_are_changes(records: list[Record
     found = compare_studies(side("a", records, rate(0.01)), side("b", records, rate(0.02)))
     assert ("training.lr", "0.01", "0.02") in {(c.what, c.before, c.after) for c in found.changes}
     both = [*side("a", records, rate(0.01)).records, *side("a", records, rate(0.02)).records]
-    against = compare_studies(Side("swept", Path("nowhere"), both), side("b", records, rate(0.02)))
+    against = compare_studies(Study("swept", Path("nowhere"), both), side("b", records, rate(0.02)))
     assert against.matched == 20
     assert len(against.only_first) == 20
-    assert all("training.lr=0.02" in setting for setting in against.settings)
+    assert all("lr=0.02" in setting for setting in against.settings)
     with pytest.raises(UserError, match="no trial of swept"):
-        compare_studies(Side("swept", Path("nowhere"), both), side("b", records, rate(0.5)))
+        compare_studies(Study("swept", Path("nowhere"), both), side("b", records, rate(0.5)))
 
 
 def test_nothing_is_called_worse_too_often() -> None:
@@ -139,7 +139,7 @@ def test_nothing_is_called_worse_too_often() -> None:
     wrong = dict.fromkeys(("all", "architecture", "setting"), 0)
     names = [(a, n, r) for a in ("mace", "schnet") for n in (50, 200) for r in range(3)]
     for _ in range(300):
-        sides = [Side(name, Path("nowhere"), [_bare(*key, rng.lognormal(0, 0.05)) for key in names]) for name in "ab"]
+        sides = [Study(name, Path("nowhere"), [_bare(*key, rng.lognormal(0, 0.05)) for key in names]) for name in "ab"]
         bad = {row.level for row in compare_studies(*sides, ["force_mae"]).judged if row.verdict == "worse"}
         for level in bad:
             wrong[level] += 1
@@ -150,7 +150,7 @@ def _bare(architecture: str, n_train: int, repetition: int, value: float) -> Rec
     row = {"split": "test", "metric": "force_mae", "value": value, "unit": "meV/Å", "lower": None, "upper": None}
     return {
         "trial": f"{architecture}-{n_train}-{repetition}", "study": "s", "status": "done", "reason": "", "key": "k",
-        "started": "", "finished": "", "swept": {}, "config": {"dtype": "float32"}, "training": {}, "tasks": {},
+        "started": "", "finished": "", "config": {"dtype": "float32"}, "training": {}, "tasks": {},
         "identifiers": {"dataset": "d", "architecture": architecture, "size": "tiny", "backend": "b",
                         "n_train": n_train, "n_valid": 5, "repetition": repetition},
         "split": {"digest": "d", "directory": "x", "split_seed": repetition}, "metrics": [{**row, "n": 9}],
@@ -173,7 +173,7 @@ def test_the_command_its_page_and_its_exit_code(
     assert main(["compare", "old", "new", "--fail-on", "worse", "--html"]) == 1
     assert "worse" in capsys.readouterr().out
     page = (tmp_path / "reports" / "old-vs-new" / "index.html").read_text()
-    assert "mace small, all settings" in page
+    assert "MACE, all settings" in page
     assert "://" not in page.replace("http://www.w3.org", "")
     assert main(["compare", "old", "nwe"]) == 2
     assert "Did you mean 'new'" in capsys.readouterr().err

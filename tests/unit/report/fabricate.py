@@ -16,10 +16,10 @@ import numpy as np
 import yaml
 from ase.io import read
 
-from mlpbench import tables
 from mlpbench.frames import Frames
-from mlpbench.report import Study
+from mlpbench.records import FORMAT
 from mlpbench.seeds import digest
+from mlpbench.study.study import Study
 
 CONF = Path(__file__).parents[3] / "conf"
 STATED = {k: v for k, v in yaml.safe_load((CONF / "dataset" / "ethanol.yaml").read_text()).items() if k != "defaults"}
@@ -49,7 +49,7 @@ class Plan:
     sizes: Sequence[str] = ("small",)
     n_train: Sequence[int] = (50, 200, 400)
     repetitions: int = 3
-    settings: Sequence[dict[str, Any]] = ({},)
+    settings: Sequence[dict[str, Any]] = ({},)  # full keys of the configuration -> values
     epochs: int = 100
     noise: float = 0.06  # standard deviation of the log error over repetitions
     seed: int = 11
@@ -91,8 +91,7 @@ def fabricate(root: Path, plan: Plan | None = None) -> Study:
     frames = _write_splits(root)
     points = product(plan.architectures, plan.sizes, plan.settings, plan.n_train, range(plan.repetitions))
     records = [_trial(root, plan, random, frames, Point(*point)) for point in points]
-    trials, metrics = tables.build(records)
-    return Study(root.name, root, trials, metrics, records)
+    return Study(root.name, root, records)
 
 
 def _write_splits(root: Path) -> dict[str, Frames]:
@@ -123,7 +122,7 @@ def _trial(
     rows = _predict(root / point.trial, random, frames, level, plan.predictions) if done else []
     training = _training(plan, point, level, wall, converged, parameters) if done else {}
     return {
-        "format": 2,
+        "format": FORMAT,
         "trial": point.trial,
         "key": digest(point.trial),
         "study": root.name,
@@ -140,7 +139,6 @@ def _trial(
             "n_valid": 50,
             "repetition": point.repetition,
         },
-        "swept": dict(point.settings),
         "config": _config(plan, point),
         "split": {
             "directory": "splits/r0",
@@ -206,9 +204,13 @@ def _provenance(point: Point) -> dict[str, Any]:
 
 
 def _config(plan: Plan, point: Point) -> dict[str, Any]:
-    return {
+    """The resolved configuration: the point's settings are values in it, as an override or a changed file leaves it."""
+    config: dict[str, Any] = {
         "study": "made-up",
         "size": point.size,
+        "repetition": point.repetition,
+        "split_seed": None,
+        "init_seed": None,
         "device": "cpu",
         "dtype": "float32",
         "threads": 1,
@@ -220,9 +222,16 @@ def _config(plan: Plan, point: Point) -> dict[str, Any]:
             "label_seconds": 6.8,
         },
         "architecture": {"name": point.architecture, "backend": point.backend, "cutoff": 5.0},
-        "training": {"batch_size": 10, "lr": point.settings.get("training.lr", 0.01)},
+        "training": {"batch_size": 10, "lr": 0.01},
         "budget": {"epochs": plan.epochs, "steps": None, "seconds": None, "patience": None},
     }
+    for key, value in point.settings.items():
+        node = config
+        *parents, last = key.split(".")
+        for name in parents:
+            node = node[name]
+        node[last] = value
+    return config
 
 
 def _curve(

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from mlpbench.report.numbers import THIN, decimals, interval, listing, number, seconds
+from mlpbench.numbers import THIN, decimals, interval, listing, number, seconds
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ import re
 import pytest
 
 from mlpbench.report.sections import cite, published
-from mlpbench.report.study import Study
+from mlpbench.study.study import Study
 from tests.unit.report.fabricate import Plan, fabricate
 
 PLAN = Plan(architectures=("schnet", "mace"), n_train=(50, 200), troubles={}, predictions=False)

@@ -5,8 +5,8 @@ import re
 import numpy as np
 import pytest
 
+from mlpbench.numbers import ratio_text
 from mlpbench.report.estimates import comparisons
-from mlpbench.report.numbers import ratio_text
 from mlpbench.report.section import walk
 from mlpbench.report.sections import answer, robustness
 from tests.unit.report.fabricate import Plan, fabricate

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from mlpbench.decision.wording import percent
+from mlpbench.decision.model import percent
 from mlpbench.errors import UserError
 from mlpbench.pilot import plan_pilot
 from mlpbench.statistics.pareto import front_probability, pareto_front, rank_stability
-from mlpbench.statistics.settings import choose, setting_labels, swept_columns, varied_columns
+from mlpbench.study.rows import setting_labels
 from tests.unit.decision_tables import make
 
 
@@ -62,21 +62,17 @@ def test_rank_stability():
 
 
 def test_a_setting_is_chosen_on_validation_and_its_budget_told():
-    trials, metrics = make({"mace": 30, "schnet": 90}, sizes=(50,), lrs={"mace": (0.003, 0.01)})
-    assert swept_columns(trials) == varied_columns(trials) == ["training.lr"]
-    assert set(setting_labels(trials)) == {
-        "mace tiny, N = 50, training.lr=0.003", "mace tiny, N = 50, training.lr=0.01", "schnet tiny, N = 50",
-    }  # fmt: skip
-    mace, schnet = choose(trials, metrics)
-    assert mace.values == {"training.lr": 0.01}
-    assert (mace.tuning_settings, mace.tuning_trials, mace.tuning_seconds) == (2, 6, 300.0)
-    assert schnet.tuning_settings == 1
-    with pytest.raises(UserError, match="validation frames"):
-        choose(trials, metrics[metrics["split"] != "valid"])
+    study = make({"mace": 30, "schnet": 90}, sizes=(50,), lrs={"mace": (0.003, 0.01)})
+    assert set(setting_labels(study.trials)) == {"MACE, N = 50, lr=0.003", "MACE, N = 50, lr=0.01", "SchNet, N = 50"}
+    mace, schnet = study.candidates
+    assert mace.setting.values == {"training.lr": 0.01}
+    assert (mace.tried, mace.tuning_trials, mace.tuning_seconds) == (2, 6, 300.0)
+    assert schnet.tried == 1
+    assert np.isnan(make({"mace": 30}, lrs={"mace": (0.003, 0.01)}, validated=False).candidates[0].valid_error)
 
 
 def test_pilot_of_two_repetitions():
-    close = plan_pilot(*make({"a": 50, "b": 48, "c": 20}, sizes=(50,), repetitions=2, noise=0.05), split="test_500K")
+    close = plan_pilot(make({"a": 50, "b": 48, "c": 20}, sizes=(50,), repetitions=2, noise=0.05), split="test_500K")
     assert close.done == 2
     by_name = {(p.first[0], p.second[0]): p for p in close.pairs}
     assert by_name["a", "b"].repetitions > by_name["a", "c"].repetitions
@@ -87,6 +83,6 @@ def test_pilot_of_two_repetitions():
     assert close.effects[10] < close.effects[3]
     assert "repetitions" in close.text
     with pytest.raises(UserError, match="two repetitions in common"):
-        plan_pilot(*make({"a": 50, "b": 48}, sizes=(50,), repetitions=1), split="test_500K")
+        plan_pilot(make({"a": 50, "b": 48}, sizes=(50,), repetitions=1), split="test_500K")
     with pytest.raises(UserError, match="Did you mean 'test_500K'"):
-        plan_pilot(*make({"a": 50, "b": 48}, sizes=(50,), repetitions=2), split="test_500")
+        plan_pilot(make({"a": 50, "b": 48}, sizes=(50,), repetitions=2), split="test_500")
