@@ -110,8 +110,7 @@ class Study:
 
     def curve(self, trial: str) -> list[dict[str, Any]]:
         """The training curve of a trial, one entry for each validation; empty where it has none."""
-        record = self.record.get(trial, {})
-        return list(record["curve"]) if "curve" in record else load_curve(self.root / trial)
+        return load_curve(self.root / trial)
 
     @cached_property
     def speed(self) -> pd.DataFrame:

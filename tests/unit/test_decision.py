@@ -61,7 +61,7 @@ def test_too_close_to_the_limit_is_thin_and_says_what_would_settle_it():
     near = next(c for c in decision.candidates if c.label == "PaiNN, N = 200")
     assert 0.05 < near.probability < 0.95
     assert decision.thin
-    wanted = r"mlpbench run( -m)? study=demo .*architecture=painn .*training.lr=0.01 '?repetition=(3|range\(3)"
+    wanted = r"mlpbench run( -m)? study=demo .*architecture=painn .*'?repetition=(3|range\(3)"
     assert any(re.match(wanted, a.command) for a in decision.advice)
     hours = [a.hours for a in decision.advice]
     assert hours == sorted(hours)

@@ -1,88 +1,91 @@
-"""Records on disk: read without their curves, and as tables."""
+"""The tables of a study: as files, and on the terminal."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
 from mlpbench import records, tables
+from mlpbench.cli import main
 from mlpbench.errors import UserError
-from mlpbench.protocol import write_json
-from tests.unit.report.fabricate import Plan, fabricate
+from mlpbench.study.study import Study
+from tests.unit.report.fabricate import Plan, make_records, write_study
+
+PLAN = Plan(architectures=("mace", "schnet"), n_train=(50, 200), repetitions=2, epochs=5, predictions=False)
 
 
 @pytest.fixture
-def study(tmp_path: Path) -> Path:
-    """Four records and their curves as a run writes them; one curve is empty."""
-    root = tmp_path / "study"
-    plan = Plan(architectures=("mace", "schnet"), n_train=(50, 200), repetitions=1, epochs=5, predictions=False)
-    for index, record in enumerate(fabricate(root, plan).records):
-        curve = record.pop("curve")
-        records.write_curve(root / record["trial"], [] if index == 1 else curve)
-        write_json(root / record["trial"] / records.RECORD, record)
-    return root
+def study(tmp_path: Path) -> Study:
+    return write_study(tmp_path / "results" / "study", PLAN)
 
 
-def test_curves_are_read_on_demand_and_all_else_at_once(study: Path) -> None:
-    found = records.load_all(study)
-    assert len(found) == 4
-    for record in found:
-        whole = records.load_record(study / record["trial"])
-        assert record == whole
-        assert "curve" not in record
-    assert sorted(len(records.load_curve(study / record["trial"])) for record in found) == [0, 5, 5, 5]
-    assert records.load_curve(study / "nowhere") == []
-    # What they have in common is held once.
-    assert found[0]["provenance"]["hardware"] is found[1]["provenance"]["hardware"]
-
-
-@pytest.mark.parametrize("content", [b'{"format": 2,\n  "trial": {', b'{"format": 1}', b"\xff\xfe", b"[]"])
-def test_an_unreadable_record_is_named_and_the_others_stand(
-    study: Path, content: bytes, capsys: pytest.CaptureFixture[str]
-) -> None:
-    path = study / f"mace-half{len(content)}" / records.RECORD
-    path.parent.mkdir()
-    path.write_bytes(content)
-    assert len(records.load_all(study)) == 4
-    assert path.parent.name in capsys.readouterr().err
-    assert len(tables.write(study)[0]) == 4
-
-
-def test_a_study_without_one_readable_record_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "s" / "t").mkdir(parents=True)
-    (tmp_path / "s" / "t" / records.RECORD).write_text("{")
-    with pytest.raises(UserError, match="no record in"):
-        records.load_all(tmp_path / "s")
-
-
-def test_the_tables_hold_every_value_of_every_record(study: Path) -> None:
-    trials, metrics, slim = tables.write_all(study)
-    assert all("metrics" not in record for record in slim)
-    whole = [records.load_record(study / name) for name in trials["trial"]]
-    assert len(metrics) == sum(len(record["metrics"]) for record in whole)
+def test_the_tables_hold_every_value_of_every_record(study: Study) -> None:
+    tables.write(study)
+    assert all("metrics" not in record for record in study.records)
+    whole = [records.load_record(study.root / name) for name in study.trials["trial"]]
+    assert len(study.metrics) == sum(len(record["metrics"]) for record in whole)
     for record in whole:
-        mine = metrics[metrics["trial"] == record["trial"]]
+        mine = study.metrics[study.metrics["trial"] == record["trial"]]
         assert mine["value"].tolist() == [row["value"] for row in record["metrics"]]
         assert set(mine["architecture"]) == {record["identifiers"]["architecture"]}
-    built = tables.build(whole)
-    pd.testing.assert_frame_equal(built[0], trials)
-    pd.testing.assert_frame_equal(built[1], metrics)
-    pd.testing.assert_frame_equal(pd.read_parquet(study / "metrics.parquet"), metrics)
+    pd.testing.assert_frame_equal(pd.read_parquet(study.root / "metrics.parquet"), study.metrics)
+    assert len(pd.read_csv(study.root / "trials.csv")) == 8
 
 
-def test_settings_that_some_trials_swept_have_a_value_in_all(study: Path) -> None:
-    swept = records.load_all(study)
-    swept[0]["swept"] = {"training.lr": 0.002}
-    trials, metrics = tables.build(swept)
-    assert trials["training.lr"].tolist() == [0.002, 0.01, 0.01, 0.01]
-    assert set(metrics["training.lr"]) == {0.002, 0.01}
-    assert list(trials.columns).index("training.lr") == list(trials.columns).index("status") - 1
-    assert tables.build(swept, [])[0].columns.tolist() == [c for c in trials.columns if c != "training.lr"]
+def test_the_table_of_trials_holds_their_main_errors(study: Study) -> None:
+    for record in (records.load_record(study.root / name) for name in study.trials["trial"]):
+        row = study.trials.set_index("trial").loc[record["trial"]]
+        values = {(m["metric"], m["split"]): m["value"] for m in record["metrics"]}
+        assert row["force_mae@test_1000K (meV/Å)"] == values["force_mae", "test_1000K"]
+        assert row["energy_mae@valid (meV/atom)"] == values["energy_mae", "valid"]
 
 
-def test_no_record_makes_empty_tables() -> None:
-    trials, metrics = tables.build([])
-    assert trials.empty
-    assert {"trial", "metric", "value"} <= set(metrics.columns)
+def test_keys_that_differ_are_columns_with_a_value_in_every_row(tmp_path: Path) -> None:
+    made = make_records(tmp_path / "study", PLAN)
+    made[0]["config"]["training"] = {"batch_size": 10, "lr": 0.002}
+    study = Study("study", tmp_path / "study", made)
+    assert study.trials["training.lr"].tolist() == [0.002] + 7 * [0.01]
+    assert set(study.metrics["training.lr"]) == {0.002, 0.01}
+    assert set(study.trials["setting"]) == {"lr=0.002", "lr=0.01", ""}  # only MACE has two settings
+
+
+def test_no_record_makes_empty_tables(tmp_path: Path) -> None:
+    study = Study("none", tmp_path, [])
+    assert study.trials.empty
+    assert study.candidates == study.datasets == []
+    assert {"trial", "metric", "value"} <= set(study.metrics.columns)
+
+
+def test_means_are_those_of_the_page_and_rounded_with_their_spread(study: Study) -> None:
+    table = tables.settings_table(study).set_index(["candidate", "n_train"])
+    values = study.part("ethanol", "force_mae", "test_500K").query("candidate == 'MACE' and n_train == 200")["value"]
+    mean, spread = table.loc[("MACE", 200), "force_mae / meV/Å"].split(" ± ")
+    assert float(mean) == pytest.approx(np.exp(np.log(values).mean()), rel=0.05)
+    assert len(mean.partition(".")[2]) == len(spread.partition(".")[2])
+    assert tables._mean(pd.DataFrame({"value": [350.0, 830.0]}), linear=True) == "590 ± 339"  # not 3.4e+02
+
+
+def test_a_record_that_cannot_be_read_is_named_and_left_out(
+    study: Study, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(study.root.parents[1])
+    path = study.root / str(study.trials["trial"].iloc[0]) / records.RECORD
+    path.write_text('{"format": 2,\n  "trial": [\n    {')
+    assert main(["table", "study"]) == 0
+    streams = capsys.readouterr()
+    assert str(path.parent.name) in streams.err
+    assert "1 done" in streams.out
+    path.write_text(json.dumps({"format": records.FORMAT, "trial": "x"}))
+    assert main(["table", "study"]) == 0
+    assert "lacks status" in capsys.readouterr().err
+
+
+def test_mistakes_have_a_close_match(study: Study) -> None:
+    with pytest.raises(UserError, match="Did you mean 'test_500K'"):
+        tables.settings_table(study, "test_500")
+    with pytest.raises(UserError, match="no 'md_survival'"):
+        tables.settings_table(study, None, ["md_survival"])

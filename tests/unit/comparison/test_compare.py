@@ -16,7 +16,7 @@ from mlpbench.cli import main
 from mlpbench.comparison import StudyComparison, compare_studies, describe
 from mlpbench.errors import UserError
 from mlpbench.study.study import Study
-from tests.unit.report.fabricate import Plan, fabricate
+from tests.unit.report.fabricate import Plan, make_records
 
 Record = dict[str, Any]
 SMALL = Plan(architectures=("schnet", "mace"), n_train=(50, 200), repetitions=5, predictions=False, troubles={})
@@ -24,15 +24,19 @@ SMALL = Plan(architectures=("schnet", "mace"), n_train=(50, 200), repetitions=5,
 
 @pytest.fixture(scope="module")
 def records(tmp_path_factory: pytest.TempPathFactory) -> list[Record]:
-    return fabricate(tmp_path_factory.mktemp("study") / "before", SMALL).records
+    return make_records(tmp_path_factory.mktemp("study") / "before", SMALL)
 
 
-def side(name: str, records: list[Record], change: Callable[[Record], None] = lambda record: None) -> Study:
-    """A copy of the study, each record changed."""
+def changed(records: list[Record], change: Callable[[Record], None] = lambda record: None) -> list[Record]:
+    """Copies of the records, each changed."""
     mine = copy.deepcopy(records)
     for record in mine:
         change(record)
-    return Study(name, Path("nowhere"), mine)
+    return mine
+
+
+def side(name: str, records: list[Record], change: Callable[[Record], None] = lambda record: None) -> Study:
+    return Study(name, Path("nowhere"), changed(records, change))
 
 
 def scale(record: Record, name: str, factor: float, noise: float = 0.01) -> None:
@@ -124,7 +128,7 @@ def test_swept_settings_match_and_constant_ones_are_changes(records: list[Record
 
     found = compare_studies(side("a", records, rate(0.01)), side("b", records, rate(0.02)))
     assert ("training.lr", "0.01", "0.02") in {(c.what, c.before, c.after) for c in found.changes}
-    both = [*side("a", records, rate(0.01)).records, *side("a", records, rate(0.02)).records]
+    both = [*changed(records, rate(0.01)), *changed(records, rate(0.02))]
     against = compare_studies(Study("swept", Path("nowhere"), both), side("b", records, rate(0.02)))
     assert against.matched == 20
     assert len(against.only_first) == 20
@@ -164,7 +168,7 @@ def test_the_command_its_page_and_its_exit_code(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     for name, factor in (("old", 1.0), ("new", 1.3)):
-        for record in side(name, records, lambda r, f=factor: scale(r, "force_mae", f, 0.01 if f > 1 else 0.0)).records:
+        for record in changed(records, lambda r, f=factor: scale(r, "force_mae", f, 0.01 if f > 1 else 0.0)):
             folder = tmp_path / "results" / name / record["trial"]
             folder.mkdir(parents=True)
             (folder / "record.json").write_text(json.dumps(record))

@@ -17,7 +17,8 @@ import yaml
 from ase.io import read
 
 from mlpbench.frames import Frames
-from mlpbench.records import FORMAT
+from mlpbench.protocol import write_json
+from mlpbench.records import FORMAT, RECORD, write_curve
 from mlpbench.seeds import digest
 from mlpbench.study.study import Study
 
@@ -85,13 +86,24 @@ class Point:
 
 
 def fabricate(root: Path, plan: Plan | None = None) -> Study:
-    """Write a study below ``root`` and return it as the report takes it."""
+    """Write a study below ``root``, records apart, and return it as the report takes it."""
+    return Study(root.name, root, make_records(root, plan))
+
+
+def write_study(root: Path, plan: Plan | None = None) -> Study:
+    """Write a study below ``root`` with its records, as a run leaves it, and load it."""
+    for record in make_records(root, plan):
+        write_json(root / str(record["trial"]) / RECORD, record)
+    return Study.load(root.name, root.parent)
+
+
+def make_records(root: Path, plan: Plan | None = None) -> list[dict[str, Any]]:
+    """The records of a study; splits, predictions and curves are written below ``root``."""
     plan = plan or Plan()
     random = np.random.default_rng(plan.seed)
     frames = _write_splits(root)
     points = product(plan.architectures, plan.sizes, plan.settings, plan.n_train, range(plan.repetitions))
-    records = [_trial(root, plan, random, frames, Point(*point)) for point in points]
-    return Study(root.name, root, records)
+    return [_trial(root, plan, random, frames, Point(*point)) for point in points]
 
 
 def _write_splits(root: Path) -> dict[str, Frames]:
@@ -120,6 +132,8 @@ def _trial(
     wall = seconds_per_frame * point.n_train * random.uniform(0.95, 1.05) / larger
     curve = _curve(random, plan.epochs, level, wall, converged, point.n_train) if status != "failed" else []
     rows = _predict(root / point.trial, random, frames, level, plan.predictions) if done else []
+    (root / point.trial).mkdir(parents=True, exist_ok=True)
+    write_curve(root / point.trial, curve)
     training = _training(plan, point, level, wall, converged, parameters) if done else {}
     return {
         "format": FORMAT,
@@ -150,7 +164,6 @@ def _trial(
             "leak": {"policy": "refuse", "tolerance_A": 0.02, "pool_frames": [], "dropped": 0, "splits": {}},
         },
         "training": training,
-        "curve": curve,
         "tasks": {"train": {"status": status, "reason": reason, "wall_seconds": wall}},
         "metrics": rows + _cost_rows(training),
         "provenance": _provenance(point),

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from ase.io import read
 
-import mlpbench.report
 from mlpbench.cli import committee as command
 from mlpbench.errors import UserError
 from mlpbench.report.committees import committee, most_disagreed
 from mlpbench.report.sections import uncertainty
+from mlpbench.study.study import Study
 from tests.unit.report.fabricate import Plan, fabricate
 
 
@@ -21,7 +21,7 @@ def study(tmp_path_factory):
 
 
 def run(study, monkeypatch, *arguments):
-    monkeypatch.setattr(mlpbench.report, "load_study", lambda name, *rest: study)
+    monkeypatch.setattr(Study, "load", lambda name, *rest: study)
     parser = argparse.ArgumentParser()
     command.register(parser)
     return command.execute(parser.parse_args(["made-up", *arguments]))

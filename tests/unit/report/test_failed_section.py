@@ -4,19 +4,19 @@ import argparse
 
 import pytest
 
-import mlpbench.report
 from mlpbench.cli import report as command
 from mlpbench.errors import EXIT_DONE, EXIT_FAILED, UserError
 from mlpbench.report import write_report
 from mlpbench.report.section import Figure, Panel, Section
 from mlpbench.report.sections import decide, learning, parity
-from tests.unit.report.fabricate import Plan, fabricate
+from tests.unit.report.fabricate import Plan, fabricate, write_study
+
+SMALL = Plan(architectures=("schnet", "mace"), n_train=(50, 200), repetitions=2, troubles={}, predictions=False)
 
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory):
-    plan = Plan(architectures=("schnet", "mace"), n_train=(50, 200), repetitions=2, troubles={}, predictions=False)
-    return fabricate(tmp_path_factory.mktemp("results") / "made-up", plan)
+    return fabricate(tmp_path_factory.mktemp("results") / "made-up", SMALL)
 
 
 def broken(study):
@@ -47,11 +47,11 @@ def test_a_picture_that_cannot_be_drawn_is_the_failure_of_its_section(study, tmp
     assert "no room for the axes" in written.page.read_text(encoding="utf-8")
 
 
-def test_the_command_ends_with_1_and_with_0_once_it_is_mended(study, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(mlpbench.report, "load_study", lambda name, results, margin: study)
+def test_the_command_ends_with_1_and_with_0_once_it_is_repaired(tmp_path, monkeypatch, capsys):
+    write_study(tmp_path / "results" / "made-up", SMALL)
     parser = argparse.ArgumentParser()
     command.register(parser)
-    arguments = parser.parse_args(["made-up", "--out", str(tmp_path)])
+    arguments = parser.parse_args(["made-up", "--out", str(tmp_path), "--results", str(tmp_path / "results")])
     with monkeypatch.context() as patch:
         patch.setattr(learning, "build", broken)
         assert command.execute(arguments) == EXIT_FAILED

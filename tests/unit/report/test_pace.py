@@ -29,17 +29,6 @@ def test_seconds_to_a_target_and_the_mean_where_all_have_an_error():
     assert mean[-1] == pytest.approx(2.0)
 
 
-def test_curves_that_were_left_on_disk_are_read(tmp_path, monkeypatch):
-    study = fabricate(tmp_path / "made-up", Plan(n_train=(50,), repetitions=2, troubles={}, predictions=False))
-    whole = paces(study, "ethanol", "force_mae")
-    left = {record["trial"]: record.pop("curve") for record in study.records}
-    study.memory.clear()
-    monkeypatch.setattr("mlpbench.report.study.load_curve", lambda folder: left[folder.name])
-    again = paces(study, "ethanol", "force_mae")
-    assert len(again) == 4
-    assert [one.last for one in again] == [one.last for one in whole]
-
-
 def test_the_section_says_when_each_reached_what_all_reach(tmp_path):
     study = fabricate(tmp_path / "made-up", Plan(n_train=(50, 400), troubles={}, predictions=False))
     found = paces(study, "ethanol", "force_mae")

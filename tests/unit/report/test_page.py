@@ -11,9 +11,10 @@ import pytest
 
 from mlpbench.cli import report as command
 from mlpbench.errors import UserError
-from mlpbench.report import Study, write_report
+from mlpbench.report import write_report
 from mlpbench.report.sections import modules
-from tests.unit.report.fabricate import Plan, fabricate
+from mlpbench.study.study import Study
+from tests.unit.report.fabricate import Plan, fabricate, make_records
 
 VOID = {"meta", "link", "input", "br", "path", "use", "image", "rect", "circle", "line", "polygon"}
 
@@ -175,8 +176,8 @@ def test_without_predictions_the_sections_that_need_them_are_left_out(tmp_path):
 
 
 def test_names_are_escaped(tmp_path):
-    study = fabricate(tmp_path / "x", Plan(architectures=("mace",), n_train=(50,), repetitions=1, troubles={}))
-    evil = Study("<b>x</b>", study.root, study.trials, study.metrics, study.records)
+    plan = Plan(architectures=("mace",), n_train=(50,), repetitions=1, troubles={})
+    evil = Study("<b>x</b>", tmp_path / "x", make_records(tmp_path / "x", plan))
     text = write_report(evil, tmp_path / "out").page.read_text(encoding="utf-8")
     assert "<b>x</b>" not in text
 

@@ -6,7 +6,7 @@ import pytest
 
 from mlpbench.report.sections import cite, published
 from mlpbench.study.study import Study
-from tests.unit.report.fabricate import Plan, fabricate
+from tests.unit.report.fabricate import Plan, fabricate, make_records
 
 PLAN = Plan(architectures=("schnet", "mace"), n_train=(50, 200), troubles={}, predictions=False)
 SPLITS = {"test_500K": "test_300K", "test_300K": "test_600K"}
@@ -15,15 +15,15 @@ SPLITS = {"test_500K": "test_300K", "test_300K": "test_600K"}
 @pytest.fixture(scope="module")
 def study(tmp_path_factory):
     """As if the frames were those of acac-300K."""
-    made = fabricate(tmp_path_factory.mktemp("results") / "made-up", PLAN)
-    for record in made.records:
+    root = tmp_path_factory.mktemp("results") / "made-up"
+    records = make_records(root, PLAN)
+    for record in records:
         record["identifiers"]["dataset"] = "acac-300K"
         record["split"]["in_distribution"] = "test_300K"
         record["config"]["dataset"] |= {"name": "acac-300K", "collection": "acac", "on_leak": "drop"}
-    return Study(
-        "made-up", made.root, made.trials.assign(dataset="acac-300K"),
-        made.metrics.assign(dataset="acac-300K", split=made.metrics["split"].replace(SPLITS)), made.records,
-    )  # fmt: skip
+        for row in record["metrics"]:
+            row["split"] = SPLITS.get(row["split"], row["split"])
+    return Study("made-up", root, records)
 
 
 def test_ours_stand_beside_theirs_with_the_ratio_and_the_differences(study):

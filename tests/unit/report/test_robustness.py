@@ -56,15 +56,15 @@ def test_swept_seeds_are_repetitions_and_give_both_shares(tmp_path):
     plan = Plan(architectures=("schnet", "mace"), n_train=(50,), repetitions=1, settings=seeds, troubles={},
                 predictions=False)  # fmt: skip
     found = fabricate(tmp_path / "crossed", plan)
-    assert found.settings == []
-    assert sorted(found.trials["repetition"].unique()) == list(range(9))
+    assert set(found.trials["setting"]) == {""}
+    assert sorted(found.trials["counts_as"].dropna().unique()) == [0, 1, 2]
     assert set(found.table["candidate"]) == {"SchNet", "MACE"}
     text = robustness.build(found).blocks[-1].text
     shares = [float(x) for x in re.findall(r"(\d+) % of the variance from the split", text)]
     assert "crossed design, 18 trials" in text
     assert "from the initialisation seed" in text
     assert shares or "under 1 %" in text
-    assert "Seeds were swept" in str([block for block in answer.build(found).blocks])
+    assert "Seeds were crossed" in str([block for block in answer.build(found).blocks])
 
 
 def test_a_ratio_keeps_the_digits_that_tell_it_from_one():

@@ -7,17 +7,16 @@ from typing import Any
 
 import pytest
 
-from mlpbench import tables
 from mlpbench.errors import UserError
 from mlpbench.protocol import write_json
 from mlpbench.references.recorded import read_recorded
-from mlpbench.report import Study
 from mlpbench.report.prices import Prices, load_prices
 from mlpbench.report.section import Bullets, Details, Figure, Section, Table, Text
 from mlpbench.report.sections.speed import build
 from mlpbench.report.timed import beside, timed
 from mlpbench.report.ways import ways
-from tests.unit.report.fabricate import Plan, fabricate
+from mlpbench.study.study import Study
+from tests.unit.report.fabricate import Plan, fabricate, make_records
 
 CALL = {"schnet": 2e-3, "mace": 10e-3}  # s
 CPU = "Example CPU 3000"
@@ -56,11 +55,12 @@ def measured(threads: int = 1, cpu: str = CPU, notice: str = "") -> dict[str, An
 
 @pytest.fixture
 def study(tmp_path: Path) -> Study:
-    made = fabricate(tmp_path / "made-up", Plan(("schnet", "mace"), n_train=(50, 200), repetitions=1, troubles={}))
-    for record in made.records:
+    root = tmp_path / "made-up"
+    records = make_records(root, Plan(("schnet", "mace"), n_train=(50, 200), repetitions=1, troubles={}))
+    for record in records:
         record["tasks"]["speed"] = speed_task(CALL[record["identifiers"]["architecture"]])
-    write_json(made.root / "dft" / "pyscf-x-threads1.json", measured())
-    return Study(made.name, made.root, *tables.build(made.records), made.records)
+    write_json(root / "dft" / "pyscf-x-threads1.json", measured())
+    return Study(root.name, root, records)
 
 
 def blocks(section: Section | None, kind: type) -> list[Any]:

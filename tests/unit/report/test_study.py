@@ -7,7 +7,7 @@ import pytest
 
 from mlpbench.report import facts, options
 from mlpbench.report.drawing import PAIRS, looks
-from mlpbench.report.estimates import against_best, cells, chosen
+from mlpbench.report.estimates import against_best, cells
 from mlpbench.report.fits import curves
 from mlpbench.report.sections import transfer
 from mlpbench.study.words import natural
@@ -62,9 +62,10 @@ def test_settings_are_chosen_on_validation_error_and_named_only_where_they_vary(
         architectures=("mace",), n_train=(50,), troubles={}, settings=({"training.lr": 0.001}, {"training.lr": 0.01})
     )
     found = fabricate(tmp_path / "tuning", plan)
-    assert found.settings == ["training.lr"]
-    assert chosen(found, "ethanol") == ["MACE, lr=0.01"]  # the other one was made 25 % worse
-    assert len(set(found.table["candidate"])) == 2
+    (candidate,) = found.candidates
+    assert candidate.label == "MACE, N = 50, lr=0.01"  # the other one was made 25 % worse
+    assert set(found.table["training.lr"]) == {0.01}
+    assert set(found.trials["setting"]) == {"lr=0.001", "lr=0.01"}
 
 
 def test_one_repetition_has_the_interval_of_the_frames_and_no_verdict(tmp_path):
@@ -87,8 +88,8 @@ def test_the_front_holds_what_nothing_beats(study):
 
 def test_times_from_different_hardware_are_not_averaged(tmp_path):
     found = fabricate(tmp_path / "mixed", Plan(n_train=(50,), troubles={}))
-    found.trials.loc[found.trials["repetition"] == 1, "cpu"] = "Another CPU"
-    assert len(facts.machines(found.trials)) == 2
+    found.table.loc[found.table["repetition"] == 1, "cpu"] = "Another CPU"
+    assert len(facts.machines(found.table)) == 2
     assert all(math.isnan(option.cost("train")) for option in options.options(found, "ethanol"))
 
 
