@@ -26,8 +26,9 @@ def execute(arguments: argparse.Namespace) -> int:
     from mlpbench.records import load_all
     from mlpbench.scoring import rescore
     from mlpbench.study.artefacts import outdated
+    from mlpbench.study.study import Study, find_study
 
-    root = tables.find_study(arguments.study, arguments.results)
+    root = find_study(arguments.study, arguments.results)
     changed = failed = 0
     for record in load_all(root):
         reasons = outdated(record)
@@ -47,6 +48,6 @@ def execute(arguments: argparse.Namespace) -> int:
         changed += 1
         failed += status != "done"
         print(f"{record['trial']}: {'; '.join(f'{name} ({why})' for name, why in reasons.items())}")
-    tables.write(root)
+    tables.write(Study.load(root.name, root.parent))
     print(f"{changed} trial{'s' * (changed != 1)} scored anew, {failed} failed; nothing was trained")
     return EXIT_FAILED if failed else EXIT_DONE

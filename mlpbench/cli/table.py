@@ -53,10 +53,10 @@ def execute(arguments: argparse.Namespace) -> int:
         where = ", ".join(dict.fromkeys(str(split) for split in splits.values() if split))
         print(f"{study.name}: errors on {where}; mean ± standard deviation over repetitions")
     print(table.to_string(index=False))
-    unconverged = study.trials[study.trials["converged"] == False]  # noqa: E712  # pandas: NaN is neither
-    if len(unconverged) and not arguments.speed:
+    restless = study.trials[study.trials["at_rest"] == False]  # noqa: E712  # pandas: NaN is neither
+    if len(restless) and not arguments.speed:
         print(
-            f"{len(unconverged)} of {len(study.trials)} trials had not converged within their budget: "
+            f"{len(restless)} of {len(study.trials)} trainings had not come to rest within their budget: "
             "their order is one of optimisation speed, not of what the architectures can reach"
         )
     return EXIT_DONE

@@ -191,11 +191,11 @@ def _notes(repeated: int, done: list[Matched]) -> list[str]:
     notes = []
     if repeated:
         notes.append(f"{repeated} trials are there again with the same setting and repetition: the latest one counts.")
-    open_ended = [sum((side["training"] or {}).get("converged") is False for side in sides)
+    open_ended = [sum((side["training"] or {}).get("at_rest") is False for side in sides)
                   for sides in ([p.before for p in done], [p.after for p in done])]  # fmt: skip
     if any(open_ended):
         notes.append(
-            f"Not converged within their budget: {open_ended[0]} of the matched trials before, {open_ended[1]} after. "
+            f"Not at rest when the budget ended: {open_ended[0]} of the matched trials before, {open_ended[1]} after. "
             "Among these a difference is one of optimisation speed."
         )
     return notes

@@ -173,7 +173,7 @@ def _assess(view: View, candidate: Candidate, constraints: Sequence[Constraint],
         failed=len(part) - len(done), verdict=verdict, reason=reason, checks=checks,
         objective=aim.mean.value if aim else nan, objective_lower=aim.mean.lower if aim else nan,
         objective_upper=aim.mean.upper if aim else nan, probability=float(np.prod([c.probability for c in checks])),
-        unconverged=int((done["converged"].astype("boolean") == False).sum()),  # noqa: E712
+        restless=int((done["at_rest"].astype("boolean") == False).sum()),  # noqa: E712
         trial_seconds=float(seconds.mean()) if len(seconds) else nan,
     )  # fmt: skip
 
@@ -231,11 +231,11 @@ def _caveats(view: View) -> list[str]:
     crossed = int(mine["repetition"].isna().sum())
     if crossed:
         notes.append(f"{crossed} trials share a seed with another of their setting and count as no repetition.")
-    unconverged = int((done["converged"].astype("boolean") == False).sum())  # noqa: E712
-    if unconverged:
+    restless = int((done["at_rest"].astype("boolean") == False).sum())  # noqa: E712
+    if restless:
         notes.append(
-            f"{unconverged} of {len(done)} trials had not converged within their budget: this ranks what that budget "
-            "gives, not what the architectures can reach."
+            f"{restless} of {len(done)} trainings had not come to rest within their budget: this ranks what that "
+            "budget gives, not what the architectures can reach."
         )
     if len(done[["device", "device_name", "cpu", "threads"]].astype(str).drop_duplicates()) > 1:
         notes.append("The trials ran on different hardware or thread counts: their times do not compare.")

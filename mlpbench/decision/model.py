@@ -101,7 +101,7 @@ class Assessment:
         objective_lower: lower end of its interval.
         objective_upper: upper end.
         probability: that it keeps all constraints, taken as independent; NaN where one is not known.
-        unconverged: trials whose training had not converged.
+        restless: trials whose training had not come to rest.
         trial_seconds: mean training time of one trial; NaN where it is not recorded.
     """
 
@@ -115,7 +115,7 @@ class Assessment:
     objective_lower: float
     objective_upper: float
     probability: float
-    unconverged: int
+    restless: int
     trial_seconds: float
 
     @property
@@ -158,7 +158,7 @@ class Decision:
         doubts: why it is thin, one sentence each.
         advice: cheapest first: further trials that would settle it.
         missing: metrics the study lacks -> commands that would measure them, a line each; empty: no evaluation does.
-        notes: caveats (unconverged trials, several machines, which split was taken).
+        notes: caveats (trainings that are not at rest, several machines, which split was taken).
     """
 
     study: str

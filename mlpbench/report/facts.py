@@ -74,16 +74,16 @@ def statuses(study: Study) -> str:
     return f"{done} of {plural(total, 'trial')} done" + (f"; {listing(rest)}" if rest else "")
 
 
-def unconverged(table: pd.DataFrame) -> pd.DataFrame:
+def unrested(table: pd.DataFrame) -> pd.DataFrame:
     """The trials that are done, but whose training had not come to rest."""
-    open_ended = (table["status"] == "done").to_numpy() & ~table["converged"].map(rested).to_numpy(dtype=bool)
+    open_ended = (table["status"] == "done").to_numpy() & ~table["at_rest"].map(rested).to_numpy(dtype=bool)
     found: pd.DataFrame = table[open_ended]
     return found
 
 
-def rested(converged: Any) -> bool:
-    """Whether a trial is known to have converged."""
-    return converged is True or bool(converged == True)  # noqa: E712
+def rested(at_rest: Any) -> bool:
+    """Whether a training is known to have come to rest."""
+    return at_rest is True or bool(at_rest == True)  # noqa: E712
 
 
 @remembered

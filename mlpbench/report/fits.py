@@ -35,7 +35,7 @@ def _fits(study: Study, dataset: str, name: str, split: str) -> dict[str, Learni
     for candidate in study.lines(dataset):
         part = select(rows[rows["value"] > 0], candidate=candidate)
         if part["n_train"].nunique() > 1:
-            rest = part["at_rest" if "at_rest" in part else "converged"].map(facts.rested).to_numpy(dtype=bool)
+            rest = part["at_rest"].map(facts.rested).to_numpy(dtype=bool)
             try:
                 found[candidate] = fit_learning_curve(
                     part["n_train"], part["value"], part["repetition"], at_rest=rest, noise=noise
@@ -47,7 +47,7 @@ def _fits(study: Study, dataset: str, name: str, split: str) -> dict[str, Learni
 
 def unfitted(study: Study, dataset: str, split: str) -> list[str]:
     """A sentence for each candidate whose curve is drawn without a fit, with what is missing."""
-    found = _fits(study, dataset, main_metric(study, dataset), split)
+    found = _fits(study, dataset, study.headline(dataset), split)
     return [f"{c}: {error}. A larger budget (budget.steps) adds it." for c, error in found.items()
             if isinstance(error, NotAtRest)]  # fmt: skip
 

@@ -26,7 +26,7 @@ class Option:
         mean: error, in the main metric's unit.
         errors: (R,) error of each repetition.
         costs: ``train`` s, ``labels`` frames, ``speed`` in the unit of its metric: (R,) each, empty if unknown.
-        rested: all its trials had converged.
+        rested: all its trainings came to rest.
     """
 
     candidate: str
@@ -67,7 +67,7 @@ def options(study: Study, dataset: str) -> list[Option]:
             "speed": _speed(study, part["trial"].tolist(), speed) if one_machine else (),
         }
         known = tuple(float(errors[t]) for t in part["trial"] if errors.get(t, 0) > 0)
-        found.append(Option(candidate, n_train, mean, known, costs, len(facts.unconverged(part)) == 0))
+        found.append(Option(candidate, n_train, mean, known, costs, len(facts.unrested(part)) == 0))
     return found
 
 

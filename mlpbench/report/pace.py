@@ -31,7 +31,7 @@ class Pace:
         n_train: training frames.
         curves: for each trial (2, n): seconds, and the validation error of the best checkpoint so far, eV/Å or
             eV/atom; an error may rise where the loss, which also counts the energies, fell.
-        rested: how many of the trials had converged.
+        rested: how many of the trials came to rest.
     """
 
     candidate: str
@@ -92,7 +92,7 @@ def paces(study: Study, dataset: str, metric: str) -> list[Pace]:
             curve = best_so_far(study.curve(str(row["trial"])), KEYS[metric])
             if curve.shape[1] > 1:
                 curves.append(curve)
-                rested += row["converged"] == True  # noqa: E712  # NaN is neither
+                rested += row["at_rest"] == True  # noqa: E712  # NaN is neither
         if curves:
             found.append(Pace(str(candidate), int(str(n_train)), tuple(curves), rested))
     return sorted(found, key=lambda one: (-one.n_train, one.last))

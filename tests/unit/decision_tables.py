@@ -22,7 +22,7 @@ def make(
     exponent: float = 0.5,
     seed: int = 0,
     failed: frozenset[str] = frozenset(),
-    unconverged: frozenset[str] = frozenset(),
+    restless: frozenset[str] = frozenset(),
     validated: bool = True,
 ) -> Study:
     """Errors at N = 50 by architecture, a power law in N; test_1000K is three times worse.
@@ -53,7 +53,7 @@ def make(
                     done = architecture not in failed
                     records.append(
                         record(architecture, n, r, lr, rows if done else [], "done" if done else "failed",
-                               converged=architecture not in unconverged)
+                               at_rest=architecture not in restless)
                     )  # fmt: skip
     return Study("demo", Path("nowhere"), records)
 
@@ -66,7 +66,7 @@ def record(
     rows: list[tuple[str, str, float, str]],
     status: str = "done",
     *,
-    converged: bool = True,
+    at_rest: bool = True,
 ) -> dict[str, Any]:
     """A trial's record with nothing but what decisions read."""
     metrics = []
@@ -84,7 +84,7 @@ def record(
                         "n_train": n_train, "n_valid": 50, "repetition": repetition},
         "config": {"dtype": "float32", "training": {"lr": lr}, "dataset": {"n_train": n_train, "n_valid": 50}},
         "split": {"directory": "splits/r0", "split_seed": repetition, "in_distribution": "test_500K"},
-        "training": {"converged": converged, "wall_seconds": float(n_train), "steps": 100} if done else {},
+        "training": {"at_rest": at_rest, "wall_seconds": float(n_train), "steps": 100} if done else {},
         "provenance": {"mlpbench": "0", "commit": "c", "init_seed": 100 + repetition,
                        "hardware": {"device": "cpu", "cpu": "a", "threads": 1},
                        "backend": {"lock": "", "python": "3", "versions": {}}},

@@ -105,14 +105,14 @@ def test_one_repetition_is_provisional_and_asks_for_more():
     assert describe(decision).startswith("Provisional")
 
 
-def test_failed_and_unconverged_trials_are_said():
-    study = make(ERRORS, speed=SPEED, failed=frozenset({"mace"}), unconverged=frozenset({"painn"}))
+def test_failed_trials_and_trainings_not_at_rest_are_said():
+    study = make(ERRORS, speed=SPEED, failed=frozenset({"mace"}), restless=frozenset({"painn"}))
     decision = decide(study, force(30))
     lost = [c for c in decision.candidates if c.candidate.architecture == "mace"]
     assert {c.verdict for c in lost} == {"no result"}
     assert "RuntimeError: no" in lost[0].reason
-    assert any("6 of 12 trials had not converged" in note for note in decision.notes)
-    assert decision.chosen.unconverged == 3
+    assert any("6 of 12 trainings had not come to rest" in note for note in decision.notes)
+    assert decision.chosen.restless == 3
 
 
 def test_mistakes_have_a_close_match():

@@ -42,7 +42,7 @@ def _front(study: Study, dataset: str) -> Figure | None:
         return None
     caption = (
         f"Pareto front on {study.in_distribution(dataset)}: what lies on the grey line is beaten by no other in both. "
-        "Numbers: training frames; bars: 95 % intervals; open symbols: unconverged trials among them."
+        "Numbers: training frames; bars: 95 % intervals; open symbols: trainings among them that did not come to rest."
     )
     return Figure(caption, [front_panel(study, dataset, kinds[0], name="answer", size=(4.8, 2.9))])
 
@@ -152,14 +152,14 @@ def _conditions(study: Study) -> str:
 
 def _limits(study: Study) -> list[str]:
     limits = []
-    open_ended = facts.unconverged(study.table)
+    open_ended = facts.unrested(study.table)
     done = int((study.table["status"] == "done").sum())
     if len(open_ended):
-        share = "No trial" if len(open_ended) == done else f"{len(open_ended)} of {done} finished trials"
-        verb = "has converged" if len(open_ended) == done else "had not converged when the budget ended"
+        share = "No training" if len(open_ended) == done else f"{len(open_ended)} of {done} finished trainings"
+        verb = "came to rest" if len(open_ended) == done else "had not come to rest when the budget ended"
         names = "" if len(open_ended) > done / 2 else f" ({listing(sorted(open_ended['candidate'].unique()))})"
         limits.append(
-            f"{share} {verb}{names}. A ranking among unconverged trials is a ranking of optimisation speed "
+            f"{share} {verb}{names}. Among such trainings a ranking is a ranking of optimisation speed "
             "under this budget, not of what the architectures can reach."
         )
     if len(facts.budgets(study)) > 1:

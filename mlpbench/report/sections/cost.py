@@ -65,7 +65,7 @@ def _on_the_way(study: Study, dataset: str, end: str, final: Panel) -> list[Bloc
         f"First picture: {end} Second: what each training would have given if it had been stopped earlier, "
         f"{largest[0].n_train} training frames: {words} error on the validation frames of the best checkpoint so far, "
         "against the seconds that the package's own training loop had run (validation included). Lines: geometric mean "
-        f"over repetitions; bands: all of them; a cross: not all had converged. Grey: {target:g} {unit}, which every "
+        f"over repetitions; bands: all of them; a cross: not all came to rest. Grey: {target:g} {unit}, which every "
         "trial of them reaches."
     )
     panel = _pace_panel(study, dataset, largest, words, target)
@@ -121,7 +121,7 @@ def _pace_table(dataset: str, found: list[Pace], target: float, unit: str) -> Ta
         Column(f"Time to {target:g} {unit}", "s", "geometric mean over repetitions, 95 % interval"),
         Column("Reached it", "trials"),
         Column("Validation error at the end", unit, "of the best checkpoint, geometric mean"),
-        Column("Converged", "trials"),
+        Column("At rest", "trials"),
     ]
     caption = f"Seconds of training until the validation error was {target:g} {unit}, {dataset}."
     return Table(f"pace-{dataset}", caption, columns, rows)
@@ -139,7 +139,7 @@ def _panel(study: Study, dataset: str, split: str, machine: str, rows: pd.DataFr
                 mean = errors.get((candidate, int(str(n_train))))
                 if mean is not None:
                     time = float(np.exp(np.log(part["train_seconds"].astype(float)).mean()))
-                    rested = len(facts.unconverged(part)) == 0
+                    rested = len(facts.unrested(part)) == 0
                     point(axes, time, mean, look, str(n_train), filled=rested)
                     places.append((time, mean.value))
             x, y = np.array(places).reshape(-1, 2).T

@@ -95,7 +95,8 @@ def _caption(study: Study, dataset: str) -> str:
     return (
         f"Pareto fronts on {facts.split_words(study, dataset, split)}: what lies on the grey line is beaten by no "
         "other in both error and cost. Labels are training and validation frames together. The number beside a point "
-        "is its training frames; bars are 95 % intervals over repetitions; an open symbol had unconverged trials."
+        "is its training frames; bars are 95 % intervals over repetitions; an open symbol: not all trainings came to "
+        "rest."
     )
 
 

@@ -1,4 +1,4 @@
-"""Trials that did not finish, and trials that finished before they had converged."""
+"""Trials that did not finish, and trainings that ended before they had come to rest."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from mlpbench.report.section import Block, Cell, Column, Details, Section, Table
 from mlpbench.study.study import Study
 
 ORDER = 80
-LISTED = 12  # unconverged trials; more are folded away
+LISTED = 12  # trials not at rest; more are folded away
 
 
 def build(study: Study) -> Section | None:
     """Both tables; a sentence when there is nothing to list."""
     wrong = study.trials[study.trials["status"] != "done"]
-    open_ended = facts.unconverged(study.table)
+    open_ended = facts.unrested(study.table)
     blocks: list[Block] = []
     if len(wrong):
         blocks.append(_failed(study, wrong))
@@ -28,11 +28,11 @@ def build(study: Study) -> Section | None:
             )
         )
     if len(open_ended):
-        table = _unconverged(open_ended)
-        folded = Details(f"The {len(open_ended)} unconverged trials, and why they count as such", [table], paper=False)
+        table = _unrested(open_ended)
+        folded = Details(f"The {len(open_ended)} trials that are not at rest, and why", [table], paper=False)
         blocks.append(table if len(open_ended) <= LISTED else folded)
-    finding = f"{facts.statuses(study)}; {plural(len(open_ended), 'finished trial')} unconverged."
-    return Section("failures", "Failed and unconverged trials", finding[0].upper() + finding[1:], blocks)
+    finding = f"{facts.statuses(study)}; {plural(len(open_ended), 'finished training')} not at rest."
+    return Section("failures", "Failed trials, and trainings not at rest", finding[0].upper() + finding[1:], blocks)
 
 
 def _failed(study: Study, rows: pd.DataFrame) -> Table:
@@ -54,13 +54,13 @@ def _failed(study: Study, rows: pd.DataFrame) -> Table:
     return Table("failed", f"{plural(len(rows), 'trial')} without a result, and why.", columns, cells)
 
 
-def _unconverged(rows: pd.DataFrame) -> Table:
-    columns = [Column("Trial", numeric=False), Column("Why it counts as unconverged", numeric=False),
+def _unrested(rows: pd.DataFrame) -> Table:
+    columns = [Column("Trial", numeric=False), Column("Why it is not at rest", numeric=False),
                Column("Epochs"), Column("Best epoch"), Column("Stopped by", numeric=False)]  # fmt: skip
     cells = [
         [
             Cell(r["trial"]),
-            Cell(str(r["convergence_reason"] or "not recorded")),
+            Cell(str(r["rest_reason"] or "not recorded")),
             _count(r["epochs"]),
             _count(r["best_epoch"]),
             Cell(str(r["stopped_by"] or "–")),
@@ -68,7 +68,7 @@ def _unconverged(rows: pd.DataFrame) -> Table:
         for r in rows.to_dict("records")
     ]
     caption = f"{plural(len(rows), 'trial')} whose validation error was still falling when the budget ended."
-    return Table("unconverged", caption, columns, cells)
+    return Table("unrested", caption, columns, cells)
 
 
 def _count(value: object) -> Cell:

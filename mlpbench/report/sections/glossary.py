@@ -21,9 +21,9 @@ WORDS = {
     "Better, tie, undecided": "Better: the Holm-corrected 95 % interval of the paired error ratio excludes "
     "1. Tie: the interval lies inside the margin (±5 % unless the report says otherwise). Undecided: neither; more "
     "repetitions would tell.",
-    "Converged": "A validation loss within 2 % of the best was reached before the last 10 % of epochs, and it fell by "
-    "at most 5 % over the last 20 %. An unconverged trial says how fast an architecture is optimised, not "
-    "what it can reach.",
+    "At rest": "The training's curve has flattened under its finished schedule, near its lowest error. One that is not "
+    "at rest says how fast an architecture is optimised, not what it can reach.",
+    "Converged": "At rest, and a training of another length agrees (budget=converge tests it).",
     "Budget": "The limit on training, the same for every architecture: epochs, optimiser steps or seconds.",
     "In and out of distribution": "A split in distribution comes from the same conditions as the training "
     "frames but from "

@@ -31,7 +31,7 @@ def build(study: Study) -> Section | None:
             f"{dataset}; both axes "
             "logarithmic, so that a power law is a straight line. Small points: single trials; large points "
             "and bars: mean "
-            "over repetitions with its 95 % interval; an open ring: a trial that had not converged. "
+            "over repetitions with its 95 % interval; an open ring: a training that did not come to rest. "
             "Validation frames "
             f"({', '.join(str(n) for n in sorted(study.trials['n_valid'].unique()))}) are labels too and "
             f"come on top."
@@ -67,9 +67,9 @@ def _panel(study: Study, dataset: str, name: str, split: str) -> Panel:
 
 
 def _trials(axes: Axes, points: pd.DataFrame, look: Look, shift: float) -> None:
-    """Every trial as a small point, with a ring around those that had not converged."""
+    """Every trial as a small point, with a ring around those that did not come to rest."""
     x, y = points["n_train"] * shift, points["value"]
     axes.plot(x, y, linestyle="", marker=look.marker, markersize=2.6, color=look.color, alpha=0.55)
-    rings = points["converged"].map(lambda value: value == False)  # noqa: E712
+    rings = ~points["at_rest"].map(facts.rested).astype(bool)
     (ring,) = axes.plot(x[rings], y[rings], linestyle="", marker="o", markersize=8)
     ring.set(markerfacecolor="none", markeredgecolor=look.color, markeredgewidth=0.9)

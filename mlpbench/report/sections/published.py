@@ -98,10 +98,10 @@ def _caption(study: Study, dataset: str) -> str:
     """What differs in every row: budget, sizes and how the test frames were chosen."""
     done = select(study.table, dataset=dataset, status="done")
     sizes = sorted({f"{row['architecture']} {row['size']}" for row in rows_of(done[["architecture", "size"]])})
-    open_ended = len(facts.unconverged(done))
+    open_ended = len(facts.unrested(done))
     parts = [
         f"our budget is {listing(facts.budgets(study, dataset))}"
-        + (f", and {open_ended} of {len(done)} trials had not converged" if open_ended else ""),
+        + (f", and {open_ended} of {len(done)} trainings had not come to rest" if open_ended else ""),
         f"our sizes are {listing(sizes)}, while the papers' settings are their own",
         *_splitting(next(iter(study.config(dataset)), {})),
     ]

@@ -21,7 +21,7 @@ ORDER = 15
 
 Row = dict[str, Any]
 COLUMNS = [
-    "candidate", "size", "n_train", "status", "reason", "converged", "train_seconds", "train_peak_memory",
+    "candidate", "size", "n_train", "status", "reason", "at_rest", "train_seconds", "train_peak_memory",
     "n_parameters", *facts.MACHINE,
 ]  # fmt: skip
 ACCURACY = ("energy_mae", "energy_mae_total", "force_mae", "stress_mae")
@@ -158,10 +158,10 @@ def _mean(done: list[Row], column: str) -> Cell:
 
 def _state(trials: list[Row]) -> Cell:
     lost = [row for row in trials if row["status"] != "done"]
-    open_ended = sum(row["status"] == "done" and not facts.rested(row["converged"]) for row in trials)
+    open_ended = sum(row["status"] == "done" and not facts.rested(row["at_rest"]) for row in trials)
     parts = [f"{len(trials) - len(lost)}/{len(trials)}"]
     if open_ended:
-        parts.append(f"{open_ended} unconverged")
+        parts.append(f"{open_ended} not at rest")
     parts += [f"{n} {str(status).replace('_', ' ')}" for status, n in Counter(r["status"] for r in lost).most_common()]
     wrong = [f"{row['status'].replace('_', ' ')}: {row['reason']}" for row in lost]
     reason = "; ".join(dict.fromkeys(wrong)) if len(lost) == len(trials) else ""

@@ -41,7 +41,7 @@ def _figure(
     panel = _panel(study, dataset, table, curves, key, factor, unit)
     caption = (
         f"Validation error during training, {dataset}, {n_train} training frames, one line for each repetition (not "
-        "smoothed; long curves are thinned out). A cross marks the end of a trial that had not converged or did not "
+        "smoothed; long curves are thinned out). A cross marks the end of a trial that had not come to rest or did not "
         "finish. Against seconds: see the error against training seconds."
     )
     return Figure(caption, [panel])
@@ -62,7 +62,7 @@ def _panel(
             label = None if row["candidate"] in named else row["candidate"]
             named.add(row["candidate"])
             axes.plot(x, factor * y, color=look.color, linestyle=look.dash, linewidth=1.0, label=label)
-            if row["status"] != "done" or row["converged"] == False:  # noqa: E712
+            if row["status"] != "done" or not facts.rested(row["at_rest"]):
                 axes.plot(x[-1:], factor * y[-1:], linestyle="", marker="x", color=look.color, markersize=6)
         logarithmic(axes, "xy")
         axes.set_xlabel("epoch")

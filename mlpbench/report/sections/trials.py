@@ -25,7 +25,7 @@ def build(study: Study) -> Section | None:
     columns = [
         Column("Trial", numeric=False),
         Column("Status", numeric=False),
-        Column("Converged", numeric=False),
+        Column("At rest", numeric=False),
         *(Column(f"{metric(n).symbol}", metric(n).unit, "on the split in distribution") for n in names),
         Column("Epochs"),
         Column("Best epoch"),
@@ -61,12 +61,12 @@ def _errors(study: Study) -> dict[tuple[str, str], float]:
 
 def _row(row: dict[str, Any], errors: dict[tuple[str, str], float], names: list[str], several: bool) -> list[Cell]:
     done = row["status"] == "done"
-    rested = "–" if not done else "yes" if row["converged"] == True else "no"  # noqa: E712
+    rested = "–" if not done else "yes" if row["at_rest"] == True else "no"  # noqa: E712
     mark: Mark = "" if done else "bad"
     return [
         Cell(row["trial"]),
         Cell(row["status"].replace("_", " "), mark=mark, note=str(row["reason"] or "")),
-        Cell(rested, mark="warn" if rested == "no" else "", note=str(row["convergence_reason"] or "")),
+        Cell(rested, mark="warn" if rested == "no" else "", note=str(row["rest_reason"] or "")),
         *(_value(errors.get((row["trial"], name))) for name in names),
         _value(row["epochs"]),
         _value(row["best_epoch"]),

@@ -80,7 +80,7 @@ def test_failures_have_their_reason_and_log(written):
     text = written[1]
     assert "killed by signal 9" in text
     assert "made-up/ethanol-schnet-small-n50-r2/worker.log" in text
-    assert "best epoch 97 of 100 is among the last 10 %" in text
+    assert "still fell by 4.0 % over the last 10 %" in text
 
 
 def test_nothing_is_loaded_from_elsewhere(written):

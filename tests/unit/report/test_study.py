@@ -43,7 +43,7 @@ def test_interval_of_a_mean_is_that_of_the_logarithm(study):
 def test_a_failed_trial_is_in_no_mean_but_in_the_counts(study):
     assert cells(study, "ethanol", "force_mae", SPLIT)["NequIP", 400].n == 2
     assert facts.statuses(study) == "33 of 36 trials done; 1 failed, 1 out of memory and 1 interrupted"
-    assert list(facts.unconverged(study.table)["trial"]) == ["ethanol-painn-small-n400-r0"]
+    assert list(facts.unrested(study.table)["trial"]) == ["ethanol-painn-small-n400-r0"]
 
 
 def test_the_ranking_says_worse_only_where_the_laws_are_far_apart(study):
