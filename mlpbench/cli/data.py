@@ -18,7 +18,7 @@ HELP = "list, describe, fetch and validate data sets; draw geometries, label the
 
 _OPTIONS = (
     "format", "index", "energy_key", "forces_key", "stress_key", "energy_unit", "length_unit", "forces_unit",
-    "stress_unit", "forces_sign", "stress_sign", "stress_order",
+    "stress_unit", "forces_sign", "stress_sign", "stress_order", "labels",
 )  # fmt: skip
 
 
@@ -67,7 +67,13 @@ def _add(
 
 def _reading_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("how to read a file (detected where not given)")
-    group.add_argument("--format", help="ase, sgdml, deepmd, mlearn, qm22, qm9, ani")
+    group.add_argument(
+        "--format", help="extxyz, sgdml (npz), deepmd, mlearn, qm22, qm9, ani, or a format of 'ase info --formats'"
+    )
+    group.add_argument(
+        "--labels", type=lambda text: text.split(","), metavar="LABEL,...",
+        help="labels that training will use and every frame must have (energy,forces)",
+    )  # fmt: skip
     group.add_argument("--index", help="which frames, as start:stop:step")
     for label in ("energy", "forces", "stress"):
         group.add_argument(f"--{label}-key", help=f"name of the {label} in the file")

@@ -7,6 +7,7 @@ import re
 from collections.abc import Sequence
 
 from hydra import compose
+from hydra.errors import OverrideParseException
 from omegaconf import DictConfig
 
 from mlpbench.config.places import conf_dirs
@@ -28,6 +29,14 @@ _SYNONYMS = {
 def explain(error: Exception, overrides: Sequence[str], name: str = CONFIG_NAME, *, command: str = "run") -> UserError:
     """Hydra's message on ``conf/<name>.yaml``, shortened to what a user can act on, with the close match."""
     text = str(error)
+    if isinstance(error, OverrideParseException):
+        key, equals, value = error.override.partition("=")
+        if not equals:
+            return UserError(f"'{error.override}' is not KEY=VALUE", "See: mlpbench run --help")
+        return UserError(
+            f"{error.override}: Hydra cannot read this value",
+            f"Quote it, for Hydra and for the shell: '{key}=\"{value}\"'",
+        )
     if error.__cause__ is not None and "Could not override" in text:
         text = text.splitlines()[0]
     missing = re.search(r"Could not find '([^']+)'", text)

@@ -273,7 +273,9 @@ def data_digest(dataset: Dataset, labels: Sequence[str]) -> str:
     if known is None:
         content = hashlib.sha256()
         own = [] if dataset.valid is None else [("valid", dataset.valid)]
-        for name, frames in [("", dataset.pool), *own, *sorted(dataset.tests.items())]:
+        # An extension leaves the tests and earlier subsets as they were: the data are those that it extends.
+        base = dataset.pool.select(slice(0, dataset.pool_parts[0])) if dataset.pool_parts else dataset.pool
+        for name, frames in [("", base), *own, *sorted(dataset.tests.items())]:
             content.update(f"{name}\0{len(frames)}\0".encode())
             for values in (
                 frames.n_atoms, frames.numbers, frames.positions, frames.cell, frames.pbc,

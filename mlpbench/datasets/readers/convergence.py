@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import IO
 
 _CONVERGED = "EDIFF is reached"  # VASP, once in each ionic step that converged
 _STEP = "FREE ENERGIE OF THE ION-ELECTRON SYSTEM"  # VASP, once in each ionic step
@@ -15,6 +16,8 @@ _SIGNS = {  # what other codes print, whatever the frame
     "SCF run NOT converged": "CP2K: SCF run NOT converged",
 }
 _TEXT = re.compile(r"outcar|\.out|\.log|\.gaussianlog|\.pwo|vasprun", re.I)
+_OUTCAR_NELM = re.compile(r"^\s*NELM\s*=\s*(\d+)")
+_ITERATION = re.compile(r"-\s+Iteration\s+\d+\(\s*(\d+)\)")
 _NELM = re.compile(r'name="NELM">\s*(\d+)')
 
 
@@ -41,26 +44,30 @@ def unconverged(path: Path) -> Unconverged:
         return _xml(stream) if path.suffix == ".xml" else _text(stream)
 
 
-def _text(stream: object) -> Unconverged:
+def _text(stream: IO[str]) -> Unconverged:
     outcome = Unconverged()
-    step, converged = 0, False
-    while line := stream.readline(10_000):  # type: ignore[attr-defined]
-        if _CONVERGED in line:
-            converged = True
+    step, converged, last, most = 0, False, 0, 0
+    while line := stream.readline(10_000):
+        if _CONVERGED in line:  # also where it stops at the last step that it is allowed
+            converged = last < most or most == 0
+        elif match := _ITERATION.search(line):
+            last = int(match[1])
+        elif match := _OUTCAR_NELM.match(line):
+            most = int(match[1])
         elif _STEP in line:
             if not converged:
                 outcome.frames.append(step)
-                outcome.sign = f"VASP: no '{_CONVERGED}'"
+                outcome.sign = f"VASP: {last} electronic steps, NELM = {most}" if last else f"VASP: no '{_CONVERGED}'"
             step, converged = step + 1, False
         elif found := next((sign for mark, sign in _SIGNS.items() if mark in line), None):
             outcome.somewhere, outcome.sign = True, found
     return outcome
 
 
-def _xml(stream: object) -> Unconverged:
+def _xml(stream: IO[str]) -> Unconverged:
     outcome = Unconverged()
     most, steps, frame = 60, 0, 0  # NELM's default
-    while line := stream.readline(10_000):  # type: ignore[attr-defined]
+    while line := stream.readline(10_000):
         if match := _NELM.search(line):
             most = int(match[1])
         elif "<scstep>" in line:
