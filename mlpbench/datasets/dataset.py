@@ -94,12 +94,15 @@ def frame_hashes(frames: Frames, progress: OnProgress = silent) -> list[str]:
 
 
 def frames_without(frames: Frames, label: str) -> Int:
-    """The frames in which ``label`` (energy, forces, stress, positions or cell) is missing or not finite."""
+    """The frames in which ``label`` (energy, forces, stress, positions or cell) is missing or not finite.
+
+    Positions and cells beyond 10⁶ Å count as not finite: neighbours cannot be found there.
+    """
     values = getattr(frames, label)
-    bad = ~np.isfinite(values.reshape(len(values), -1)).all(axis=1)
-    return np.unique(frames.frame_of_atom[bad]) if len(values) == len(frames.numbers) and label in (
-        "forces", "positions",
-    ) else np.flatnonzero(bad)  # fmt: skip
+    with np.errstate(invalid="ignore"):
+        fine = np.abs(values) < (_LONGEST if label in ("positions", "cell") else np.inf)
+    bad = ~fine.reshape(len(values), -1).all(axis=1)
+    return np.unique(frames.frame_of_atom[bad]) if label in ("forces", "positions") else np.flatnonzero(bad)
 
 
 def broken_cells(frames: Frames) -> Int:

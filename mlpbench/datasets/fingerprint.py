@@ -1,11 +1,10 @@
-"""Numbers that stay the same when a configuration is rotated, shifted, mirrored, relabelled or copied by symmetry.
+"""Numbers that stay the same when a configuration is rotated, shifted, mirrored, relabelled or written in another cell.
 
-Each entry is a sorted interatomic distance (Å), so moving every atom by at most δ changes no entry by more than 2δ:
-two frames whose fingerprints differ by less than a tolerance everywhere count as the same configuration. Small
-molecules get all their distances; larger and periodic systems, for every atom, the distances to its nearest
-neighbours of each element (with periodic images), sorted over the atoms. Chirality is not told apart on purpose: a
-mirror image has the same energy. Distances do not determine every structure uniquely, but those that they confuse are
-measure-zero accidents (Bartók and co-workers, Phys. Rev. B 87, 184115, 2013).
+They find the pairs of frames that may be the same configuration, among millions; :mod:`superposition` then decides.
+Each entry is a sorted interatomic distance or a mean of some (Å), so moving every atom by at most δ changes no entry by
+more than 2δ. Small molecules get all their distances. In larger and periodic systems, the distances of each atom to its
+nearest neighbours of each element (with periodic images) are sorted over the atoms and averaged over quarters of them:
+the same for a primitive cell, a conventional one and a supercell.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ _BATCH = 4_000_000  # distances held at a time
 
 @dataclass(frozen=True)
 class Family:
-    """Frames that can be compared: same atoms (up to order), same periodicity.
+    """Frames that can be compared: same atoms (in crystals: same ratio of elements), as many periodic vectors.
 
     Attributes:
         frames: (M,) their indices.
@@ -58,24 +57,32 @@ def families(frames: Frames, progress: Callable[[int], None] | None = None) -> d
 
 def _by_composition(frames: Frames) -> dict[bytes, Int]:
     """Composition and periodicity -> (M,) frames that have them."""
+    dimensions = frames.pbc.sum(axis=1)
     offsets = frames.offsets
-    if len(frames) and (frames.n_atoms == frames.n_atoms[0]).all():  # one size: sort all rows at once
+    if len(frames) and not dimensions.any() and (frames.n_atoms == frames.n_atoms[0]).all():  # all rows at once
         rows = np.sort(frames.numbers.reshape(len(frames), -1), axis=1)
-        codes = np.concatenate([rows, frames.pbc.astype(np.int64)], axis=1)
-        unique, inverse = np.unique(codes, axis=0, return_inverse=True)
+        unique, inverse = np.unique(rows, axis=0, return_inverse=True)
         inverse = inverse.reshape(-1)
         order = np.argsort(inverse, kind="stable")
         bounds = np.searchsorted(inverse[order], np.arange(len(unique) + 1))
-        return {unique[i].tobytes(): order[bounds[i] : bounds[i + 1]] for i in range(len(unique))}
-    found: dict[bytes, list[int]] = {}
+        return {
+            _key(*np.unique(unique[i], return_counts=True), 0): order[bounds[i] : bounds[i + 1]]
+            for i in range(len(unique))
+        }
+    result: dict[bytes, list[int]] = {}
     for i in range(len(frames)):
-        numbers = np.sort(frames.numbers[offsets[i] : offsets[i + 1]])
-        found.setdefault(np.concatenate([numbers, frames.pbc[i].astype(np.int64)]).tobytes(), []).append(i)
-    return {key: np.array(members) for key, members in found.items()}
+        elements, counts = np.unique(frames.numbers[offsets[i] : offsets[i + 1]], return_counts=True)
+        result.setdefault(_key(elements, counts, int(dimensions[i])), []).append(i)
+    return {key: np.array(members) for key, members in result.items()}
+
+
+def _key(elements: Int, counts: Int, dimensions: int) -> bytes:
+    ratio = counts // np.gcd.reduce(counts) if dimensions else counts
+    return np.concatenate([elements, ratio, [dimensions]]).astype(np.int64).tobytes()
 
 
 def _batches(frames: Frames, members: Int) -> Iterator[Int]:
-    n_atoms = int(frames.n_atoms[members[0]])
+    n_atoms = int(frames.n_atoms[members].max())
     size = max(1, _BATCH // max(1, n_atoms * n_atoms))
     for start in range(0, len(members), size):
         yield members[start : start + size]
@@ -91,12 +98,13 @@ def _sorted_by_element(frames: Frames, members: Int) -> tuple[Int, Float]:
 
 
 def _distances(frames: Frames, members: Int) -> Float:
-    numbers, positions = _sorted_by_element(frames, members)
-    if not frames.pbc[members[0]].any() and len(numbers) <= ALL_PAIRS_UP_TO:
-        return _all_pairs(numbers, positions)
-    return np.array([
-        _neighbours(numbers, positions[i], frames.cell[m], frames.pbc[m]) for i, m in enumerate(members)
-    ])  # fmt: skip
+    if not frames.pbc[members[0]].any() and frames.n_atoms[members[0]] <= ALL_PAIRS_UP_TO:
+        return _all_pairs(*_sorted_by_element(frames, members))
+    rows = []
+    for i in members:
+        part = slice(frames.offsets[i], frames.offsets[i + 1])
+        rows.append(_neighbours(frames.numbers[part], frames.positions[part], frames.cell[i], frames.pbc[i]))
+    return np.array(rows)
 
 
 def _all_pairs(numbers: Int, positions: Float) -> Float:
@@ -111,22 +119,32 @@ def _all_pairs(numbers: Int, positions: Float) -> Float:
 
 
 def _neighbours(numbers: Int, positions: Float, cell: Float, pbc: Bool) -> Float:
-    """(D,) distances of each atom to its nearest of each element, sorted over the atoms, and the cell's size."""
+    """(D,) for each pair of elements, quarterly means of the distances to the nearest neighbours; and the volume."""
     elements = np.unique(numbers)
-    parts = [np.array([_edge(cell, pbc)])]
+    parts = [np.array([_edge(cell, pbc, len(numbers))])]
     for element in elements:
         targets = positions[numbers == element]
         found = _nearest(positions, targets, cell, pbc)
         for centre in elements:
             own = found[numbers == centre]
             own = own[:, 1:] if centre == element else own[:, :NEIGHBOURS]  # the atom itself lies at 0
-            parts.append(np.sort(own[:, :NEIGHBOURS], axis=0).ravel())
+            parts.append(_quarters(np.sort(own[:, :NEIGHBOURS], axis=0)).ravel())
     return np.concatenate(parts)
 
 
-def _edge(cell: Float, pbc: Bool) -> float:
-    """Cube root of the cell's volume (Å), so that cells of other size differ; 0 where not periodic throughout."""
-    return float(np.cbrt(abs(np.linalg.det(cell)))) if pbc.all() else 0.0
+def _quarters(values: Float) -> Float:
+    """(4, K) means over each quarter of (N, K) ascending rows, of which a quarter need not have a whole number."""
+    cumulative = np.concatenate([np.zeros((1, values.shape[1])), np.cumsum(values, axis=0)])
+    places = np.linspace(0, len(values), 5)
+    below = np.minimum(places.astype(int), len(values) - 1)
+    share = (places - below)[:, None]
+    reached = cumulative[below] * (1 - share) + cumulative[below + 1] * share
+    return np.asarray(np.diff(reached, axis=0) * 4 / len(values))
+
+
+def _edge(cell: Float, pbc: Bool, atoms: int) -> float:
+    """Cube root of the volume per atom (Å); 0 where not periodic throughout."""
+    return float(np.cbrt(abs(np.linalg.det(cell)) / atoms)) if pbc.all() else 0.0
 
 
 def _nearest(positions: Float, targets: Float, cell: Float, pbc: Bool) -> Float:

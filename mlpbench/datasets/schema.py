@@ -195,7 +195,9 @@ class DatasetConfig(_Strict):
         default="refuse", description="when a pool frame repeats a test frame: refuse; drop it from the pool; or warn"
     )
     leak_tolerance: float = Field(
-        default=1e-3, gt=0, description="Å; frames whose sorted interatomic distances differ by less count as the same"
+        default=1e-3,
+        gt=0,
+        description="Å; frames that can be superposed with a smaller rms displacement of atoms are the same",
     )
     max_net_force: float = Field(
         default=0.01, gt=0, description="eV/Å per frame; 'data validate' warns when a net force is larger"

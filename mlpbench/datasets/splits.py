@@ -18,8 +18,7 @@ from ase.formula import Formula
 
 from mlpbench.datasets.baseline import Baseline, baseline_warnings, fit_baseline, trivial_errors
 from mlpbench.datasets.dataset import Dataset, Split, frame_hashes
-from mlpbench.datasets.leak_check import LeakCheck, check_leaks
-from mlpbench.datasets.leaks import RELATED, Fingerprinted, lag_ratio
+from mlpbench.datasets.leaks import RELATED, Fingerprinted, LeakCheck, check_leaks, lag_ratio
 from mlpbench.datasets.readers.base import Notes
 from mlpbench.datasets.schema import ALL, DatasetConfig, SplitConfig
 from mlpbench.datasets.stages import OnProgress, silent

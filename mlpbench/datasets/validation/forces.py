@@ -10,8 +10,8 @@ from scipy.spatial import cKDTree
 
 from mlpbench.datasets.baseline import all_electron_unit
 from mlpbench.datasets.dataset import listed
+from mlpbench.datasets.superposition import with_images
 from mlpbench.datasets.validation.finding import Finding, Subject, unmade
-from mlpbench.datasets.validation.structures import with_images
 from mlpbench.frames import Bool, Float, Frames, Int
 from mlpbench.units import ENERGY, LENGTH
 
@@ -96,7 +96,7 @@ def bond_response(frames: Frames, limit: int = 200) -> tuple[float, str]:
     for i in usable[:: max(1, len(usable) // limit)]:
         part = slice(frames.offsets[i], frames.offsets[i + 1])
         numbers, forces = frames.numbers[part], frames.forces[part]
-        points, owners = with_images(frames.positions[part], frames.cell[i], frames.pbc[i])
+        points, owners = with_images(frames.positions[part], frames.cell[i], frames.pbc[i], 3.0)
         distance, nearest = cKDTree(points).query(points[: len(numbers)], k=2)
         for atom, (d, other) in enumerate(zip(distance[:, 1], nearest[:, 1], strict=True)):
             direction = (points[other] - points[atom]) / d

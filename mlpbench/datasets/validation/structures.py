@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 from ase.data import chemical_symbols, covalent_radii
-from ase.geometry import complete_cell
 from scipy.spatial import cKDTree
 
 from mlpbench.datasets.dataset import broken_cells, listed
 from mlpbench.datasets.leaks import RELATED, duplicates
+from mlpbench.datasets.superposition import with_images
 from mlpbench.datasets.validation.finding import Finding, Subject
-from mlpbench.frames import Float, Frames, Int
+from mlpbench.frames import Frames
 
 _TOO_CLOSE = 0.55  # of the sum of covalent radii; a C-H bond stretched by 1000 K stays above 0.75
 _VACUUM = 6.0  # Å on every side of a molecule that needs no periodicity
@@ -37,7 +37,7 @@ def closest_contact(frames: Frames, i: int) -> tuple[float, str]:
     numbers, positions = frames.numbers[part], frames.positions[part]
     if not np.isfinite(positions).all() or not np.isfinite(frames.cell[i]).all():
         return float("inf"), ""
-    points, owners = with_images(positions, frames.cell[i], frames.pbc[i])
+    points, owners = with_images(positions, frames.cell[i], frames.pbc[i], 3.0)
     pairs = cKDTree(points).query_pairs(3.0 * float(covalent_radii[numbers].max()), output_type="ndarray")
     pairs = pairs[(pairs[:, 0] < len(numbers))]
     if len(pairs) == 0:
@@ -48,27 +48,6 @@ def closest_contact(frames: Frames, i: int) -> tuple[float, str]:
     k = int(ratio.argmin())
     names = f"{chemical_symbols[numbers[first[k]]]}{first[k]} and {chemical_symbols[numbers[second[k]]]}{second[k]}"
     return float(ratio[k]), f"{names}, {distance[k]:.2f} Å"
-
-
-def with_images(positions: Float, cell: Float, pbc: Float) -> tuple[Float, Int]:
-    """Positions (wrapped) followed by the images within 3 Å of the cell, and the atom each belongs to."""
-    if not pbc.any():
-        return positions, np.arange(len(positions))
-    full = np.asarray(complete_cell(cell))
-    inverse = np.linalg.inv(full)
-    reach = np.where(pbc, 3.0 * np.linalg.norm(inverse, axis=0), 0.0)
-    fractional = positions @ inverse
-    fractional = np.where(pbc, fractional - np.floor(fractional), fractional)
-    points, owners = [fractional @ full], [np.arange(len(positions))]
-    for shift in np.ndindex(*(3 if periodic else 1 for periodic in pbc)):
-        offset = np.array([s - 1 if periodic else 0 for s, periodic in zip(shift, pbc, strict=True)])
-        if not offset.any():
-            continue
-        image = fractional + offset
-        near = ((image > -reach - 1e-9) & (image < 1 + reach)).all(axis=1) | ~pbc.any()
-        points.append(image[near] @ full)
-        owners.append(np.flatnonzero(near))
-    return np.concatenate(points), np.concatenate(owners)
 
 
 def check_cells(subject: Subject) -> list[Finding]:
@@ -131,7 +110,7 @@ def check_duplicates(subject: Subject) -> list[Finding]:
         findings.append(
             Finding("duplicates", "warning", text, again, "Splits refuse or drop them across train and test.")
         )
-        per_atom = np.array([abs(c.energy_difference) / subject.frames.n_atoms[c.first] for c in copies])
+        per_atom = np.array([abs(c.energy_difference) / subject.frames.n_atoms[c.second] for c in copies])
         differ = [c for c, d in zip(copies, per_atom, strict=True) if d > 0.005]
         if differ:
             text = f"{len(differ)} pairs of the same configuration have energies more than 5 meV/atom apart: "

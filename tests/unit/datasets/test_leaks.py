@@ -10,8 +10,7 @@ from ase.build import bulk
 from scipy.spatial.transform import Rotation
 
 from mlpbench.datasets import load, prepare_split
-from mlpbench.datasets.leak_check import check_leaks
-from mlpbench.datasets.leaks import Fingerprinted, compare, duplicates, lag_ratio
+from mlpbench.datasets.leaks import Fingerprinted, check_leaks, compare, duplicates, lag_ratio
 from mlpbench.errors import UserError
 from mlpbench.frames import Frames
 from tests.support import ethanol_frames
@@ -50,13 +49,119 @@ def test_no_copies_among_independent_frames():
     assert duplicates(Fingerprinted.of(pool), TOLERANCE) == []
 
 
-def test_tolerance_is_where_it_says():
+@pytest.mark.parametrize(("noise", "same"), [(4e-4, True), (1.5e-3, False)])
+def test_tolerance_is_where_it_says(noise, same):
+    """Noise of σ along each axis displaces atoms by σ√3 (rms); the tolerance is 1e-3 Å."""
+    pool = ethanol_frames("pool_500K", 20)
+    for i in range(20):
+        moved = pool.select([i]).to_atoms()[0]
+        moved.positions += np.random.default_rng(i).normal(0, noise, moved.positions.shape)
+        test = Fingerprinted.of(Frames.from_atoms([moved], [pool.energy[i]]))
+        copies = compare(Fingerprinted.of(pool), test, TOLERANCE).copies
+        assert [copy.first for copy in copies] == ([i] if same else [])
+
+
+def test_one_atom_displaced_on_purpose_is_another_configuration():
+    """Finite differences of 1e-3 Å: told by the atoms that stay, and by the energy, which differs."""
     pool = ethanol_frames("pool_500K", 5)
     moved = pool.select([3]).to_atoms()[0]
-    moved.positions[2, 0] += 0.02  # changes some distance by up to 0.02 Å, and none by more
-    test = Fingerprinted.of(Frames.from_atoms([moved], [0.0]))
-    assert compare(Fingerprinted.of(pool), test, 1e-3).copies == []
-    assert [copy.first for copy in compare(Fingerprinted.of(pool), test, 0.0201).copies] == [3]
+    moved.positions[2, 0] += 1e-3
+    for energy in (pool.energy[3], pool.energy[3] + 2e-3, np.nan):
+        test = Fingerprinted.of(Frames.from_atoms([moved], [energy]))
+        assert compare(Fingerprinted.of(pool), test, TOLERANCE).copies == []
+    crystal = bulk("Cu", cubic=True) * (3, 3, 3)
+    other = crystal.copy()
+    other.positions[17, 1] += 1e-3
+    assert not _same(crystal, other)
+
+
+def _same(first: Any, second: Any, energies: tuple[float, float] = (0.0, 0.0)) -> bool:
+    one, two = (Fingerprinted.of(Frames.from_atoms([a], [e])) for a, e in zip((first, second), energies, strict=True))
+    return len(compare(one, two, TOLERANCE).copies) == 1
+
+
+def _stacked(symbol: str, a: float, hexagonal: bool) -> Any:
+    """Close-packed layers (with ``diamond`` pairs for carbon) in cubic or hexagonal order, six layers, ideal."""
+    from ase import Atoms
+
+    places = [np.zeros(3), np.array([1 / 3, 1 / 3, 0]), np.array([2 / 3, 2 / 3, 0])]
+    order = [0, 1, 0, 1, 0, 1] if hexagonal else [0, 1, 2, 0, 1, 2]
+    height = a * np.sqrt(2 / 3)
+    cell = np.array([[a, 0, 0], [a / 2, a * np.sqrt(3) / 2, 0], [0, 0, 6 * height]])
+    points = [places[which] @ cell + [0, 0, i * height] for i, which in enumerate(order)]
+    return Atoms(f"{symbol}6", positions=points, cell=cell, pbc=True)
+
+
+def _tetrahedral(hexagonal: bool, bond: float = 1.54) -> Any:
+    """Diamond, or ideal lonsdaleite: the same bonds and angles, other dihedrals."""
+    from ase import Atoms
+
+    a = bond * np.sqrt(8 / 3)
+    layers = _stacked("C", a, hexagonal)
+    height = a * np.sqrt(2 / 3)
+    places = [np.zeros(3), np.array([1 / 3, 1 / 3, 0]), np.array([2 / 3, 2 / 3, 0])]
+    points = []
+    if hexagonal:  # A b' | B a' : the second of each pair lies over the next layer's place
+        for i, (low, high) in enumerate([(0, 0), (1, 1), (0, 0), (1, 1), (0, 0), (1, 1)]):
+            points += [places[low] @ layers.cell.array + [0, 0, i * height],
+                       places[high] @ layers.cell.array + [0, 0, i * height + bond]]  # fmt: skip
+    else:
+        for i, low in enumerate([0, 1, 2, 0, 1, 2]):
+            points += [places[low] @ layers.cell.array + [0, 0, i * height],
+                       places[low] @ layers.cell.array + [0, 0, i * height + bond]]  # fmt: skip
+    return Atoms("C12", positions=points, cell=layers.cell, pbc=True)
+
+
+def test_stackings_that_share_their_nearest_neighbours_differ():
+    fcc, hcp = _stacked("Cu", 2.55, False), _stacked("Cu", 2.55, True)
+    assert not _same(fcc, hcp)
+    assert _same(fcc, bulk("Cu", "fcc", a=2.55 * np.sqrt(2)))
+    assert _same(hcp, bulk("Cu", "hcp", a=2.55, c=2.55 * np.sqrt(8 / 3)))
+    diamond, lonsdaleite = _tetrahedral(False), _tetrahedral(True)
+    assert _same(diamond, bulk("C", "diamond", a=1.54 * 4 / np.sqrt(3)))
+    assert not _same(diamond, lonsdaleite)
+
+
+def test_unrelaxed_divacancies_at_different_distances_differ():
+    perfect = bulk("Cu", cubic=True) * (3, 3, 3)
+    apart = perfect.get_distances(0, range(len(perfect)), mic=True)
+    shells = sorted({round(float(d), 3) for d in apart})[1:7]
+    cells = []
+    for other in (int(np.argmin(np.abs(apart - distance))) for distance in shells):
+        atoms = perfect.copy()
+        del atoms[[0, other]]
+        cells.append(atoms)
+    frames = Fingerprinted.of(Frames.from_atoms(cells, np.zeros(len(cells))))
+    assert duplicates(frames, TOLERANCE) == []
+
+
+def test_cells_of_one_crystal_are_the_same():
+    primitive = bulk("NaCl", "rocksalt", a=5.64)
+    conventional = bulk("NaCl", "rocksalt", a=5.64, cubic=True)
+    assert _same(primitive, conventional)
+    assert _same(primitive * (2, 2, 3), conventional)
+    rattled = bulk("Cu", cubic=True)
+    rattled.rattle(0.1, seed=1)
+    assert _same(rattled, rattled * (2, 1, 2))
+    skewed = rattled.copy()
+    skewed.set_cell(rattled.cell.array + np.array([[0, 0, 0], [1, 0, 0], [0, -1, 0]]) @ rattled.cell.array)
+    assert _same(rattled, skewed)  # other lattice vectors, the same lattice
+    slab = rattled.copy()
+    slab.pbc = [True, True, False]
+    assert not _same(rattled, slab)
+    assert _same(slab, slab * (2, 2, 1))
+
+
+def test_noise_on_a_large_crystal_is_seen_through():
+    found = 0
+    for seed in range(20):
+        atoms = bulk("Cu", cubic=True) * (3, 3, 3)
+        atoms.rattle(0.1, seed=seed)
+        noisy = atoms.copy()
+        noisy.positions += np.random.default_rng(seed).normal(0, 3e-4, noisy.positions.shape)
+        found += _same(atoms, noisy)
+        assert not _same(atoms, noisy, (0.0, 0.1))  # 0.9 meV/atom: another calculation of another structure
+    assert found == 20
 
 
 def _crystal(seed: int, count: int) -> list[Any]:
