@@ -18,10 +18,9 @@ from typing import Any
 import psutil
 
 from mlpbench import turns
-from mlpbench.backends.accelerator import driver_present, hidden
 from mlpbench.backends.environment import Environment
-from mlpbench.backends.locks import home
-from mlpbench.backends.probe import probe, run_python
+from mlpbench.backends.probe import driver_present, hidden, probe, run_python
+from mlpbench.backends.registry import home
 from mlpbench.errors import UserError
 
 _ASK_TORCH = (

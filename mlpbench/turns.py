@@ -1,4 +1,4 @@
-"""Locks: whose turn it is on this machine, and files that one process holds at a time.
+"""Whose turn it is on this machine: trials work side by side, a timing works alone, devices are shared out.
 
 Sweeps may run several trials at once (``hydra/launcher=joblib``, two commands, two jobs of a cluster on one node).
 Nothing of ours may compute while something is timed, so work takes a shared lock and a timing an exclusive one. Who
@@ -74,28 +74,6 @@ def alone(waiting: Waiting = None) -> Iterator[None]:
     """
     with _take(fcntl.LOCK_EX, waiting):
         yield
-
-
-@contextmanager
-def hold(path: Path, *, wait: bool = True, waiting: Waiting = None) -> Iterator[None]:
-    """Hold the file ``path``, which is made if it is not there and stays, as the only process.
-
-    Args:
-        path: its folder is made as well.
-        wait: whether to wait for a process that holds it.
-        waiting: called once before that.
-
-    Raises:
-        HeldByAnother: another process holds it, and ``wait`` is False.
-        OSError: the file cannot be opened.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle = _open(path)
-    try:
-        _lock(handle, fcntl.LOCK_EX, waiting, path, wait=wait)
-        yield
-    finally:
-        os.close(handle)  # which gives the lock back
 
 
 @contextmanager

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from functools import cache
 from pathlib import Path
+from typing import Literal
 
-from filelock import FileLock, Timeout
 from packaging.utils import canonicalize_name
 
-from mlpbench.backends.locks import (
+from mlpbench.backends.probe import driver_present
+from mlpbench.backends.registry import (
     COMPLETE,
+    BackendConfig,
     Environment,
     base_python,
     build_lock,
@@ -24,16 +30,58 @@ from mlpbench.backends.locks import (
     python_version,
     read_pins,
 )
-from mlpbench.backends.schema import BackendConfig
-from mlpbench.backends.torch_build import TorchBuild, cpu_build_exists, wants_cpu_build, without_cuda
 from mlpbench.backends.uv import Progress, run_uv, source_variables, uv_command
 from mlpbench.backends.wheels import Pin, read_compiled
 from mlpbench.errors import UserError
+from mlpbench.files import locked
 from mlpbench.protocol import read_json, write_json
+
+TorchBuild = Literal["auto", "cpu", "default"]
+
+LIMIT = 10.0  # s to find out whether a CPU build can be had
+_CUDA_ONLY = ("nvidia-", "cuda-", "triton")
+
+
+def wants_cpu_build(choice: TorchBuild, offline: bool) -> bool:
+    """Whether to look for a CPU build: asked for, or no GPU driver here and no choice of the user's own in uv."""
+    if choice != "auto":
+        return choice == "cpu"
+    return not offline and not driver_present() and "UV_TORCH_BACKEND" not in os.environ
+
+
+def cpu_build_exists(uv: str, python: Path, torch: Pin, variables: Mapping[str, str]) -> bool:
+    """Whether uv finds a CPU build of ``torch`` within :data:`LIMIT` seconds; it downloads nothing."""
+    return _found(uv, str(python), torch.line, tuple(sorted(variables.items())))
+
+
+def without_cuda(pins: Sequence[Pin]) -> list[Pin]:
+    """The pins without the CUDA libraries that only torch, or one of them, asks for."""
+    dropped = {"torch"}
+    while True:
+        more = {p.name for p in pins if p.name.startswith(_CUDA_ONLY) and p.via and p.via <= dropped} - dropped
+        if not more:
+            return [pin for pin in pins if pin.name == "torch" or pin.name not in dropped]
+        dropped |= more
+
+
+@cache
+def _found(uv: str, python: str, line: str, variables: tuple[tuple[str, str], ...]) -> bool:
+    arguments = ["pip", "install", "--dry-run", "--no-deps", "--torch-backend", "cpu", "--python", python, line]
+    environment = {**os.environ, **dict(variables), "UV_HTTP_RETRIES": "0"}
+    try:
+        done = subprocess.run(
+            [uv, *arguments], env=environment, capture_output=True, text=True, timeout=LIMIT, check=False
+        )
+    except subprocess.TimeoutExpired:
+        return False
+    return done.returncode == 0 and "+cpu" in done.stdout + done.stderr
+
 
 FIRST_TORCH_GB = 6.0  # cache and environment together; measured with torch 2.13 and its CUDA libraries
 NEXT_TORCH_GB = 1.5  # where uv can hard-link torch from its cache
 SMALL_GB = 0.5
+
+_BUSY = "another process is building"
 
 
 def build(
@@ -176,14 +224,17 @@ def _check_wheels(backend: BackendConfig, wheels: Path, offline: bool) -> None:
         )
 
 
-def _locked(folder: Path, progress: Progress) -> FileLock:
-    lock = build_lock(folder)
-    try:
-        lock.acquire(timeout=0.1)
-    except Timeout:
-        progress(f"another process is building {folder.name}: waiting for it")
-        lock.acquire()
-    return lock
+@contextmanager
+def _locked(folder: Path, progress: Progress) -> Iterator[None]:
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(locked(build_lock(folder), wait=False, busy=_BUSY))
+        except UserError as error:
+            if error.message != _BUSY:
+                raise
+            progress(f"{_BUSY} {folder.name}: waiting for it")
+            stack.enter_context(locked(build_lock(folder)))
+        yield
 
 
 def _clear(folder: Path) -> None:

@@ -6,9 +6,8 @@ import json
 from dataclasses import dataclass
 
 from mlpbench.backends.environment import check, needs
-from mlpbench.backends.locks import Environment
 from mlpbench.backends.probe import normalise, probe, run_python
-from mlpbench.backends.schema import BackendConfig
+from mlpbench.backends.registry import BackendConfig, Environment
 from mlpbench.worker import bootstrap
 
 # The adapter imports the package it adapts, so importing it is the whole test.

@@ -8,11 +8,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from filelock import Timeout
-
 from mlpbench.backends.build import build
-from mlpbench.backends.locks import (
+from mlpbench.backends.probe import Installed, clashes, normalise, probe
+from mlpbench.backends.registry import (
     COMPLETE,
+    BackendConfig,
     Environment,
     build_lock,
     built_folder,
@@ -23,9 +23,8 @@ from mlpbench.backends.locks import (
     read_requirements,
     versions_lock,
 )
-from mlpbench.backends.probe import Installed, clashes, normalise, probe
-from mlpbench.backends.schema import BackendConfig
 from mlpbench.errors import UserError
+from mlpbench.files import locked
 
 __all__ = ["Environment", "Need", "State", "build", "check", "environments", "needs", "remove", "resolve"]
 
@@ -172,12 +171,9 @@ def remove(path: Path) -> None:
     Raises:
         UserError: another process is building it.
     """
-    try:
-        with build_lock(path).acquire(timeout=0.1):
-            (path / COMPLETE).unlink(missing_ok=True)
-            shutil.rmtree(path)
-    except Timeout as error:
-        raise UserError(f"{path} is being built by another process", "Wait until it has ended.") from error
+    with locked(build_lock(path), wait=False, busy=f"{path} is being built by another process"):
+        (path / COMPLETE).unlink(missing_ok=True)
+        shutil.rmtree(path)
 
 
 def _state(backend: BackendConfig, adopted: Path | None, home_folder: Path | None) -> State:

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from mlpbench.backends import processes
-from mlpbench.backends.locks import Environment
 from mlpbench.backends.processes import POLL, Unfit
+from mlpbench.backends.registry import Environment
 from mlpbench.devices import one_device
 from mlpbench.protocol import EVENTS, HELLO, LOG, REQUEST, TASKS, ProtocolError, Request, Result, Status, Task
 

@@ -1,4 +1,4 @@
-"""What is installed where an interpreter looks, asked of the interpreter itself and remembered on disk."""
+"""What a machine has for torch, and what is installed where an interpreter looks, remembered on disk."""
 
 from __future__ import annotations
 
@@ -14,8 +14,22 @@ from typing import Any
 
 from packaging.requirements import InvalidRequirement, Requirement
 
-from mlpbench.backends.locks import home
+from mlpbench.backends.registry import home
 from mlpbench.errors import UserError
+
+# NVIDIA, NVIDIA under WSL, AMD. Asking torch itself takes seconds, and needs a torch.
+_DEVICE_FILES = ("/dev/nvidiactl", "/dev/dxg", "/dev/kfd")
+
+
+def driver_present() -> bool:
+    """Whether the machine has a driver for a device that torch could use."""
+    return any(os.path.exists(path) for path in _DEVICE_FILES)
+
+
+def hidden() -> bool:
+    """Whether ``CUDA_VISIBLE_DEVICES`` hides every device."""
+    return os.environ.get("CUDA_VISIBLE_DEVICES", "0").strip() in ("", "-1")
+
 
 TIMEOUT = 120.0  # s; an interpreter on a cold network file system takes its time
 

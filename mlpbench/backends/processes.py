@@ -21,8 +21,8 @@ from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any
 
-from mlpbench.backends.locks import Environment
 from mlpbench.backends.probe import child_environment
+from mlpbench.backends.registry import Environment
 from mlpbench.protocol import LOG, Request
 
 BOOTSTRAP = Path(__file__).parents[1] / "worker" / "bootstrap.py"

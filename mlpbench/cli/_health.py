@@ -12,12 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from mlpbench.backends.accelerator import driver_present, hidden
 from mlpbench.backends.build import FIRST_TORCH_GB, disk_left
 from mlpbench.backends.check import check_inside
 from mlpbench.backends.environment import State, environments, resolve
-from mlpbench.backends.locks import home
-from mlpbench.backends.schema import BackendConfig
+from mlpbench.backends.probe import driver_present, hidden
+from mlpbench.backends.registry import BackendConfig, home
 from mlpbench.backends.uv import uv_version
 from mlpbench.devices import hardware, resolve_device, torch_report
 from mlpbench.errors import UserError
@@ -156,7 +155,7 @@ def _devices(backends: list[BackendConfig]) -> Iterator[Finding]:
 
 
 def _device(environment: object) -> Finding:
-    from mlpbench.backends.locks import Environment
+    from mlpbench.backends.registry import Environment
 
     assert isinstance(environment, Environment)
     device = resolve_device("auto", environment)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from mlpbench.errors import EXIT_DONE, EXIT_FAILED, UserError
 
 if TYPE_CHECKING:
-    from mlpbench.backends.schema import BackendConfig
+    from mlpbench.backends.registry import BackendConfig
     from mlpbench.references.filing import Filed
 
 CONFIG = "data"  # conf/data.yaml

@@ -51,7 +51,7 @@ def execute(arguments: argparse.Namespace) -> int:
     Raises:
         UserError: no such study or data set, a mistake in the options, or the reference code cannot run.
     """
-    from mlpbench.backends.locks import home
+    from mlpbench.backends.registry import home
 
     study = arguments.results / arguments.name
     in_study = any(study.glob("*/record.json"))

@@ -7,7 +7,7 @@ import shutil
 import sys
 from pathlib import Path
 
-from mlpbench.backends.schema import BackendConfig
+from mlpbench.backends.registry import BackendConfig
 from mlpbench.errors import EXIT_DONE, EXIT_FAILED, UserError, close_match
 
 HELP = "build, list, check and remove the environments of the backends"
@@ -115,7 +115,7 @@ def _check(arguments: argparse.Namespace) -> int:
 
 def _remove(arguments: argparse.Namespace) -> int:
     from mlpbench.backends.environment import environments, remove
-    from mlpbench.backends.locks import home
+    from mlpbench.backends.registry import home
 
     if bool(arguments.name) == arguments.unused:
         raise UserError("say which to remove: a backend's name, or --unused")
@@ -154,8 +154,7 @@ def _register_wheels(parser: argparse.ArgumentParser) -> None:
 
 
 def _wheels(arguments: argparse.Namespace) -> int:
-    from mlpbench.backends.core_wheels import build_core_wheel, core_pins
-    from mlpbench.backends.wheels import gather, read_compiled, read_target_list
+    from mlpbench.backends.wheels import build_core_wheel, core_pins, gather, read_compiled, read_target_list
 
     name, out = arguments.name, arguments.out
     if name == "core":

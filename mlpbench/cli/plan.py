@@ -31,7 +31,7 @@ def execute(arguments: argparse.Namespace) -> int:
         return _pilot(arguments)
     from mlpbench import config
     from mlpbench.backends.environment import Environment, resolve
-    from mlpbench.backends.schema import BackendConfig
+    from mlpbench.backends.registry import BackendConfig
     from mlpbench.errors import UserError
     from mlpbench.records import load_all
     from mlpbench.study.artefacts import examine

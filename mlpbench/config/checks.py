@@ -13,7 +13,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel, ValidationError
 
-from mlpbench.backends.schema import BackendConfig
+from mlpbench.backends.registry import BackendConfig
 from mlpbench.config.places import conf_dirs
 from mlpbench.config.schema import TrialConfig
 from mlpbench.errors import UserError, close_match

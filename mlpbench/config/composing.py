@@ -13,8 +13,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from mlpbench.backends.registry import backend_nodes
-from mlpbench.backends.schema import BackendConfig
+from mlpbench.backends.registry import BackendConfig, backend_nodes
 from mlpbench.config.checks import check_backends, validate
 from mlpbench.config.explain import explain
 from mlpbench.config.places import conf_dirs

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from mlpbench.backends.schema import BackendConfig
+from mlpbench.backends.registry import BackendConfig
 from mlpbench.datasets.schema import DatasetConfig
 from mlpbench.errors import close_match
 from mlpbench.evaluators.schema import MdOptions, PhysicsOptions, SpeedOptions

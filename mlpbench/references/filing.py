@@ -11,7 +11,7 @@ from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import read, write
 
-from mlpbench.backends.schema import BackendConfig
+from mlpbench.backends.registry import BackendConfig
 from mlpbench.datasets.dataset import LABEL_SECONDS, LEVEL, METHOD
 from mlpbench.datasets.readers.ase_files import ENERGY_KEYS, FORCES_KEYS, STRESS_KEYS
 from mlpbench.errors import UserError

@@ -14,8 +14,7 @@ from typing import Any
 import numpy as np
 
 from mlpbench import turns
-from mlpbench.backends.locks import home
-from mlpbench.backends.schema import BackendConfig
+from mlpbench.backends.registry import BackendConfig, home
 from mlpbench.errors import UserError
 from mlpbench.frames import Float, Frames, Int
 from mlpbench.protocol import ProtocolError, read_json, write_json

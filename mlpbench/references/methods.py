@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from mlpbench.backends.schema import BackendConfig
+from mlpbench.backends.registry import BackendConfig
 from mlpbench.errors import UserError, close_match
 
 

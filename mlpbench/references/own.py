@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from mlpbench.backends.environment import resolve
-from mlpbench.backends.schema import BackendConfig
+from mlpbench.backends.registry import BackendConfig
 from mlpbench.errors import UserError
 from mlpbench.evaluators import Context
 from mlpbench.evaluators.md import LABELS, LAST, OWN, STATUS

@@ -15,7 +15,7 @@ import numpy as np
 
 from mlpbench.backends.environment import resolve
 from mlpbench.backends.processes import BOOTSTRAP, worker_environment
-from mlpbench.backends.schema import BackendConfig
+from mlpbench.backends.registry import BackendConfig
 from mlpbench.errors import UserError
 from mlpbench.frames import Frames
 from mlpbench.protocol import read_json, write_json

@@ -16,7 +16,7 @@ from ase.io import read, write
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from mlpbench import turns
-from mlpbench.backends.schema import BackendConfig
+from mlpbench.backends.registry import BackendConfig
 from mlpbench.errors import UserError
 from mlpbench.frames import Frames
 from mlpbench.references.methods import METHODS, parse_method, require_open

@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 
 from mlpbench import turns
-from mlpbench.backends.locks import home
-from mlpbench.backends.schema import BackendConfig
+from mlpbench.backends.registry import BackendConfig, home
 from mlpbench.errors import UserError
 from mlpbench.evaluators.speed import REFERENCE
 from mlpbench.frames import Frames

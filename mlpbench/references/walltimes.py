@@ -14,7 +14,7 @@ import numpy as np
 from ase import Atoms
 
 from mlpbench import turns
-from mlpbench.backends.schema import BackendConfig
+from mlpbench.backends.registry import BackendConfig
 from mlpbench.errors import UserError
 from mlpbench.frames import Frames
 from mlpbench.protocol import ProtocolError, read_json, write_json

@@ -15,8 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from mlpbench import datasets
 from mlpbench.backends.environment import resolve
-from mlpbench.backends.locks import Environment, built_lock
-from mlpbench.backends.schema import BackendConfig
+from mlpbench.backends.registry import BackendConfig, Environment, built_lock
 from mlpbench.config import TrialConfig, compose_raw, environment_texts, validate
 from mlpbench.datasets import Dataset, Split
 from mlpbench.datasets.dataset import frames_without, why_not

@@ -14,8 +14,8 @@ import yaml
 from mlpbench import config, protocol
 from mlpbench.backends.environment import resolve
 from mlpbench.backends.launcher import launch
-from mlpbench.backends.locks import Environment
 from mlpbench.backends.processes import worker_environment
+from mlpbench.backends.registry import Environment
 from mlpbench.errors import UserError
 from mlpbench.frames import Frames
 from mlpbench.protocol import EventLog, Request, Result, Task

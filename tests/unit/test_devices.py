@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from mlpbench import devices, turns
-from mlpbench.backends.locks import Environment
+from mlpbench.backends.registry import Environment
 from mlpbench.errors import UserError
 
 ENVIRONMENT = Environment("mace", Path(sys.executable), (), "lock", False)

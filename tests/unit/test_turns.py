@@ -130,28 +130,20 @@ def test_the_runtime_folder_is_preferred(tmp_path: Path, monkeypatch: pytest.Mon
 
 @pytest.mark.parametrize("code", [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP])
 def test_without_locks_work_goes_on_and_it_is_said_once(
-    code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def flock(handle: int, kind: int) -> None:
         raise OSError(code, os.strerror(code))
 
     monkeypatch.setattr(turns.fcntl, "flock", flock)
     monkeypatch.setattr(turns, "_said", set())
-    (tmp_path / "old.lock").touch()  # left by an earlier command: it must not be taken for one that is held
     for _ in range(2):
-        with turns.hold(tmp_path / "old.lock"), turns.beside_others():
+        with turns.beside_others():
+            pass
+        with turns.alone(lambda: pytest.fail("nobody is waited for")):
             pass
     said = capsys.readouterr().err
-    assert said.count("no locks on this file system") == 2, "once for each folder"
-
-
-def test_a_file_is_held_by_one_process(tmp_path: Path) -> None:
-    told: list[int] = []
-    path = tmp_path / "deep" / "a.lock"
-    with turns.hold(path), pytest.raises(turns.HeldByAnother), turns.hold(path, wait=False):
-        pass
-    with turns.hold(path, waiting=lambda: told.append(1)):
-        assert told == []
+    assert said.count("no locks on this file system") == 1
 
 
 def test_devices_are_spread(tmp_path: Path) -> None:

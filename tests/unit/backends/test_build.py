@@ -11,10 +11,9 @@ from pathlib import Path
 import pytest
 
 from mlpbench.backends import build as building
-from mlpbench.backends import torch_build, uv
+from mlpbench.backends import uv
 from mlpbench.backends.build import build
-from mlpbench.backends.locks import COMPLETE, built_folder, is_complete
-from mlpbench.backends.schema import BackendConfig
+from mlpbench.backends.registry import COMPLETE, BackendConfig, built_folder, is_complete
 from mlpbench.backends.wheels import Pin
 from mlpbench.errors import UserError
 
@@ -170,13 +169,13 @@ def test_offline_looks_into_the_folder_alone(tmp_path, monkeypatch):
 
 def test_the_cpu_build_is_for_machines_without_a_driver(monkeypatch):
     monkeypatch.delenv("UV_TORCH_BACKEND", raising=False)
-    monkeypatch.setattr(torch_build, "driver_present", lambda: False)
-    assert torch_build.wants_cpu_build("auto", offline=False)
-    assert not torch_build.wants_cpu_build("auto", offline=True)
-    assert not torch_build.wants_cpu_build("default", offline=False)
-    monkeypatch.setattr(torch_build, "driver_present", lambda: True)
-    assert not torch_build.wants_cpu_build("auto", offline=False)
-    assert torch_build.wants_cpu_build("cpu", offline=False)
+    monkeypatch.setattr(building, "driver_present", lambda: False)
+    assert building.wants_cpu_build("auto", offline=False)
+    assert not building.wants_cpu_build("auto", offline=True)
+    assert not building.wants_cpu_build("default", offline=False)
+    monkeypatch.setattr(building, "driver_present", lambda: True)
+    assert not building.wants_cpu_build("auto", offline=False)
+    assert building.wants_cpu_build("cpu", offline=False)
 
 
 def test_the_cpu_build_leaves_out_what_only_cuda_needs():
@@ -189,19 +188,19 @@ def test_the_cpu_build_leaves_out_what_only_cuda_needs():
         Pin("warp-lang", "1.19", frozenset({"torch-sim"})),
         Pin("sympy", "1.14", frozenset({"torch"})),
     ]
-    assert [pin.name for pin in torch_build.without_cuda(pins)] == ["torch", "cuda-pathfinder", "warp-lang", "sympy"]
+    assert [pin.name for pin in building.without_cuda(pins)] == ["torch", "cuda-pathfinder", "warp-lang", "sympy"]
 
 
 def test_asking_for_a_cpu_build_takes_ten_seconds_at_most(tmp_path, monkeypatch):
     slow = tmp_path / "uv"
     slow.write_text("#!/bin/sh\nexec sleep 30\n")
     slow.chmod(0o755)
-    monkeypatch.setattr(torch_build, "LIMIT", 0.3)
+    monkeypatch.setattr(building, "LIMIT", 0.3)
     start = time.monotonic()
-    assert not torch_build.cpu_build_exists(str(slow), Path("python"), Pin("torch", "1", frozenset()), {})
+    assert not building.cpu_build_exists(str(slow), Path("python"), Pin("torch", "1", frozenset()), {})
     assert time.monotonic() - start < 5
     slow.write_text("#!/bin/sh\necho ' + torch==1+cpu'\n")
-    assert torch_build.cpu_build_exists(str(slow), Path("python"), Pin("torch", "2", frozenset()), {})
+    assert building.cpu_build_exists(str(slow), Path("python"), Pin("torch", "2", frozenset()), {})
 
 
 def test_uvs_output_goes_to_progress(tmp_path, diary):

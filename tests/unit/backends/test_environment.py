@@ -9,10 +9,19 @@ import pytest
 
 from mlpbench.backends import probe as probing
 from mlpbench.backends.environment import check, environments, needs, remove, resolve
-from mlpbench.backends.locks import COMPLETE, Environment, build_lock, built_folder, built_lock, home, interpreter
 from mlpbench.backends.probe import Installed, clashes, probe
-from mlpbench.backends.schema import BackendConfig
+from mlpbench.backends.registry import (
+    COMPLETE,
+    BackendConfig,
+    Environment,
+    build_lock,
+    built_folder,
+    built_lock,
+    home,
+    interpreter,
+)
 from mlpbench.errors import UserError
+from mlpbench.files import locked
 
 
 @pytest.fixture(autouse=True)
@@ -198,7 +207,7 @@ def test_the_list_and_removing(tmp_path, own_home):
         ("toy", "built"), ("adopted", "adopted"), ("other", "missing"), ("toy-000000000000", "unused"),
     ]  # fmt: skip
     assert "mlpbench env build other" in rows[2].detail
-    with build_lock(folder), pytest.raises(UserError, match="another process"):
+    with locked(build_lock(folder)), pytest.raises(UserError, match="another process"):
         remove(folder)
     remove(folder)
     assert not folder.exists()

@@ -14,8 +14,8 @@ import psutil
 import pytest
 
 from mlpbench.backends.launcher import launch
-from mlpbench.backends.locks import Environment
 from mlpbench.backends.processes import worker_environment
+from mlpbench.backends.registry import Environment
 from mlpbench.protocol import EVENTS, HELLO, LOG, Request, Result, Task
 from tests.support import make_request
 
@@ -177,7 +177,7 @@ def core(tmp_path: Path, request: Request, environment: Environment) -> subproce
     (tmp_path / "trial" / EVENTS).unlink(missing_ok=True)
     script = (
         "import sys\nfrom pathlib import Path\n"
-        "from mlpbench.backends.launcher import launch\nfrom mlpbench.backends.locks import Environment\n"
+        "from mlpbench.backends.launcher import launch\nfrom mlpbench.backends.registry import Environment\n"
         "from mlpbench.protocol import Request\n"
         f"request = Request.read(Path({request.directory!r}) / 'request.json')\n"
         f"environment = Environment('rogue', Path(sys.executable), {environment.pythonpath!r}, 'lock', True)\n"

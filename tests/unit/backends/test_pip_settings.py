@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from mlpbench.backends.pip_settings import pip_settings, uv_variables
+from mlpbench.backends.uv import pip_settings, uv_variables
 
 
 @pytest.fixture
 def bare(tmp_path, monkeypatch) -> dict[str, str]:
     """Variables of a user without any configuration; no file of this machine is read."""
-    monkeypatch.setattr("mlpbench.backends.pip_settings._pip_files", lambda env: [tmp_path / "pip.conf"])
+    monkeypatch.setattr("mlpbench.backends.uv._pip_files", lambda env: [tmp_path / "pip.conf"])
     return {"XDG_CONFIG_HOME": str(tmp_path / "config"), "UV_CONFIG_FILE": str(tmp_path / "uv.toml")}
 
 
@@ -78,7 +78,7 @@ def test_a_broken_file_is_pips_business(bare, tmp_path):
 
 
 def test_the_order_of_pips_files(monkeypatch, tmp_path):
-    from mlpbench.backends import pip_settings as module
+    from mlpbench.backends import uv as module
 
     assert module._pip_files({"PIP_CONFIG_FILE": "/dev/null"}) == []
     files = module._pip_files({"PIP_CONFIG_FILE": "/x.conf", "XDG_CONFIG_HOME": str(tmp_path)})

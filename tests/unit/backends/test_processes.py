@@ -18,7 +18,7 @@ import pytest
 
 from mlpbench.backends import processes
 from mlpbench.backends.launcher import launch
-from mlpbench.backends.locks import Environment
+from mlpbench.backends.registry import Environment
 from mlpbench.protocol import EVENTS, HELLO, LOG, PREDICTIONS, Request, Result, Task
 from tests.support import make_request
 

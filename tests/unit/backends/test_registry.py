@@ -9,8 +9,7 @@ import pytest
 from pydantic import ValidationError
 
 from mlpbench.backends import registry
-from mlpbench.backends.registry import backend_nodes
-from mlpbench.backends.schema import ADAPTERS, BackendConfig
+from mlpbench.backends.registry import ADAPTERS, BackendConfig, backend_nodes
 from mlpbench.errors import UserError
 
 CONF = Path(__file__).parents[3] / "conf"

@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import pytest
 
-from mlpbench.backends.core_wheels import core_pins
-from mlpbench.backends.fetch import _without_name, platform_tags
-from mlpbench.backends.schema import ADAPTERS
-from mlpbench.backends.wheels import Pin, read_compiled, read_target_list, select
+from mlpbench.backends.registry import ADAPTERS
+from mlpbench.backends.wheels import (
+    Pin,
+    _without_name,
+    core_pins,
+    platform_tags,
+    read_compiled,
+    read_target_list,
+    select,
+)
 from mlpbench.errors import UserError
 
 COMPILED = """\

@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from mlpbench.backends.locks import Environment
-from mlpbench.backends.schema import BackendConfig
+from mlpbench.backends.registry import BackendConfig, Environment
 from mlpbench.references import running
 from mlpbench.references.methods import PyscfMethod
 

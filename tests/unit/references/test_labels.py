@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from ase import Atoms
 
-from mlpbench.backends.schema import BackendConfig
+from mlpbench.backends.registry import BackendConfig
 from mlpbench.errors import UserError
 from mlpbench.evaluators import Context
 from mlpbench.frames import Frames

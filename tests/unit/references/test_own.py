@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mlpbench.backends.schema import BackendConfig
+from mlpbench.backends.registry import BackendConfig
 from mlpbench.errors import UserError
 from mlpbench.evaluators import Context
 from mlpbench.evaluators.md.runs import Fate, Run

@@ -12,8 +12,7 @@ from ase.build import bulk
 from ase.io import read
 from pydantic import ValidationError
 
-from mlpbench.backends.locks import Environment
-from mlpbench.backends.schema import BackendConfig
+from mlpbench.backends.registry import BackendConfig, Environment
 from mlpbench.errors import UserError
 from mlpbench.references import running
 from mlpbench.references.methods import complete_method
