@@ -11,8 +11,6 @@ from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
 from mlpbench.errors import UserError
 
 _NO_LOCKS = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP}
@@ -53,6 +51,8 @@ def locked(path: Path, *, wait: bool = True, busy: str = "another process holds 
     with told():
         path.parent.mkdir(parents=True, exist_ok=True)
         _probe_locks(path.parent)
+    from filelock import FileLock, Timeout  # not at the top: every command imports this module
+
     lock = FileLock(path, timeout=-1 if wait else 0)
     try:
         with told():

@@ -8,12 +8,13 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any, Self
 
 from mlpbench.study.artefacts import State, Status
 from mlpbench.study.trial import Trial
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _REFRESH_SECONDS = 0.5  # on a terminal
 _LINE_SECONDS = 60.0  # in a log: long simulations say now and then how far they are

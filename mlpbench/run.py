@@ -20,8 +20,6 @@ from mlpbench.evaluators import SCORERS
 from mlpbench.files import locked, told
 from mlpbench.frames import Frames
 from mlpbench.protocol import CHECKPOINT, EVENTS, TASKS, Request, Result, Status, Task, read_events
-from mlpbench.references.own import label_trial
-from mlpbench.references.timing import time_for_trial
 from mlpbench.scoring import context_of, kept_results, with_options, write_record
 from mlpbench.study.artefacts import Status as Standing
 from mlpbench.study.artefacts import evaluation_options, examine, found, tasks_of, write_inputs
@@ -134,11 +132,15 @@ def _beside_the_reference(
     backends, options = trial.config.backend, evaluation_options(trial)
     if "md" in options and "md" in merged and merged["md"].status == "done":
         values = with_options(merged["md"], SCORERS["md"], options["md"]).values
+        from mlpbench.references.own import label_trial  # half a second, for trials with MD
+
         label_trial(
             trial.directory, values, context_of(trial, {}), backends, threads=trial.config.threads, on_event=on_event
         )
     if "speed" in options and "speed" in fresh and fresh["speed"].status == "done":
         frames = Frames.load(trial.split.files[options["speed"]["split"]])
+        from mlpbench.references.timing import time_for_trial
+
         time_for_trial(trial.directory, options["speed"], frames, backends, hardware())
 
 

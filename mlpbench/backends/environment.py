@@ -8,7 +8,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from mlpbench.backends.build import build
 from mlpbench.backends.probe import Installed, clashes, normalise, probe
 from mlpbench.backends.registry import (
     COMPLETE,
@@ -26,7 +25,7 @@ from mlpbench.backends.registry import (
 from mlpbench.errors import UserError
 from mlpbench.files import locked
 
-__all__ = ["Environment", "Need", "State", "build", "check", "environments", "needs", "remove", "resolve"]
+__all__ = ["Environment", "Need", "State", "check", "environments", "needs", "remove", "resolve"]
 
 MINIMUM_PYTHON = (3, 12)  # the worker is written in it
 

@@ -71,7 +71,8 @@ def execute(arguments: argparse.Namespace) -> int:
 
 
 def _build(arguments: argparse.Namespace) -> int:
-    from mlpbench.backends.environment import adopted_python, build
+    from mlpbench.backends.build import build
+    from mlpbench.backends.environment import adopted_python
 
     backends = _backends()
     if bool(arguments.names) == arguments.all:
