@@ -24,6 +24,7 @@ from mlpbench.errors import UserError
 from mlpbench.frames import Float, Frames, Int
 
 TOO_CLOSE = 0.1  # median distance to the nearest training frame over that of random pairs; 0.07 for MD at 0.5 fs
+_LARGEST_POOL = 100_000  # frames that are compared with each other; 'data validate' does it for its own choice
 _ENOUGH = 50  # frames below which that ratio says nothing
 _LARGEST = 4.0  # largest displacement of an atom over the tolerance of their root mean square
 _EXACT = 5e-5  # Å, within which rounding of positions explains what is left, whatever the energies say
@@ -244,16 +245,22 @@ class LeakCheck:
         tolerance: Å, root mean square displacement of the atoms.
         splits: test split -> copies and nearest distances.
         pool_frames: frames of the pool that repeat a test frame, ascending.
+        repeated: frames of the pool that repeat an earlier one of the pool; None where it was too large to look.
     """
 
     tolerance: float
     splits: dict[str, Neighbours]
     pool_frames: Int
+    repeated: list[Copy] | None = None
 
     @property
     def warnings(self) -> list[str]:
-        """Splits that lie suspiciously close to the pool."""
-        return [
+        """Splits that lie suspiciously close to the pool, and frames that the pool holds twice."""
+        found = self.repeated or []
+        pairs = ", ".join(f"{copy.first} = {copy.second}" for copy in found[:6])
+        twice = f"{len(found)} frames of the pool repeat an earlier one (same configuration): {pairs}"
+        doubled = [f"{twice}; validation frames may be training frames too"] if found else []
+        return doubled + [
             f"split {name}: a typical test frame lies {1 / found.ratio:.0f} times closer to a pool frame than random "
             "pairs do, as neighbours of one trajectory would; errors on it say little about new configurations"
             for name, found in self.splits.items()
@@ -286,6 +293,7 @@ class LeakCheck:
             "tolerance_A": self.tolerance,
             "pool_frames": self.pool_frames.tolist(),
             "dropped": len(self.pool_frames) if policy == "drop" else 0,
+            "repeated_in_pool": None if self.repeated is None else len(self.repeated),
             "splits": {
                 name: {
                     "test_frames_repeated": len({copy.second for copy in found.copies}),
@@ -318,7 +326,8 @@ def check_leaks(dataset: Dataset, tolerance: float, progress: OnProgress = silen
         counted = _Counted(progress, "looking for copies", total - len(dataset.pool))
         splits = {name: compare(pool, test, tolerance, counted) for name, test in tests.items()}
         frames = sorted({copy.first for found in splits.values() for copy in found.copies})
-        dataset.cache[key] = LeakCheck(tolerance, splits, np.array(frames, dtype=np.int64))
+        repeated = duplicates(pool, tolerance) if len(dataset.pool) <= _LARGEST_POOL else None
+        dataset.cache[key] = LeakCheck(tolerance, splits, np.array(frames, dtype=np.int64), repeated)
     check: LeakCheck = dataset.cache[key]
     return check
 

@@ -80,6 +80,10 @@ def load(config: DatasetConfig, progress: OnProgress = silent) -> Dataset:
     for name, test in tests.items():
         require(test, ["energy"], f"{config.name}, split {name}")
         _say_partly_labelled(test, name, notes)
+    from mlpbench.datasets.validation.labels import unit_warnings  # which reads files through this module
+
+    for text in unit_warnings(pool, config, headers):
+        notes.add(f"warning: {text}")
     strategy = "official"
     if not tests or config.split.strategy in ("random", "blocked", "key"):
         held_out = hold_out(pool, headers, config.split, notes)

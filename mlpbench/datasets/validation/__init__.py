@@ -15,7 +15,7 @@ from mlpbench.datasets.readers import ASE_ORDER, read, stress_order
 from mlpbench.datasets.readers.base import Notes
 from mlpbench.datasets.schema import DatasetConfig
 from mlpbench.datasets.statistics import Summary, summarise
-from mlpbench.datasets.validation.finding import Finding, Subject
+from mlpbench.datasets.validation.finding import Finding, Subject, overview
 from mlpbench.datasets.validation.forces import check_forces, check_net_force
 from mlpbench.datasets.validation.labels import (
     check_charges,
@@ -24,7 +24,6 @@ from mlpbench.datasets.validation.labels import (
     check_outliers,
     check_sizes,
 )
-from mlpbench.datasets.validation.overview import overview
 from mlpbench.datasets.validation.stress import check_stress
 from mlpbench.datasets.validation.structures import (
     check_cells,

@@ -1,15 +1,24 @@
-"""What a check of a data set says, and what the checks are given."""
+"""What a check says, what the checks are given, and what order and headers of the frames tell by themselves."""
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from mlpbench.datasets.leaks import Fingerprinted
+import numpy as np
+
+from mlpbench.datasets.dataset import LEVEL, label_seconds
+from mlpbench.datasets.leaks import RELATED, Fingerprinted
 from mlpbench.datasets.schema import DatasetConfig
 from mlpbench.frames import Frames
 
 Severity = Literal["error", "warning", "note", "unmade"]
+
+_TEMPERATURES = ("temperature_K", "temperature", "Temperature", "T")
+_KINDS = (LEVEL, "config_type", "trajectory", "group")
+_LISTED = 8  # values; beyond that their range
 
 
 @dataclass(frozen=True)
@@ -58,3 +67,46 @@ class Subject:
     lag_ratio: float
     stress_order: str = "xx yy zz yz xz xy"
     is_pool: bool = True
+
+
+def overview(lag: float, headers: Sequence[dict[str, Any]], findings: Sequence[Finding]) -> list[tuple[str, str]]:
+    """Name and value of each line, for terminal and HTML.
+
+    Args:
+        lag: what consecutive frames differ by, over random pairs (see :func:`mlpbench.datasets.leaks.lag_ratio`).
+        headers: of the frames that were checked.
+        findings: of which those on copies are counted.
+    """
+    rows = [
+        ("temperature", text) for key in _TEMPERATURES if (text := _temperatures([h[key] for h in headers if key in h]))
+    ][:1]
+    for key in _KINDS:
+        text = _kinds([str(header[key]) for header in headers if key in header])
+        rows += [(key.replace("_", " "), text)] if text else []
+    if np.isfinite(lag):
+        meaning = "they follow one another in time" if lag < RELATED else "no order in time to be seen"
+        text = f"consecutive ones differ {lag:.2f} times as much as random pairs: {meaning}"
+        rows.append(("order of the frames", text))
+    price = label_seconds(headers)
+    rows += [("cost of a label", f"{price:.3g} s (mean)")] if price is not None else []
+    copies = {frame for finding in findings if finding.check == "duplicates" for frame in finding.frames}
+    return [*rows, ("copies", f"{len(copies)} frames, see below" if copies else "none")]
+
+
+def _temperatures(values: Sequence[Any]) -> str:
+    """``300 K (100), 500 K (200)``, or a range; empty where the header holds no numbers."""
+    try:
+        found = [float(value) for value in values]
+    except (TypeError, ValueError):
+        return ""
+    counts = Counter(found)
+    if len(counts) > _LISTED:
+        return f"{min(found):g} to {max(found):g} K, as the headers say"
+    return ", ".join(f"{value:g} K ({count:,})" for value, count in sorted(counts.items()))
+
+
+def _kinds(values: Sequence[str]) -> str:
+    counts = Counter(values)
+    if len(counts) > _LISTED:
+        return f"{len(counts):,} different"
+    return ", ".join(f"{value} ({count:,})" for value, count in counts.most_common())

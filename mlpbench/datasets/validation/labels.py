@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 from mlpbench.datasets.baseline import all_electron_unit, composition
 from mlpbench.datasets.dataset import LEVEL, frames_without, listed
+from mlpbench.datasets.schema import DatasetConfig
 from mlpbench.datasets.validation.finding import Finding, Severity, Subject, unmade
 from mlpbench.frames import Float, Frames, Int
 from mlpbench.units import GPA, PRESSURE
@@ -133,6 +136,17 @@ def _size_of_stress(frames: Frames) -> list[Finding]:
         "Check stress_unit."
     )  # fmt: skip
     return [Finding("units", severity, text, [], hint)]
+
+
+def unit_warnings(frames: Frames, config: DatasetConfig, headers: Sequence[dict[str, Any]]) -> list[str]:
+    """What the sizes of the labels say against their units, for those who train without validating first."""
+    stated = config.energy_unit is not None or any(LEVEL in header for header in headers[:1])
+    unit = None if stated else all_electron_unit(frames.numbers, frames.n_atoms, frames.energy)
+    findings = [*_size_of_energies(frames), *_size_of_forces(frames), *_size_of_stress(frames)]
+    texts = [f"{finding.message}. {finding.hint}" for finding in findings]
+    if unit not in (None, "eV"):
+        texts.append(f"taken as eV, the energies are {unit} by their size against free atoms (dataset.energy_unit)")
+    return texts
 
 
 def check_charges(subject: Subject) -> list[Finding]:

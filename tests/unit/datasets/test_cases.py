@@ -341,6 +341,33 @@ def test_stress_read_as_declared_is_clean():
 UNITS = CASES / "11-wrong-unit-advice"
 
 
+def test_training_without_validating_first_is_warned_too(tmp_path):
+    config = small(STRESS / "stress_bar_lammps.extxyz")
+    warnings = prepare_split(load(config), config, 0, tmp_path).warnings
+    assert any("no bulk matter withstands" in warning for warning in warnings)
+
+
+def test_frames_that_the_pool_holds_twice_are_remarked(tmp_path):
+    frames = rattled_molecules(30)
+    path = _file(tmp_path / "pool.xyz", Frames.concatenate([frames, frames.select([3, 4])]))
+    config = file_config(path, test_path=_file(tmp_path / "test.xyz", rattled_molecules(5, seed=2)))
+    split = prepare_split(load(config), config, 0, tmp_path / "splits")
+    assert "2 frames of the pool repeat an earlier one (same configuration): 3 = 30, 4 = 31" in split.warnings[0]
+
+
+def test_partly_labelled_test_frames_are_remarked(tmp_path):
+    test = rattled_molecules(5, seed=2)
+    test.forces[4] = np.nan  # frame 1
+    np.savez(
+        tmp_path / "t.npz", z=test.numbers[:3], R=test.positions.reshape(5, 3, 3), E=test.energy,
+        F=test.forces.reshape(5, 3, 3),
+    )  # fmt: skip
+    path = _file(tmp_path / "pool.xyz", rattled_molecules(30))
+    config = file_config(path, test_path=str(tmp_path / "t.npz"))
+    warnings = prepare_split(load(config), config, 0, tmp_path / "splits").warnings
+    assert any("split test: forces missing in 1 of 5 frames: 1" in warning for warning in warnings)
+
+
 def test_either_side_may_be_wrong():
     text = messages(checked(UNITS / "hartree_E_only_close.extxyz"), "error")
     assert "most likely: energies in hartree: dataset.energy_unit=hartree dataset.forces_unit=eV/Å" in text
