@@ -15,6 +15,7 @@ from mlpbench import protocol
 from mlpbench.frames import Frames
 
 ETHANOL = Path(__file__).parents[1] / "mlpbench" / "datasets" / "embedded" / "ethanol-pbe"
+CASES = Path(__file__).parent / "cases"  # small inputs that once failed, one folder each
 BOOTSTRAP = Path(__file__).parents[1] / "mlpbench" / "worker" / "bootstrap.py"
 
 TRAINING: dict[str, Any] = {

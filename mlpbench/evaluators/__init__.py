@@ -70,9 +70,9 @@ SCORERS = {
     scorer.name: scorer
     for scorer in (
         Scorer("cost", 1, "train", f"{__name__}.cost:score", frames=False),
-        Scorer("accuracy", 1, "predict", f"{__name__}.accuracy:score"),
-        Scorer("physics", 1, "physics", f"{__name__}.physics:score", frames=False, references=True),
-        Scorer("md", 1, "md", f"{__name__}.md:score", options=_MD_OPTIONS),
-        Scorer("speed", 1, "speed", f"{__name__}.speed:score", frames=False),
+        Scorer("accuracy", 2, "predict", f"{__name__}.accuracy:score"),
+        Scorer("physics", 2, "physics", f"{__name__}.physics:score", frames=False, references=True),
+        Scorer("md", 2, "md", f"{__name__}.md:score", options=_MD_OPTIONS),
+        Scorer("speed", 2, "speed", f"{__name__}.speed:score", frames=False),
     )
 }

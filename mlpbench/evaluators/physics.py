@@ -61,6 +61,7 @@ def superposed_rmsd(found: Float, reference: Float) -> float:
 
 ARRAYS = "physics.npz"
 MEV = 1e3
+SOFT_CM1 = 10.0  # a mode is imaginary below minus this
 
 # What the worker found -> metric, and the factor from eV and eV/Å to the unit of the table.
 CHECKS = {
@@ -93,13 +94,20 @@ def score(directory: Path, values: dict[str, Any], context: Context) -> list[Row
             reference = read_one(context.references["minimum"])
             rows.append(metric_row("", "minimum_rmsd", superposed_rmsd(arrays["minimum"], reference.positions), 1))
         if "hessian" in arrays:
-            errors = np.abs(np.subtract(*mode_pairs(arrays["hessian"], arrays["minimum"], context)))
+            ours, theirs = mode_pairs(arrays["hessian"], arrays["minimum"], context)
+            rows.append(metric_row("", "imaginary_modes", max(imaginary(ours) - imaginary(theirs), 0), 1))
+            errors = np.abs(ours - theirs)
             rows.append(metric_row("", "frequency_mae", float(errors.mean()), len(errors)))
             rows.append(metric_row("", "frequency_max", float(errors.max()), len(errors)))
         for name in (key.removeprefix("scan.") for key in arrays.files if key.startswith("scan.")):
             scan = list(iread(context.references[name], index=":"))
             rows += scan_rows(name, arrays[f"scan.{name}"], scan)
     return rows
+
+
+def imaginary(wavenumbers: Float) -> int:
+    """How many of (M,) cm⁻¹ are imaginary, beyond what finite differences leave of a soft mode."""
+    return int((wavenumbers < -SOFT_CM1).sum())
 
 
 def crystal_rows(found: dict[str, Any], reference: dict[str, Any]) -> list[Row]:

@@ -44,10 +44,16 @@ def score(directory: Path, values: dict[str, Any], context: Context) -> list[Row
     step = np.array(values["md"])
     rows.append(_measured("ms_per_md_step", step * 1e3))
     rows.append(_measured("ns_per_day", SECONDS_PER_DAY / step * values["timestep_fs"] * 1e-6))
+    if values.get("conditions", {}).get("threads") is not None:
+        rows.append(_measured("threads", float(values["conditions"]["threads"])))
     reached = [item["n_atoms"] for item in values["scaling"] if "stopped" not in item]
     if reached:
         rows.append(_measured("max_atoms", float(max(reached))))
-    return rows + reference_rows(latency, step, reference_seconds(directory), context)
+    reference = reference_timing(directory)
+    seconds = [float(value) for value in reference.get("seconds", [])]
+    if seconds and reference.get("threads") is not None:
+        rows.append(_measured("reference_threads", float(reference["threads"])))
+    return rows + reference_rows(latency, step, seconds, context)
 
 
 def best_batch(batched: list[dict[str, Any]]) -> list[float]:
@@ -57,12 +63,12 @@ def best_batch(batched: list[dict[str, Any]]) -> list[float]:
     return seconds
 
 
-def reference_seconds(directory: Path) -> list[float]:
-    """Seconds per frame of the reference method beside this trial; empty where it was not timed."""
+def reference_timing(directory: Path) -> dict[str, Any]:
+    """The reference method beside this trial: ``seconds`` (one a frame), ``threads`` ...; empty if it was not timed."""
     if not (directory / REFERENCE).is_file():
-        return []
+        return {}
     found = read_json(directory / REFERENCE)
-    return [float(value) for value in found["seconds"]] if found["status"] == "done" else []
+    return found if found["status"] == "done" else {}
 
 
 def reference_rows(latency: Any, step: Any, frames: list[float], context: Context) -> list[Row]:

@@ -12,7 +12,7 @@ from mlpbench.evaluators import Context
 from mlpbench.evaluators.physics import ARRAYS, mode_pairs
 from mlpbench.frames import Float
 from mlpbench.metrics import metric
-from mlpbench.numbers import number
+from mlpbench.numbers import listing, number
 from mlpbench.report.cell import mean_cell
 from mlpbench.report.drawing import canvas, legend, looks
 from mlpbench.report.estimates import cells
@@ -23,7 +23,9 @@ from mlpbench.study.study import Study, select
 
 ORDER = 62
 
-AGAINST_DFT = ("frequency_mae", "frequency_max", "minimum_rmsd", "lattice_constant_error", "elastic_mae")
+AGAINST_DFT = (
+    "imaginary_modes", "frequency_mae", "frequency_max", "minimum_rmsd", "lattice_constant_error", "elastic_mae",
+)  # fmt: skip
 SIGNED = ("barrier_error_", "elastic_error_")
 CHECKS = (
     "force_consistency", "rotation_error", "translation_error", "permutation_error", "extensivity_error", "cutoff_jump",
@@ -66,11 +68,16 @@ def _table(study: Study, dataset: str, name: str, metrics: list[str], words: str
         [TableCell(candidate), *(_mean(study, dataset, m, candidate, n_train) for m in metrics)]
         for candidate in study.lines(dataset)
     ]
-    caption = f"{dataset}, {n_train} training frames, {words}; mean over repetitions."
+    repeated = sorted({int(n) for n in select(study.values, dataset=dataset, n_train=n_train)
+                       .groupby("candidate")["repetition"].nunique()})  # fmt: skip
+    mean = "; mean over repetitions" if repeated[-1:] != [1] else "; one repetition"
+    caption = f"{dataset}, {n_train} training frames, {words}{mean}."
     return Table(f"{name}-{dataset}", caption, columns, rows)
 
 
 def _mean(study: Study, dataset: str, name: str, candidate: str, n_train: int) -> TableCell:
+    if name == "imaginary_modes":
+        return _modes_cell(study, dataset, candidate, n_train)
     if not name.startswith(SIGNED):
         return mean_cell(cells(study, dataset, name, "").get((candidate, n_train)))
     values = select(study.part(dataset, name, ""), candidate=candidate, n_train=n_train)["value"]
@@ -161,8 +168,47 @@ def _scan_panel(study: Study, dataset: str, name: str, path: Path, arrays: dict[
     return Panel(f"scan-{dataset}-{name}", figure, alt, name.replace("_", " "))
 
 
+def _modes_cell(study: Study, dataset: str, candidate: str, n_train: int) -> TableCell:
+    """Imaginary modes of every repetition: a count has no geometric mean, and one saddle is one too many."""
+    counts = _saddles(study, dataset, n_train).get(candidate)
+    if not counts:
+        return TableCell("–")
+    note = "" if not any(counts) else "a saddle: the relaxed geometry is no minimum of this potential"
+    text = ", ".join(map(str, counts)) if len(set(counts)) > 1 else str(counts[0])
+    return TableCell(text, float(np.mean(counts)), mark="warn" if any(counts) else "", note=note)
+
+
+def _saddles(study: Study, dataset: str, n_train: int) -> dict[str, list[int]]:
+    """Candidate -> imaginary modes of each repetition."""
+    rows = select(study.part(dataset, "imaginary_modes", ""), n_train=n_train).sort_values("repetition")
+    return {str(c): [int(v) for v in part["value"]] for c, part in rows.groupby("candidate", sort=False)}
+
+
+def _saddle_words(study: Study, dataset: str, n_train: int) -> str:
+    """Who relaxes to a saddle; empty if nobody does."""
+    found = {c: counts for c, counts in _saddles(study, dataset, n_train).items() if any(counts)}
+    said = []
+    for candidate in (c for c in study.lines(dataset) if c in found):
+        counts = found[candidate]
+        modes = sorted({count for count in counts if count})
+        span = f"{modes[0]}" if len(modes) == 1 else f"{modes[0]} to {modes[-1]}"
+        share = f" in {sum(map(bool, counts))} of {len(counts)} repetitions" if len(counts) > 1 else ""
+        said.append(f"{candidate} ({span} imaginary mode{'' if span == '1' else 's'}{share})")
+    if not said:
+        return ""
+    verb = "ends" if len(said) == 1 else "end"
+    return (
+        f"Relaxed from the reference's minimum, {listing(said)} {verb} on a saddle, not in a minimum "
+        f"({n_train} training frames). "
+    )
+
+
 def _finding(study: Study, dataset: str) -> str:
     n_train = study.largest(dataset)
+    return _saddle_words(study, dataset, n_train) + _frequency_words(study, dataset, n_train)
+
+
+def _frequency_words(study: Study, dataset: str, n_train: int) -> str:
     found = {c: e.value for (c, n), e in cells(study, dataset, "frequency_mae", "").items() if n == n_train}
     if not found:
         return ""

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pytest
 from ase import Atoms
+from ase.io import read
 
 from mlpbench.evaluators.accuracy import score_split
 from mlpbench.frames import Frames
 from mlpbench.units import GPA
-from tests.support import ethanol_frames
+from tests.support import CASES, ethanol_frames
 
 
 def rows_of(frames: Frames, energy: np.ndarray, forces: np.ndarray, **more: np.ndarray) -> dict[str, dict]:
@@ -103,3 +107,49 @@ def test_wrong_shapes_are_refused() -> None:
     frames = ethanol_frames("test_500K", 5)
     with pytest.raises(ValueError, match="expected"):
         score_split("test", frames, frames.target_energy[:4], frames.forces)
+
+
+def labelled(path: Path, stress: bool = False) -> Frames:
+    atoms = read(path, index=":")
+    more = {"stress": [a.get_stress() for a in atoms]} if stress else {}
+    return Frames.from_atoms(
+        atoms, energy=[a.get_potential_energy() for a in atoms], forces=[a.get_forces() for a in atoms], **more
+    )
+
+
+def test_zero_reference_forces_leave_only_their_share_out() -> None:
+    """An energy-volume curve of a perfect crystal: there is a force error, and no R² of forces."""
+    frames = labelled(CASES / "09-eos-force-r2" / "eos.extxyz")
+    assert not frames.forces.any()
+    found = rows_of(frames, frames.energy, frames.forces + 0.01)
+    assert "force_r2" not in found
+    assert "force_angle" not in found
+    assert found["force_mae"]["value"] == pytest.approx(10.0)
+    assert all(np.isfinite(row["value"]) for row in found.values())
+
+
+def test_a_slab_without_predicted_stress_keeps_its_other_errors() -> None:
+    """MACE gives no stress, NaN, where the cell has no volume of its own; where some frames have one, they count."""
+    frames = labelled(CASES / "08-mace-slab-stress" / "slab_stress.extxyz", stress=True)
+    assert frames.has_stress
+    assert not frames.pbc.all()
+    stress = np.full((len(frames), 6), np.nan)
+    found = rows_of(frames, frames.energy, frames.forces, stress=stress)
+    assert found["force_mae"]["value"] == 0
+    assert "stress_mae" not in found
+    stress[:3] = frames.stress[:3] + 0.1 * GPA
+    found = rows_of(frames, frames.energy, frames.forces, stress=stress)
+    assert found["stress_mae"]["value"] == pytest.approx(0.1)
+    assert found["stress_mae"]["n"] == 3
+
+
+def test_one_frame_without_forces_leaves_only_itself_out() -> None:
+    frames = ethanol_frames("test_500K", 10)
+    whole = rows_of(frames, frames.energy, frames.forces + 0.01)
+    forces = frames.forces.copy()
+    forces[:9] = np.nan
+    found = rows_of(replace(frames, forces=forces), frames.energy, frames.forces + 0.01)
+    assert whole["force_mae"]["n"] == 10
+    assert found["force_mae"]["n"] == 9
+    assert found["force_mae"]["value"] == pytest.approx(10.0)
+    assert found["energy_mae"]["n"] == 10

@@ -120,3 +120,17 @@ def test_score_of_the_reference_itself_is_perfect(tmp_path: Path) -> None:
     assert rows["rotation_error"] == {"split": "", "metric": "rotation_error", "value": 1e-3, "unit": "meV/Å",
                                       "lower": None, "upper": None, "n": 4}  # fmt: skip
     assert "cutoff_jump" not in rows  # the task did not find a pair at the cutoff
+
+
+@pytest.mark.parametrize("count", [0, 1, 2])
+def test_imaginary_modes_of_a_minimum_that_is_a_saddle(tmp_path: Path, count: int) -> None:
+    """The reference's Hessian with its softest modes turned downhill."""
+    data = json.loads(HESSIAN.read_text())
+    hessian, root = np.array(data["hessian_eV_per_A2"]), np.repeat(np.sqrt(MASSES), 3)
+    sizes, modes = np.linalg.eigh(hessian / np.outer(root, root))
+    for k in range(6, 6 + count):
+        hessian -= 2 * sizes[k] * np.outer(modes[:, k] * root, modes[:, k] * root)
+    references = {"minimum": str(ETHANOL / "reference_minimum.xyz"), "hessian": str(HESSIAN)}
+    np.savez(tmp_path / "physics.npz", minimum=read(references["minimum"]).positions, hessian=hessian)
+    rows = {r["metric"]: r for r in score(tmp_path, {"n_frames": 1}, Context({}, references=references))}
+    assert rows["imaginary_modes"]["value"] == count

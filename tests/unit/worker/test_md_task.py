@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+from ase.io import read
 
+from mlpbench.frames import Frames
 from mlpbench.protocol import EventLog, read_events
 from mlpbench.worker.adapter import Potential, Prediction
-from mlpbench.worker.tasks import md
-from tests.support import ethanol_frames
+from mlpbench.worker.tasks import Skip, md
+from tests.support import CASES, ethanol_frames
 
 OPTIONS: dict[str, Any] = {
     "temperature_K": 300.0, "further_temperatures_K": [600.0], "time_step_fs": 0.5, "start_split": "test", "starts": 2,
@@ -95,3 +98,28 @@ def test_another_potential_or_setting_starts_anew(adapter: Any) -> None:
     (adapter.directory / "md" / "death-nvt-000.xyz").write_text("of an earlier configuration")
     run(adapter, further_temperatures_K=[], nve=None)
     assert [path.name for path in (adapter.directory / "md").iterdir()] == ["nvt.npz"]
+
+
+def test_single_atoms_start_no_simulation(adapter: Any) -> None:
+    """A free atom first, and a primitive cell: neither has a temperature; with nothing else there is no simulation."""
+    case = CASES / "10-single-atom-md-inf"
+    mixed = Frames.from_atoms(read(case / "mix_test.extxyz", index=":"))
+    mixed.save(adapter.directory / "test.npz")
+    assert (mixed.n_atoms == 1).any()
+    starts = md.start_frames(adapter, {**OPTIONS, "starts": 10})
+    assert (starts.n_atoms > 1).all()
+    mixed.select(np.flatnonzero(mixed.n_atoms == 1)).save(adapter.directory / "test.npz")
+    with pytest.raises(Skip, match="every frame of test is one atom"):
+        md.start_frames(adapter, OPTIONS)
+
+
+def test_constant_pressure_without_a_stress_is_not_run(adapter: Any) -> None:
+    """Every replica would die of a cell that is NaN, and the potential would be charged with it."""
+    frames = ethanol_frames("test_500K", 4)
+    npt = {"length_ps": 0.01, "frame_interval_fs": 5.0}
+    for pbc, reason in (((True, True, True), "no stress"), ((True, True, False), "all three directions")):
+        boxed = replace(frames, cell=np.tile(20.0 * np.eye(3), (4, 1, 1)), pbc=np.tile(pbc, (4, 1)))
+        boxed.save(adapter.directory / "test.npz")
+        found = run(adapter, npt=npt, further_temperatures_K=[])
+        assert list(found["runs"]) == ["nvt", "nve-0.5fs"]
+        assert reason in found["not_run"]["npt"]
