@@ -69,6 +69,26 @@ class RightHandedCell(Transform):
         return inputs
 
 
+class Neighbours(Transform):
+    """The neighbour list of one structure of any periodicity: Vesin's, or ASE's where Vesin's does not do it.
+
+    Args:
+        cutoff: Å.
+    """
+
+    is_preprocessor = True
+
+    def __init__(self, cutoff: float) -> None:
+        super().__init__()
+        self.fast, self.mixed = (instantiate(neighbour_list(cutoff, pbc)) for pbc in ([True] * 3, [True, True, False]))
+
+    def forward(self, inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """One structure."""
+        pbc = inputs[properties.pbc]
+        found: dict[str, torch.Tensor] = (self.mixed if pbc.any() and not pbc.all() else self.fast)(inputs)
+        return found
+
+
 class SchnetpackPotential(Potential):
     """A ``NeuralNetworkPotential`` of SchNetPack.
 
@@ -76,8 +96,8 @@ class SchnetpackPotential(Potential):
         model: with the weights of the best epoch, in ``dtype``.
         device: where it runs.
         dtype: ``float32`` or ``float64``.
-        facts: what the training left: ``cutoff`` (Å), ``labels``, ``periodic`` (all its frames are, in three
-            directions) and ``mixed`` (a periodicity that not all neighbour lists can do, if any frame had one).
+        facts: what the training left: ``cutoff`` (Å), ``labels`` and ``periodic`` (all its frames are, in three
+            directions).
     """
 
     def __init__(self, model: Any, device: str, dtype: str, facts: dict[str, Any]) -> None:
@@ -116,7 +136,7 @@ class SchnetpackPotential(Potential):
         periodic = self.facts["periodic"]
         calculator = SpkCalculator(
             model=self.stress_model() if periodic else self.model,
-            neighbor_list=instantiate(neighbour_list(self.facts["cutoff"], [self.facts["mixed"]])),
+            neighbor_list=Neighbours(self.facts["cutoff"]),
             energy_unit="eV",
             position_unit="Ang",
             device=self.device,
@@ -179,10 +199,7 @@ class SchnetpackPotential(Potential):
 
     def _samples(self, frames: Frames, labels: Sequence[str] = ()) -> list[dict[str, torch.Tensor]]:
         """Frames as SchNetPack's data sets give them, with neighbours and targets, on the CPU."""
-        transforms = [
-            instantiate(neighbour_list(self.facts["cutoff"], frames.pbc)),
-            instantiate({"_target_": CAST[self.dtype]}),
-        ]
+        transforms = [Neighbours(self.facts["cutoff"]), instantiate({"_target_": CAST[self.dtype]})]
         samples = []
         for i, (atoms, target) in enumerate(zip(structures(frames), targets(frames, list(labels)), strict=True)):
             sample = {
@@ -264,11 +281,9 @@ class SchnetpackAdapter(Adapter):
 def _facts(config: dict[str, Any], *frames: Frames) -> dict[str, Any]:
     """What a potential must know beside its weights."""
     pbc = np.concatenate([part.pbc for part in frames])
-    mixed = pbc[pbc.any(axis=1) & ~pbc.all(axis=1)]
     return {
         "model": config["model"],
         "cutoff": config["data"]["transforms"][0]["cutoff"],
         "labels": config["data"]["load_properties"],
         "periodic": bool(len(pbc) and pbc.all()),
-        "mixed": (mixed if len(mixed) else pbc)[0].tolist(),
     }
