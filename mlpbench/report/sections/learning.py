@@ -9,11 +9,12 @@ from mlpbench.metrics import metric
 from mlpbench.report import facts
 from mlpbench.report.drawing import Look, canvas, legend, logarithmic, looks, series
 from mlpbench.report.estimates import cells
-from mlpbench.report.fits import finding, fit_table
-from mlpbench.report.section import Block, Figure, Panel, Section
+from mlpbench.report.fits import finding, fit_table, unfitted
+from mlpbench.report.section import Block, Bullets, Figure, Panel, Section
 from mlpbench.study.study import Study, select
 
 ORDER = 30
+FLOOR_SEEN = 10.0  # the labels' noise is drawn where an error comes this near; else it would squeeze the curves
 
 
 def build(study: Study) -> Section | None:
@@ -36,8 +37,12 @@ def build(study: Study) -> Section | None:
             f"({', '.join(str(n) for n in sorted(study.trials['n_valid'].unique()))}) are labels too and "
             f"come on top."
         )
-        table = fit_table(study, dataset, split)
+        noise = study.label_noise(dataset, "force_mae")
+        if noise:
+            caption += f" The labels' own noise, a floor for every potential, is {noise:g} meV/Å in the force error."
+        table, missing = fit_table(study, dataset, split), unfitted(study, dataset, split)
         blocks += [Figure(caption, panels), *([table] if table else [])]
+        blocks += [Bullets(missing, "note")] if missing else []
         found = found or finding(study, dataset, split)
     return Section("learning", "Learning curves", found, blocks) if blocks else None
 
@@ -53,6 +58,9 @@ def _panel(study: Study, dataset: str, name: str, split: str) -> Panel:
             means = {n: mean for (c, n), mean in sorted(table.items()) if c == candidate}
             series(axes, [n * shift for n in means], list(means.values()), style[candidate], candidate)
             _trials(axes, select(points, candidate=candidate), style[candidate], shift)
+        floor = study.label_noise(dataset, name)
+        if floor and any(mean.value < FLOOR_SEEN * floor for mean in table.values()):
+            axes.axhline(floor, color="0.5", linewidth=1.0, linestyle=":", label="noise of the labels")
         logarithmic(axes, "xy")
         sizes = sorted({n for _, n in table})
         axes.set_xticks(sizes, [str(n) for n in sizes])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.benchmarks.coverage import NOISES, Noise, design_power, measure, promises
+from tests.benchmarks.coverage import NOISES, PARTS, Noise, design_power, measure, promises
 
 
 @pytest.mark.parametrize("noise", [NOISES[0], NOISES[2]], ids=lambda noise: noise.name)
@@ -18,3 +18,9 @@ def test_the_hardest_cases(noise: Noise) -> None:
 @pytest.mark.parametrize("noise", NOISES, ids=lambda noise: noise.name)
 def test_every_promise_over_500_studies(noise: Noise, repetitions: int) -> None:
     assert promises(measure(noise, repetitions, 500), design_power(noise, repetitions), 500) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("part", PARTS)
+def test_every_other_promise_over_200_studies(part: str) -> None:
+    assert PARTS[part](200) == []
