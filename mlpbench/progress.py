@@ -88,7 +88,10 @@ def summary(trials: pd.DataFrame, names: Sequence[str], root: Path) -> str:
     """What came of the trials ``names`` of a study, and the commands that look at it."""
     rows = trials[trials["trial"].isin(list(names))]
     counts = ", ".join(f"{count} {status}" for status, count in rows["status"].value_counts().items())
-    lines = [f"{counts or 'no records'} in {_short(root)}"]
+    missing = len(set(names) - set(rows["trial"]))
+    if missing:
+        counts = ", ".join(part for part in (counts, f"{missing} without a record") if part)
+    lines = [f"{counts} in {_short(root)}"]
     bad = rows[~rows["status"].isin(["done", "skipped"])]
     lines += [f"  {row.trial}: {row.status}: {row.reason}" for row in bad.itertuples()]
     lines.append(f"tables: {_short(root)}/trials.csv, metrics.csv")

@@ -174,10 +174,29 @@ def _preflight(sweep: SweepPlan) -> Session:
             raise UserError(f"the sweep holds the trial {trial.name} twice", "Give each value only once.")
         known.add(place)
         standings.append(examine(trial))
+    if sweep.in_turn:  # what another launcher starts may run on another machine
+        _require_devices(standings)
     announce(standings)
     os.environ[TOTAL] = str(len(standings))
     _session = Session(standings)
     return _session
+
+
+def _require_devices(standings: Sequence[Status]) -> None:
+    """Ask for the devices of all trials that have something to do, before the first one starts.
+
+    Raises:
+        UserError: one is not there.
+    """
+    from mlpbench.devices import resolve_device
+
+    wanted = {
+        (standing.trial.config.device, standing.trial.environment): None
+        for standing in standings
+        if standing.outstanding and standing.trial.environment is not None
+    }
+    for device, environment in wanted:
+        resolve_device(device, environment)
 
 
 def run_job(raw: DictConfig) -> str:
