@@ -44,7 +44,7 @@ def build(study: Study) -> Section | None:
             table = _left_out(study, dataset, stability)
             turned = any(stability.changed.values())
             blocks.append(table if turned else Details("What was left out, and the order then", [table]))
-            finding = finding or _finding(stability)
+            finding = finding or _finding(stability, pairs)
         blocks.append(Text(_sources(study, dataset, split)))
     return Section("robustness", "How firm is the ranking?", finding, blocks) if blocks or finding else None
 
@@ -137,14 +137,27 @@ def _left_out(study: Study, dataset: str, found: Stability) -> Table:
     return Table(f"stability-{dataset}", caption, columns, rows)
 
 
-def _finding(found: Stability) -> str:
+def _finding(found: Stability, pairs: list[Comparison]) -> str:
+    """Who stays first when one is left out, and how many pairs are decided: an order may stand by chance alone."""
     first, count = found.order[0], sum(name != found.order[0] for name in found.without)
     stays = round(found.first_share * count) if count else 0
     turned = [name for name, pairs in found.changed.items() if pairs]
-    whole = "the whole order stands" if not turned else f"the order below it turns without {listing(turned)}"
+    whole = "nor do the others change places"
+    if turned:
+        whole = f"those below it change places without {listing(turned)}"
+    undecided = sum(p.verdict not in ("better", "tie") for p in pairs)
+    if not pairs:
+        decided = ""
+    elif undecided:
+        decided = f" {undecided} of {plural(len(pairs), 'pair')} {'is' if undecided == 1 else 'are'} undecided."
+    else:
+        decided = " Every pair is decided."
     if stays == count:
-        return f"{first} stays first whichever one candidate or repetition is left out; {whole}."
-    return f"{first} stays first in {stays} of {count} cases in which one candidate or repetition is left out."
+        return f"{first} has the lowest mean whichever one candidate or repetition is left out; {whole}.{decided}"
+    return (
+        f"{first} has the lowest mean in {stays} of {count} cases in which one candidate or repetition is left "
+        f"out.{decided}"
+    )
 
 
 def _sources(study: Study, dataset: str, split: str) -> str:

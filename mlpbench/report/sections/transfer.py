@@ -105,7 +105,7 @@ def _ratios(study: Study, dataset: str, name: str, split: str, n_train: int) -> 
         return {}
     part = part.assign(ratio=part["value"] / part["trial"].map(base)).dropna(subset=["ratio"])
     wide = part.pivot_table(index="repetition", columns="candidate", values="ratio", sort=False)
-    means = intervals([wide[c].to_numpy() for c in wide]) if len(wide) else []
+    means = intervals([wide[c].to_numpy() for c in wide], groups=list(wide)) if len(wide) else []
     return dict(zip(map(str, wide.columns), means, strict=True))
 
 
