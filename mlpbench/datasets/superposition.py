@@ -174,18 +174,19 @@ def _triple(a: Structure, apart: Float) -> tuple[int, int, int | None]:
 
 def _crystal_frames(a: Structure, b: Structure, largest: float) -> Iterator[tuple[Float, Float, Float]]:
     """Isometries from an atom of ``a`` with three neighbours, and all such of ``b`` with the same distances."""
-    values, counts = np.unique(a.numbers, return_counts=True)
-    centre = int(np.flatnonzero(a.numbers == values[counts.argmin()])[0])
+    near = 2 * largest + 1e-9
+    around_a, around_b = _surroundings(a), _surroundings(b)
+    centre = _rarest(a.numbers, around_a, near)
     chosen = _reference(*_neighbours(a, centre))
     if chosen is None:
         return
     kinds, edges = chosen
-    near = 2 * largest + 1e-9
     lengths = np.linalg.norm(edges, axis=1)
     mutual = np.linalg.norm(edges[:, None] - edges[None], axis=2)
     points, owners = with_images(b.positions, b.cell, b.pbc, lengths.max() + near)
     tree = cKDTree(points)
-    alike = np.flatnonzero(b.numbers == a.numbers[centre])
+    like = np.abs(around_b - around_a[centre]).max(axis=1) <= near
+    alike = np.flatnonzero(like & (b.numbers == a.numbers[centre]))
     for i in (*alike[alike == centre], *alike[alike != centre]):  # copies often keep the order of the atoms
         inside = np.array([k for k in tree.query_ball_point(points[i], lengths.max() + near) if k != i], dtype=np.int64)
         there, vectors = b.numbers[owners[inside]], points[inside] - points[i]
@@ -202,6 +203,25 @@ def _crystal_frames(a: Structure, b: Structure, largest: float) -> Iterator[tupl
                 to_k = np.linalg.norm(vectors[fits[2]] - vectors[k], axis=1)
                 for m in fits[2][(np.abs(to_j - mutual[0, 2]) <= near) & (np.abs(to_k - mutual[1, 2]) <= near)]:
                     yield _turned(vectors[[j, k, m]], edges), points[i], a.positions[centre]
+
+
+def _surroundings(structure: Structure) -> Float:
+    """(N, 12) distances of each atom to its nearest neighbours, Å."""
+    reach = 2.0 * float(np.cbrt(abs(np.linalg.det(structure.cell)) / len(structure.numbers)))
+    while True:
+        points, _ = with_images(structure.positions, structure.cell, structure.pbc, reach)
+        if len(points) > _ENOUGH:
+            distance, _ = cKDTree(points).query(points[: len(structure.numbers)], k=_ENOUGH + 1)
+            if distance[:, -1].max() <= reach:
+                return np.asarray(distance[:, 1:])
+        reach *= 1.3
+
+
+def _rarest(numbers: Int, around: Float, near: float) -> int:
+    """The atom whose element and surroundings the fewest others share: the fewest partners need to be tried."""
+    sample = np.arange(len(numbers))[:: -(-len(numbers) // 300)]
+    counts = [int(((np.abs(around - around[i]).max(axis=1) <= near) & (numbers == numbers[i])).sum()) for i in sample]
+    return int(sample[np.argmin(counts)])
 
 
 def _reference(kinds: Int, vectors: Float) -> tuple[Int, Float] | None:

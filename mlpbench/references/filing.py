@@ -9,10 +9,11 @@ from typing import Any
 
 from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
-from ase.io import read, write
+from ase.io import write
 
 from mlpbench.backends.registry import BackendConfig
 from mlpbench.datasets.dataset import LABEL_SECONDS, LEVEL, METHOD
+from mlpbench.datasets.readers import geometries
 from mlpbench.datasets.readers.ase_files import ENERGY_KEYS, FORCES_KEYS, STRESS_KEYS
 from mlpbench.errors import UserError
 from mlpbench.frames import Frames
@@ -53,13 +54,7 @@ def read_structures(path: Path) -> list[Atoms]:
     """
     if not path.is_file():
         raise UserError(f"there is no file {path}")
-    try:
-        structures = read(path, index=":")
-    except Exception as error:  # ASE's readers raise almost anything on a file they do not understand
-        raise UserError(f"{path}: ASE cannot read this file ({type(error).__name__}: {error})") from error
-    if not structures:
-        raise UserError(f"{path}: holds no structures")
-    return list(structures)
+    return geometries(path)
 
 
 def label_file(

@@ -12,11 +12,12 @@ from typing import Any, Literal
 import numpy as np
 from ase import Atoms
 from ase.build import molecule
-from ase.io import read, write
+from ase.io import write
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from mlpbench import turns
 from mlpbench.backends.registry import BackendConfig
+from mlpbench.datasets.readers import geometries
 from mlpbench.errors import UserError
 from mlpbench.frames import Frames
 from mlpbench.references.methods import METHODS, parse_method, require_open
@@ -106,16 +107,11 @@ def start_structure(name: str | None) -> Atoms:
         raise UserError("there is no structure to start from", "Give one: mlpbench data sample START.xyz ...")
     path = Path(name).expanduser()
     if path.is_file():
-        try:
-            atoms = read(path, index=0)
-        except Exception as error:  # ASE's readers raise almost anything on a file they do not understand
-            raise UserError(f"{path}: ASE cannot read this file ({type(error).__name__}: {error})") from error
-        assert isinstance(atoms, Atoms)
-        return atoms
+        return geometries(path, "0")[0]
     try:
         return Atoms(molecule(name))
     except KeyError as error:
-        raise UserError(f"'{name}' is no file, and no molecule that ASE knows (such as CH3CH2OH)") from error
+        raise UserError(f"'{name}' is neither a file nor a molecule that ASE knows (such as CH3CH2OH)") from error
 
 
 def draw(

@@ -9,7 +9,10 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+from ase import Atoms
+from ase.io import iread
 
+from mlpbench.datasets.readers import extxyz
 from mlpbench.datasets.readers.arrays import read_deepmd, read_sgdml
 from mlpbench.datasets.readers.ase_files import read_ase, read_extxyz
 from mlpbench.datasets.readers.base import Chunk, Labels, Notes, Reader, Selection
@@ -65,6 +68,35 @@ def read(path: Path, format: str, labels: Labels, notes: Notes) -> Iterator[Chun
     if number == 0:
         what = "has no frames" if labels.index == ":" else f"dataset.index='{labels.index}' chooses none of its frames"
         raise UserError(f"{path}: {what}", "Check dataset.path and dataset.index.")
+
+
+def geometries(path: Path, index: str = ":") -> list[Atoms]:
+    """The structures of a file without regard to labels, with headers and whatever results it has, in its own units.
+
+    Args:
+        path: xyz, or whatever ASE reads.
+        index: which of them, as ``dataset.index``.
+
+    Raises:
+        UserError: it cannot be read, chooses none, or a structure has no atoms.
+    """
+    try:
+        require_file(path)
+        if path.is_file() and detect(path) == "extxyz":
+            structures = list(extxyz.structures(path, Selection.of(index), Notes()))
+        else:
+            Selection.of(index)
+            structures = list(iread(path, index=index, do_not_split_by_at_sign=True))
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(f"{path}: ASE cannot read this file ({type(error).__name__}: {error})") from error
+    if not structures:
+        raise UserError(f"{path}: holds no structures")
+    empty = [i for i, atoms in enumerate(structures) if len(atoms) == 0]
+    if empty:
+        raise UserError(f"{path}: structure {empty[0]} has no atoms")
+    return structures
 
 
 def _reader(path: Path, format: str, notes: Notes) -> tuple[Reader, bool]:

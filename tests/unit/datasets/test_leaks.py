@@ -133,6 +133,13 @@ def test_unrelaxed_divacancies_at_different_distances_differ():
         cells.append(atoms)
     frames = Fingerprinted.of(Frames.from_atoms(cells, np.zeros(len(cells))))
     assert duplicates(frames, TOLERANCE) == []
+    for atoms in cells:  # and each is found again turned, shifted, in another order and with noise
+        again = atoms.copy()
+        again.rotate(37.0, [1, 2, 3], rotate_cell=True)
+        again.translate([1.0, 2.0, 3.0])
+        again.positions += np.random.default_rng(0).normal(0, 3e-4, (len(again), 3))
+        again = again[np.random.default_rng(1).permutation(len(again))]
+        assert _same(atoms, again)
 
 
 def test_cells_of_one_crystal_are_the_same():
