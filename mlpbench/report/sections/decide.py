@@ -37,17 +37,17 @@ def build(study: Study) -> Section | None:
             panels = [front_panel(study, dataset, kind) for kind in kinds]
             blocks += [Figure(_caption(study, dataset), panels), _table(study, dataset, found, kinds)]
         try:
-            blocks.append(_decisions(study, dataset, found))
+            blocks.append(decisions(study, dataset))
         except UserError as error:  # e.g. this machine's conf has no such data set: no command could be written
             blocks.append(Text(f"What mlpbench select says of {dataset} is left out: {error.message}.", role="note"))
         blocks += _slider(study, dataset, found)
     return Section("decide", "Which should I take?", "", blocks) if blocks else None
 
 
-def _decisions(study: Study, dataset: str, found: list[Option]) -> Table:
+def decisions(study: Study, dataset: str) -> Table:
     """The answers of ``mlpbench select`` to a few questions whose limits are made from the study itself."""
     name = study.headline(dataset)
-    strict = min(o.mean.value for o in found) * 1.25
+    strict = min(o.mean.value for o in options(study, dataset)) * 1.25
     limits = [_round_up(strict), _round_up(3 * strict)]
     questions: list[tuple[list[Constraint], str]] = [([], "accurate")]
     questions += [

@@ -67,7 +67,7 @@ def _unrested(rows: pd.DataFrame) -> Table:
         ]
         for r in rows.to_dict("records")
     ]
-    caption = f"{plural(len(rows), 'trial')} whose validation error was still falling when the budget ended."
+    caption = f"{plural(len(rows), 'trial')} whose training had not come to rest when the budget ended."
     return Table("unrested", caption, columns, cells)
 
 
