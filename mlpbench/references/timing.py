@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from mlpbench import turns
 from mlpbench.backends.registry import BackendConfig, home
 from mlpbench.errors import UserError
 from mlpbench.evaluators.speed import REFERENCE
@@ -16,9 +14,8 @@ from mlpbench.frames import Frames
 from mlpbench.protocol import ProtocolError, read_json, write_json
 from mlpbench.references.labels import label_keys
 from mlpbench.references.methods import complete_method, environment_of, require_open
-from mlpbench.references.running import request_frames, run_frames
+from mlpbench.references.walltimes import time_frames
 from mlpbench.seeds import digest
-from mlpbench.worker.timing.machine import Watch
 
 
 def time_reference(
@@ -62,15 +59,7 @@ def time_reference(
         return read_json(path)
     except (FileNotFoundError, ProtocolError):
         pass  # never measured here, or cut short: it is measured now
-    order = [0, *range(len(few))]
-    request = request_frames(few.select(order), [f"{i:04d}" for i in range(len(order))])
-    with turns.alone(), tempfile.TemporaryDirectory(prefix="mlpbench-timing-") as scratch:
-        watch = Watch(threads, str(method.get("device", "cpu")))
-        answers = run_frames(request, method, backend, None, threads, Path(scratch))
-        conditions = watch.report()
-    bad = next((answer["reason"] for answer in answers if not answer["converged"]), None)
-    if bad is not None or len(answers) < len(order):
-        raise UserError(f"the reference method did not label every frame it was timed on: {bad or 'it ended early'}")
+    answers, _, conditions = time_frames(few, method, backend, threads, lambda _: None)
     seconds = [float(answer["seconds"]) for answer in answers]
     found = {
         "seconds": seconds[1:], "cold_seconds": seconds[0], "threads": threads, "method": method,

@@ -73,10 +73,7 @@ def measure(
     few = frames.select(slice(min(count, len(frames))))
     require_open(method, bool(few.pbc.any()))
     say(f"{len(few)} frames, {threads} thread{'s' * (threads > 1)}")
-    answers, start_seconds, conditions = _run(few, method, backend, threads, None, say)
-    bad = next((answer["reason"] for answer in answers if not answer["converged"]), None)
-    if bad is not None or len(answers) < len(few) + 1:
-        raise UserError(f"the reference method did not label every frame it was timed on: {bad or 'it ended early'}")
+    answers, start_seconds, conditions = time_frames(few, method, backend, threads, say)
     found: dict[str, Any] = {
         "format": FORMAT, "method": method, "level": parse_method(method).words(), "version": answers[0]["version"],
         "threads": threads, "hardware": machine, "date": datetime.date.today().isoformat(),
@@ -92,6 +89,21 @@ def measure(
         law = fit_power_law([p["n_atoms"] for p in points], [p["seconds"] for p in points])
         found["fit"] = None if law is None else {k: v for k, v in asdict(law).items() if np.isfinite(v)}
     return {**found, "conditions": conditions}
+
+
+def time_frames(
+    frames: Frames, method: dict[str, Any], backend: BackendConfig, threads: int, say: Say
+) -> tuple[list[dict[str, Any]], float, dict[str, Any]]:
+    """Answers for the first of F frames, a cold start, and then for all F; seconds outside of them; the conditions.
+
+    Raises:
+        UserError: the environment is not built, the code fails, or a frame does not converge.
+    """
+    answers, start_seconds, conditions = _run(frames, method, backend, threads, None, say)
+    bad = next((answer["reason"] for answer in answers if not answer["converged"]), None)
+    if bad is not None or len(answers) < len(frames) + 1:
+        raise UserError(f"the reference method did not label every frame it was timed on: {bad or 'it ended early'}")
+    return answers, start_seconds, conditions
 
 
 def _series(
