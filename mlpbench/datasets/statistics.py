@@ -29,11 +29,12 @@ class Running:
         values = values[np.isfinite(values)]
         if len(values) == 0:
             return
-        n, mean = len(values), float(values.mean())
-        shift = mean - self.mean
-        total = self.count + n
-        self.squares += float(((values - mean) ** 2).sum()) + shift**2 * self.count * n / total
-        self.mean += shift * n / total
+        n, total = len(values), self.count + len(values)
+        with np.errstate(over="ignore"):  # a damaged file may hold 1e300: infinite, and seen to be
+            mean = values.mean()
+            shift = mean - np.float64(self.mean)
+            self.squares += float(((values - mean) ** 2).sum() + shift**2 * (self.count * n / total))
+        self.mean += float(shift * n / total)
         self.count = total
         self.smallest = min(self.smallest, float(values.min()))
         self.largest = max(self.largest, float(values.max()))
@@ -46,7 +47,7 @@ class Running:
     @property
     def rms(self) -> float:
         """Root mean square; NaN without values."""
-        return float(np.sqrt(self.squares / self.count + self.mean**2)) if self.count else float("nan")
+        return float(np.sqrt(self.squares / self.count + np.float64(self.mean) ** 2)) if self.count else float("nan")
 
 
 @dataclass
