@@ -100,7 +100,7 @@ class Subject:
             request.write(Path(request.directory) / protocol.REQUEST)
         done = subprocess.run(
             [str(self.environment.python), "-P", "-s", str(PROBE), *(request.directory for request in requests)],
-            env=worker_environment(self.environment, 1), cwd=self.root, capture_output=True, text=True, timeout=900,
+            env=worker_environment(self.environment, 1), cwd=self.root, capture_output=True, text=True, timeout=3600,
             check=False,
         )  # fmt: skip
         assert done.returncode == 0, done.stdout + done.stderr
