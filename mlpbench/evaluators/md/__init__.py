@@ -146,7 +146,7 @@ def nve_rows(split: str, runs: dict[str, Run], kept: dict[str, Any]) -> list[Row
             rows.append(metric_row(split, name, value, len(long), lower, upper))
     else:
         longest = max(drift.length_ps for drift in main)
-        reason = f"{longest:.3g} ps at constant energy; under {DRIFT_PS:g} ps a drift is the fluctuation's phase"
+        reason = f"{longest:.3g} ps at constant energy are too short: under {DRIFT_PS:g} ps the slope is fluctuation"
         kept["not_scored"] |= dict.fromkeys(("nve_drift", "nve_drift_ratio"), f"{reason} (evaluation.md.nve.length_ps)")
     means = [float(np.mean([d.fluctuation for d in drifts[step]])) if drifts[step] else 0.0 for step in steps]
     if len(steps) > 1 and min(means) > 0:
