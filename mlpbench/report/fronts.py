@@ -41,6 +41,7 @@ def front_panel(
     found = options(study, dataset)
     entry, style = metric(study.headline(dataset)), looks(study)
     shown = [o for o in found if o.costs[kind]]
+    several = len({o.n_train for o in shown}) > 1 and kind != "labels"
     on = front(found, kind)
     best = [next(o for o in shown if o.label == label) for label in on]
     words, unit = cost_axis(study, kind)
@@ -51,7 +52,7 @@ def front_panel(
             mine = [o for o in shown if o.candidate == candidate]
             for o in mine:
                 label = candidate if o is mine[0] else ""
-                text = str(o.n_train) if kind != "labels" else ""
+                text = str(o.n_train) if several else ""
                 point(axes, o.cost(kind), o.mean, style[candidate], text, filled=o.rested, label=label)
         logarithmic(axes, "xy")
         axes.set_xlabel(f"{words} ({unit})")

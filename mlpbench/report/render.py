@@ -126,7 +126,7 @@ def _write_files(sections: list[Section], out: Path, pdf: bool) -> None:
     """Figures as SVG (and PDF), tables as CSV, Markdown and LaTeX."""
     for folder in ("figures", "tables"):
         (out / folder).mkdir(exist_ok=True)
-    for block in walk([block for section in sections for block in [*section.blocks, section.aside]]):
+    for block in walk([block for section in sections for block in section.all_blocks]):
         if isinstance(block, Figure):
             for panel in block.panels:
                 (out / "figures" / f"{panel.name}.svg").write_text(panel.svg, encoding="utf-8")

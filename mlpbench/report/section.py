@@ -167,7 +167,38 @@ class Slider:
     note: str = ""
 
 
-Block = Text | Bullets | Commands | Table | Figure | Details | Slider
+@dataclass(frozen=True)
+class Card:
+    """One pillar of the answer.
+
+    Attributes:
+        title: of the pillar.
+        answer: the best candidate and its number, or that it was not measured.
+        lines: what the number is, and under which conditions.
+        doubt: whether the best is the best beyond doubt.
+        instead: what the runner-up costs in its place.
+        commands: that measure what is missing.
+        mark: ``best`` where it is beyond doubt.
+    """
+
+    title: str
+    answer: str
+    lines: Sequence[str]
+    doubt: str = ""
+    instead: str = ""
+    commands: Sequence[str] = ()
+    mark: Mark = ""
+
+
+@dataclass(frozen=True)
+class Cards:
+    """The pillars of an answer, side by side."""
+
+    kind: ClassVar[str] = "cards"
+    cards: Sequence[Card]
+
+
+Block = Cards | Text | Bullets | Commands | Table | Figure | Details | Slider
 
 
 @dataclass(frozen=True)
@@ -180,6 +211,7 @@ class Section:
         finding: the one sentence a reader takes away; stands first.
         blocks: what supports it.
         aside: a figure beside the blocks, where the screen is wide enough.
+        top: blocks above both, over the whole width.
     """
 
     id: str
@@ -187,6 +219,12 @@ class Section:
     finding: str = ""
     blocks: Sequence[Block] = field(default_factory=list)
     aside: Figure | None = None
+    top: Sequence[Block] = ()
+
+    @property
+    def all_blocks(self) -> list[Block | None]:
+        """Everything it shows, in order."""
+        return [*self.top, *self.blocks, self.aside]
 
 
 def walk(blocks: Iterable[Block | None]) -> Iterator[Block]:

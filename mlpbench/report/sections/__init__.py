@@ -78,7 +78,7 @@ def build_all(study: Study) -> tuple[list[Section], list[Failed]]:
 
 def _finish(section: Section) -> None:
     """Draw what is drawn on demand, so that a picture that fails is the failure of its section."""
-    for block in walk([*section.blocks, section.aside]):
+    for block in walk(section.all_blocks):
         if isinstance(block, Figure):
             for panel in block.panels:
                 _ = panel.svg

@@ -1,38 +1,42 @@
-"""The answer in plain sentences, with its conditions and its limits: what is read if nothing else is."""
+"""The answer: one sentence, a card for each pillar, and what limits it; what is read if nothing else is."""
 
 from __future__ import annotations
-
-import math
 
 import numpy as np
 
 from mlpbench.metrics import metric
-from mlpbench.numbers import interval, listing, number, plural, ratio_text, seconds
+from mlpbench.numbers import listing, number, plural, seconds
 from mlpbench.report import facts
 from mlpbench.report.drawing import canvas, logarithmic, looks
-from mlpbench.report.estimates import Against, against_best, cells
+from mlpbench.report.estimates import cells
 from mlpbench.report.fronts import cost_kinds, front_panel
-from mlpbench.report.section import Block, Bullets, Figure, Panel, Section, Text
+from mlpbench.report.pillars import answer, sentence
+from mlpbench.report.section import Block, Bullets, Cards, Figure, Panel, Section, Text
 from mlpbench.study.study import Study, select
 
 ORDER = 10
 
 
 def build(study: Study) -> Section | None:
-    """One paragraph for each data set, then what limits the answer."""
-    blocks: list[Block] = []
+    """A sentence and four cards for each data set, then what limits the answer."""
+    top: list[Block] = []
     finding = ""
     for dataset in study.datasets:
-        sentences = _sentences(study, dataset)
-        if not finding:
-            finding, sentences = sentences[0], sentences[1:]
-        blocks += [Text(sentence) for sentence in sentences]
-    blocks.append(Text(_conditions(study), role="note"))
+        found = answer(study, dataset)
+        if found is None:
+            said = f"On {dataset} no trial has finished: there is nothing to compare yet ({facts.statuses(study)})."
+        else:
+            said = sentence(study, dataset, found)
+        if finding:
+            top.append(Text(said, role="lead"))
+        finding = finding or said
+        if found is not None:
+            top.append(Cards([pillar.card for pillar in found.pillars]))
     limits = _limits(study)
-    if limits:
-        blocks.append(Bullets(limits, role="warning"))
+    blocks: list[Block] = [Bullets(limits, role="warning")] if limits else []
+    blocks.append(Text(_conditions(study), role="note"))
     dataset = study.datasets[0]
-    return Section("answer", "In short", finding, blocks, aside=_front(study, dataset) or _ranking(study, dataset))
+    return Section("answer", "In short", finding, blocks, _front(study, dataset) or _ranking(study, dataset), top)
 
 
 def _front(study: Study, dataset: str) -> Figure | None:
@@ -40,9 +44,10 @@ def _front(study: Study, dataset: str) -> Figure | None:
     kinds = [kind for kind in cost_kinds(study, dataset) if kind != "labels"]
     if not kinds:
         return None
+    numbers = "Numbers: training frames; b" if len(facts.train_sizes(study, dataset)) > 1 else "B"
     caption = (
         f"Pareto front on {study.in_distribution(dataset)}: what lies on the grey line is beaten by no other in both. "
-        "Numbers: training frames; bars: 95 % intervals; open symbols: trainings among them that did not come to rest."
+        f"{numbers}ars: 95 % intervals; open symbols: trainings among them that did not come to rest."
     )
     return Figure(caption, [front_panel(study, dataset, kinds[0], name="answer", size=(4.8, 2.9))])
 
@@ -81,73 +86,13 @@ def _ranking(study: Study, dataset: str) -> Figure | None:
     return Figure(caption, [Panel("answer", figure, alt)])
 
 
-def _sentences(study: Study, dataset: str) -> list[str]:
-    name, split = study.headline(dataset), study.in_distribution(dataset)
-    table = cells(study, dataset, name, split) if split else {}
-    table = {key: entry for key, entry in table.items() if key[0] in study.lines(dataset)}
-    if not table or split is None:
-        return [f"On {dataset} no trial has finished: there is nothing to compare yet ({facts.statuses(study)})."]
-    n_train = max(n for _, n in table)
-    compared = against_best(study, dataset, name, split, n_train)
-    first = table[compared[0].candidate, n_train]
-    what = "force error" if name == "force_mae" else "energy error"
-    unit = metric(name).unit
-    ends = interval(first.low, first.high)
-    # One repetition has no spread of its own: the interval then is that of the test frames, and says so.
-    over = plural(first.n, "repetition") if first.n > 1 else "over test frames alone, 1 repetition"
-    spread = f" (95 % interval {ends}, {over})" if ends else " (one repetition)"
-    headline = (
-        f"On {dataset} ({facts.level_of_theory(study, dataset).partition(',')[0]}), trained on {n_train} "
-        f"frames "
-        f"for {listing(facts.budgets(study, dataset))} on {_where(study)}, "
-        f"{compared[0].candidate} has the lowest mean {what}: "
-        f"{number(first.value, first.low, first.high)} {unit}{spread}."
-    )
-    here = [c for c, n in table if n == n_train]
-    return [headline, *_others(compared, study.margin_words), *_cost(study, dataset, n_train, here)]
-
-
-def _others(compared: list[Against], margin: str) -> list[str]:
-    words: dict[str, list[str]] = {"worse": [], "tie": [], "undecided": [], "unknown": []}
-    for other in compared[1:]:
-        if math.isfinite(other.low):
-            ratio, ends = ratio_text(other.ratio, other.low, other.high)
-            words[other.verdict].append(f"{other.candidate} ({ratio} times its error, {ends})")
-        else:
-            words[other.verdict].append(f"{other.candidate} ({number(other.ratio)} times its error)")
-    parts = []
-    if words["tie"]:
-        parts.append(f"A tie with it, to within {margin}: {listing(words['tie'])}.")
-    undecided = words["undecided"] + words["unknown"]
-    if undecided:
-        more = [c.further for c in compared[1:] if c.verdict == "undecided" and c.further]
-        hint = f"; about {plural(max(more), 'further repetition')} would" if more else ""
-        parts.append(f"These repetitions cannot tell it from {listing(undecided)}{hint}.")
-    if words["worse"]:
-        parts.append(f"Less accurate beyond doubt (Holm-corrected 95 %): {listing(words['worse'])}.")
-    return [" ".join(parts)] if parts else []
-
-
-def _cost(study: Study, dataset: str, n_train: int, candidates: list[str]) -> list[str]:
-    rows = select(study.table, dataset=dataset, n_train=n_train, status="done")
-    rows = rows[rows["candidate"].isin(candidates)].dropna(subset=["train_seconds"])
-    if rows["candidate"].nunique() < 2 or len(facts.machines(rows)) > 1:
-        return []
-    mean = rows.groupby("candidate")["train_seconds"].mean().sort_values()
-    return [
-        f"Training took from {seconds(float(mean.iloc[0]))} ({mean.index[0]}) "
-        f"to {seconds(float(mean.iloc[-1]))} ({mean.index[-1]}) per trial."
-    ]
-
-
-def _where(study: Study) -> str:
-    machines = facts.machines(study.trials)
-    return machines[0] if len(machines) == 1 else f"{len(machines)} kinds of hardware"
-
-
 def _conditions(study: Study) -> str:
     data = listing([f"{d}, {facts.level_of_theory(study, d)}" for d in study.datasets])
-    return f"Data: {data}. Hardware: {'; '.join(facts.machines(study.trials))}. Trials: {facts.statuses(study)}."
+    budgets = "; ".join(facts.budgets(study))
+    return (
+        f"Data: {data}. Training: {budgets}. Hardware: {'; '.join(facts.machines(study.trials))}. "
+        f"Trials: {facts.statuses(study)}."
+    )
 
 
 def _limits(study: Study) -> list[str]:
@@ -162,6 +107,7 @@ def _limits(study: Study) -> list[str]:
             f"{share} {verb}{names}. Among such trainings a ranking is a ranking of optimisation speed "
             "under this budget, not of what the architectures can reach."
         )
+    limits += _more_steps_with_more_labels(study)
     if len(facts.budgets(study)) > 1:
         limits.append(f"Budgets differ between trials: {'; '.join(facts.budgets(study))}.")
     wrong = study.table[study.table["status"] != "done"]
@@ -192,6 +138,21 @@ def _limits(study: Study) -> list[str]:
             f"{listing(_tuning(study))}. One that was tuned more has an advantage."
         )
     return limits
+
+
+def _more_steps_with_more_labels(study: Study) -> list[str]:
+    """Where a candidate's trainings took more optimiser steps the more labels they had: that is no learning curve."""
+    done = study.table[study.table["status"] == "done"]
+    steps = done.groupby(["dataset", "candidate", "n_train"])["steps"].mean().unstack("n_train")
+    grown = steps.max(axis=1) > 1.05 * steps.min(axis=1)
+    if not grown.any():
+        return []
+    names = sorted({str(candidate) for _, candidate in steps.index[grown]})
+    return [
+        f"More labels also meant more optimiser steps ({listing(names)}: {int(steps[grown].min().min())} to "
+        f"{int(steps[grown].max().max())}), so the errors along the training frames measure both. A budget in steps "
+        "(budget.steps, the default) keeps them apart."
+    ]
 
 
 def _tuning(study: Study) -> list[str]:

@@ -70,8 +70,10 @@ def column(page, table, index):
 
 def test_the_first_screen_has_the_answer_the_front_and_the_best_rows(opened):
     page = opened()
-    assert "has the lowest mean force error" in page.locator("#answer .finding").inner_text()
-    for seen in ("#answer .finding", "#answer svg", "#answer .warning", "#table-summary-ethanol tbody tr:first-child"):
+    assert "training frames of ethanol" in page.locator("#answer .finding").inner_text()
+    titles = page.locator("#answer .card h3").all_inner_texts()
+    assert titles == ["Accuracy", "Labels needed", "Stability in MD", "Speed beside DFT"]
+    for seen in ("#answer .finding", "#answer .cards", "#answer svg", "#answer .warning"):
         box = page.locator(seen).first.bounding_box()
         assert box["y"] + box["height"] <= 1000, f"{seen} ends below the first screen"
 

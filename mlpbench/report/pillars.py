@@ -1,0 +1,320 @@
+"""The four pillars of an answer: accuracy, labels, stability in MD, and speed beside the reference method.
+
+Each is one card on the first screen: the best candidate with its number, whether that is beyond doubt, what the
+runner-up would cost in its place; or, where it was not measured, the command that measures it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from scipy.stats import fisher_exact
+
+from mlpbench.metrics import metric
+from mlpbench.numbers import interval, listing, number, plural, ratio_text, seconds
+from mlpbench.report import facts
+from mlpbench.report.estimates import Against, Estimate, against_best, cells
+from mlpbench.report.fits import curves, target_error
+from mlpbench.report.replicas import Replicas, collect
+from mlpbench.report.section import Card
+from mlpbench.report.timed import speedup, timed, unlike
+from mlpbench.report.ways import told_apart, ways
+from mlpbench.statistics.extrapolation import data_multiplier, frames_needed, label_hours
+from mlpbench.statistics.paired import holm
+from mlpbench.study.study import Study
+
+SURE = 0.05  # level at which a difference is beyond doubt
+FEW = 3  # training sizes that a learning curve wants
+
+
+@dataclass(frozen=True)
+class Pillar:
+    """What one pillar says.
+
+    Attributes:
+        card: as it is shown.
+        best: the best candidate; empty where nothing was measured.
+        certain: whether it is the best beyond doubt.
+    """
+
+    card: Card
+    best: str = ""
+    certain: bool = False
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The pillars of one data set, and the largest number of training frames that has errors."""
+
+    n_train: int
+    accuracy: Pillar
+    labels: Pillar
+    stability: Pillar
+    speed: Pillar
+
+    @property
+    def pillars(self) -> tuple[Pillar, ...]:
+        """In the order of the page."""
+        return self.accuracy, self.labels, self.stability, self.speed
+
+
+def answer(study: Study, dataset: str) -> Answer | None:
+    """The pillars of one data set; None where no trial has finished."""
+    name, split = study.headline(dataset), study.in_distribution(dataset)
+    table = cells(study, dataset, name, split) if split else {}
+    sizes = [n for candidate, n in table if candidate in study.lines(dataset)]
+    if not sizes or split is None:
+        return None
+    n_train = max(sizes)
+    return Answer(
+        n_train,
+        accuracy(study, dataset, split, n_train),
+        labels(study, dataset, split),
+        stability(study, dataset),
+        speed(study, dataset),
+    )
+
+
+def sentence(study: Study, dataset: str, found: Answer) -> str:
+    """What a colleague would say aloud: whom to take, and what is given up."""
+    best = found.accuracy.best
+    certain = "is the most accurate" if found.accuracy.certain else "has the lowest error, though not beyond doubt"
+    parts = [f"With {plural(found.n_train, 'training frame')} of {dataset}, {best} {certain}"]
+    if found.accuracy.certain and len(study.lines(dataset)) == 1:
+        parts = [f"Only {best} was trained on {dataset}"]
+    if found.stability.best:
+        same = found.stability.best == best
+        parts.append("stays stable longest in MD" if same else f"{found.stability.best} stays stable longest in MD")
+    if found.speed.best:
+        same = found.speed.best == best
+        parts.append("is the fastest" if same else f"{found.speed.best} is the fastest")
+    missing = [
+        word
+        for word, pillar in (("stability", found.stability), ("speed", found.speed))
+        if not pillar.best
+    ]
+    text = listing(parts) + "."
+    return text + (f" {listing(missing).capitalize()} not measured yet." if missing else "")
+
+
+def accuracy(study: Study, dataset: str, split: str, n_train: int) -> Pillar:
+    """The lowest error in distribution, the others against it, and how it grows out of distribution."""
+    name = study.headline(dataset)
+    compared = against_best(study, dataset, name, split, n_train)
+    first, entry = cells(study, dataset, name, split)[compared[0].candidate, n_train], metric(name)
+    best = compared[0].candidate
+    over = plural(first.n, "repetition") if first.basis == "repetitions" else "1 repetition, over test frames"
+    ends = interval(first.low, first.high)
+    lines = [f"{entry.symbol} on {split}" + (f", 95 % interval {ends} ({over})" if ends else f" ({over})")]
+    lines += _further_splits(study, dataset, split, best, n_train)
+    doubt, certain = _doubt(compared, study.margin_words)
+    return Pillar(
+        Card(
+            "Accuracy", f"{best}: {number(first.value, first.low, first.high)} {entry.unit}", lines, doubt,
+            _instead(compared), mark="best" if certain else "undecided",
+        ),
+        best, certain,
+    )  # fmt: skip
+
+
+def _further_splits(study: Study, dataset: str, split: str, best: str, n_train: int) -> list[str]:
+    name = study.headline(dataset)
+    base = cells(study, dataset, name, split)[best, n_train].value
+    ratios = []
+    for other in study.test_splits(dataset):
+        mean = cells(study, dataset, name, other).get((best, n_train))
+        if other != split and mean is not None and base > 0:
+            ratios.append(f"{mean.value / base:.2g} times as large on {other}")
+    return [f"Out of distribution {listing(ratios)}"] if ratios else []
+
+
+def _doubt(compared: Sequence[Against], margin: str) -> tuple[str, bool]:
+    """Whether the first is the best beyond doubt, in words."""
+    others = compared[1:]
+    if not others:
+        return "the only candidate", False
+    open_ones = [other.candidate for other in others if other.verdict in ("undecided", "unknown")]
+    ties = [other.candidate for other in others if other.verdict == "tie"]
+    if open_ones:
+        more = [other.further for other in others if other.verdict == "undecided" and other.further]
+        if all(other.n < 2 for other in others):
+            hint = "; one repetition decides nothing"
+        elif more:
+            hint = f"; about {plural(max(more), 'further repetition')} would decide"
+        else:
+            hint = ""
+        return f"not beyond doubt: {listing(open_ones)} may be as good{hint}", False
+    if ties:
+        return f"a tie within {margin} with {listing(ties)}; better than the others beyond doubt", False
+    return "beyond doubt (95 %, corrected for all comparisons)", True
+
+
+def _instead(compared: Sequence[Against]) -> str:
+    if len(compared) < 2:
+        return ""
+    other = compared[1]
+    if math.isfinite(other.low):
+        ratio, ends = ratio_text(other.ratio, other.low, other.high)
+        return f"{other.candidate} instead: {ratio} times the error ({ends})"
+    return f"{other.candidate} instead: {number(other.ratio)} times the error (interval unknown)"
+
+
+def labels(study: Study, dataset: str, split: str) -> Pillar:
+    """The fewest frames to a common error, their price, and the data multiplier of the runner-up."""
+    name = study.headline(dataset)
+    fitted, target = curves(study, dataset, name, split), target_error(study, dataset, name, split)
+    sizes = facts.train_sizes(study, dataset)
+    if not fitted or target is None:
+        why = (
+            f"Needs {FEW} training sizes; there {'is' if len(sizes) == 1 else 'are'} {len(sizes)}."
+            if len(sizes) < FEW
+            else "The trainings are not at rest: their curve would measure optimiser steps, not labels."
+        )
+        return Pillar(Card("Labels needed", "not measured", [why], commands=[_more_sizes(study, dataset, sizes)]))
+    needs = {c: frames_needed(curve, target) for c, curve in fitted.items()}
+    order = sorted(needs, key=lambda c: needs[c].n if needs[c].reachable else math.inf)
+    best, need, unit = order[0], needs[order[0]], metric(name).unit
+    if not need.reachable:
+        return Pillar(Card("Labels needed", f"{target:g} {unit}: {need.reason}", [], commands=[]))
+    known = math.isfinite(need.lower) and math.isfinite(need.upper)
+    ends = f"95 % interval {interval(need.lower, need.upper)}" if known else need.note or "its interval is not known"
+    lines = [f"training frames to {target:g} {unit}, {ends}"]
+    price = study.label_seconds(dataset)
+    if price:
+        valid = float(study.trials.loc[study.trials["dataset"] == dataset, "n_valid"].max())
+        hours = label_hours(need.n, valid, price)
+        lines.append(f"with validation {seconds(3600 * hours)} of labelling at {seconds(price)} a frame")
+    doubt, certain, instead = "the only curve", False, ""
+    if len(order) > 1:
+        ratio = data_multiplier(fitted[best], fitted[order[1]], target)
+        certain = bool(ratio.value and math.isfinite(ratio.lower) and ratio.lower > 1)
+        doubt = "beyond doubt" if certain else f"not beyond doubt: {order[1]} may need no more"
+        if ratio.reason:
+            instead = f"{order[1]} instead: {ratio.reason}"
+        else:
+            times = number(ratio.value, ratio.lower, ratio.upper)
+            span = interval(ratio.lower, ratio.upper) if math.isfinite(ratio.lower) else "interval unknown"
+            instead = f"{order[1]} instead: {times} times the labels ({span})"
+    bent = [c for c, curve in fitted.items() if curve.bends]
+    if bent:
+        lines.append(f"the curve of {listing(bent)} bends: a power law does not describe it well")
+    return Pillar(
+        Card("Labels needed", f"{best}: {number(round(need.n))} frames", lines, doubt, instead,
+             mark="best" if certain else "undecided"),
+        best, certain,
+    )  # fmt: skip
+
+
+def _more_sizes(study: Study, dataset: str, sizes: Sequence[int]) -> str:
+    largest = max(sizes)
+    wanted = sorted({*sizes, largest, max(1, largest // 2), max(1, largest // 4)})
+    return _again(study, dataset, f"dataset.n_train={','.join(map(str, wanted))}", "repetition=0,1,2")
+
+
+def _again(study: Study, dataset: str, *overrides: str) -> str:
+    """A command that runs the study's architectures again with further overrides; what is known stays cached."""
+    rows = study.table[study.table["dataset"] == dataset]
+    names = ",".join(dict.fromkeys(rows["architecture"].astype(str)))
+    sizes = ",".join(dict.fromkeys(rows["size"].astype(str)))
+    chosen = [] if any(o.startswith("dataset.n_train=") for o in overrides) else [
+        f"dataset.n_train={max(facts.train_sizes(study, dataset))}"
+    ]  # fmt: skip
+    start = f"mlpbench run -m study={study.name} dataset={dataset} architecture={names} size={sizes}"
+    return " ".join([start, *chosen, *overrides])
+
+
+def stability(study: Study, dataset: str) -> Pillar:
+    """The largest share of replicas that stay sound at the highest temperature, compared by Fisher's exact test."""
+    found = collect(study, dataset)
+    if not found:
+        return Pillar(
+            Card("Stability in MD", "not measured", ["Trains nothing again:"],
+                 commands=[_again(study, dataset, "evaluation=dev", "evaluation.speed=null")])
+        )  # fmt: skip
+    n_train = max(one.n_train for one in found)
+    here = [one for one in found if one.n_train == n_train]
+    condition = _telling(here)
+    rows = sorted((one for one in here if one.condition == condition), key=_survival, reverse=True)
+    first = rows[0]
+    alive, total = _sound(first), len(first.died)
+    lines = [f"replicas sound after {first.planned:g} ps at {condition}, trained on {plural(n_train, 'frame')}"]
+    stopped = first.causes.count("wall_limit")
+    if stopped:
+        lines.append(f"{plural(stopped, 'replica')} stopped early by the clock: counted as sound until then")
+    doubt, certain, instead = "the only candidate", False, ""
+    if len(rows) > 1:
+        values = [
+            float(fisher_exact([[alive, total - alive], [_sound(one), len(one.died) - _sound(one)]]).pvalue)
+            for one in rows[1:]
+        ]
+        adjusted, _ = holm(values)
+        open_ones = [one.candidate for one, p in zip(rows[1:], adjusted, strict=True) if p > SURE]
+        certain = not open_ones
+        doubt = "beyond doubt" if certain else f"not beyond doubt: {listing(open_ones)} may be as stable"
+        doubt += " (Fisher's exact test on replicas; of these trainings, not of others)"
+        second = rows[1]
+        instead = f"{second.candidate} instead: {_sound(second)} of {len(second.died)}"
+    return Pillar(
+        Card("Stability in MD", f"{first.candidate}: {alive} of {total}", lines, doubt, instead,
+             mark="best" if certain else "undecided"),
+        first.candidate, certain,
+    )  # fmt: skip
+
+
+def _telling(rows: Sequence[Replicas]) -> str:
+    """The condition in which the candidates differ most; the last of those that are equal."""
+    spread = {}
+    for condition in dict.fromkeys(one.condition for one in rows):
+        shares = [_survival(one) for one in rows if one.condition == condition]
+        spread[condition] = max(shares) - min(shares)
+    return max(reversed(spread), key=lambda condition: spread[condition])
+
+
+def _sound(one: Replicas) -> int:
+    return sum(not dead for dead in one.died)
+
+
+def _survival(one: Replicas) -> float:
+    return _sound(one) / len(one.died)
+
+
+def speed(study: Study, dataset: str) -> Pillar:
+    """The fastest way to run each candidate, beside the reference method on the same frames."""
+    ran = [way for way in ways(study, dataset) if way.values]
+    if not ran:
+        return Pillar(
+            Card("Speed beside DFT", "not measured", ["Trains nothing again:"],
+                 commands=[_again(study, dataset, "evaluation=speed"), f"mlpbench dft time {study.name}"])
+        )  # fmt: skip
+    fastest = {way.candidate: way for way in reversed(ran)}
+    order = sorted(fastest.values(), key=lambda way: way.values["us_per_atom"].value)
+    first = order[0]
+    took: Estimate = first.values["us_per_atom"]
+    lines = [f"per atom and call, {first.run_as}, {first.precision}, {first.machine}"]
+    references = timed(study, dataset)
+    if references:
+        reference = references[0]
+        ratio = speedup(first, reference)
+        lines.append(
+            f"{number(ratio.value, ratio.low, ratio.high)} times as fast as {reference.name} on "
+            f"{plural(reference.threads, 'thread')}{unlike(first, reference)}"
+        )
+    else:
+        lines.append(f"the reference method was not timed: mlpbench dft time {study.name}")
+    doubt, certain, instead = "the only candidate", False, ""
+    if len(order) > 1:
+        open_ones = [way.candidate for way in order[1:] if not told_apart(study, first, way)]
+        certain = not open_ones
+        doubt = "beyond the noise of the timings" if certain else f"within the noise: {listing(open_ones)}"
+        second = order[1]
+        times = second.values["us_per_atom"].value / took.value
+        instead = f"{second.candidate} instead: {number(times)} times the time"
+    if first.notice:
+        lines.append(first.notice)
+    return Pillar(
+        Card("Speed beside DFT", f"{first.candidate}: {number(took.value, took.low, took.high)} µs", lines, doubt,
+             instead, mark="best" if certain else "undecided"),
+        first.candidate, certain,
+    )  # fmt: skip
