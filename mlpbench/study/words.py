@@ -10,6 +10,7 @@ _NAMES = {
     "nequip": "NequIP",
     "mace": "MACE",
     "toy": "Toy pair potential",
+    "allegro": "Allegro",
 }
 ORDER = tuple(_NAMES)  # in which architectures take their colours and markers
 

@@ -51,7 +51,7 @@ def test_every_data_set_has_the_reference_its_file_names(name):
                    cited.group(2) == r.fields.get("eprint") for r in found)  # fmt: skip
 
 
-@pytest.mark.parametrize("name", ["schnet", "painn", "nequip", "mace"])
+@pytest.mark.parametrize("name", ["schnet", "painn", "nequip", "allegro", "mace"])
 def test_every_architecture_has_a_reference(name):
     assert references_for([f"architecture:{name}"])
 

@@ -37,7 +37,7 @@ def _used(study: Study) -> dict[str, str]:
     for name in unique(study.trials["architecture"].tolist()):
         found[f"architecture:{name}"] = f"{display_name(name)} (architecture)"
     packages = {c.removeprefix("version_") for c in study.trials.columns if c.startswith("version_")}
-    backends = {"schnetpack": "schnetpack", "nequip": "nequip", "mace-torch": "mace-torch"}
+    backends = ("schnetpack", "nequip", "nequip-allegro", "mace-torch")
     for name in sorted((set(backends) | set(CORE)) & packages):
         found[f"package:{name}"] = f"{name} (package)"
     for config in study.config():

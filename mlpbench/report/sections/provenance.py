@@ -13,7 +13,7 @@ from mlpbench.study.study import Study, rows_of, unique
 from mlpbench.study.words import natural
 
 ORDER = 90
-FIRST = ("torch", "e3nn", "schnetpack", "nequip", "mace-torch", "lightning", "ase", "numpy")
+FIRST = ("torch", "e3nn", "schnetpack", "nequip", "nequip-allegro", "mace-torch", "lightning", "ase", "numpy")
 
 
 def build(study: Study) -> Section | None:

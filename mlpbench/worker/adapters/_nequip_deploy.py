@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ DEPLOYMENTS = {
     "compiled": ("TorchScript", "AOTInductor"),
     "accelerated": ("AOTInductor+OpenEquivariance", "AOTInductor+cuEquivariance"),
 }
-_KERNELS = {  # the modifier of nequip-compile, and the package it imports
+KERNELS = {  # the modifier of nequip-compile, and the package it imports
     "OpenEquivariance": ("enable_OpenEquivariance", "openequivariance"),
     "cuEquivariance": ("enable_CuEquivariance", "cuequivariance_torch"),
 }
@@ -36,7 +37,15 @@ _TARGET = "ase"
 _SEED = 1  # as nequip-compile has it
 
 
-def deploy(model: Any, device: str, means: str, like: NequIPCalculator, example: Atoms, folder: Path) -> Any:
+def deploy(
+    model: Any,
+    device: str,
+    means: str,
+    like: NequIPCalculator,
+    example: Atoms,
+    folder: Path,
+    kernels: Mapping[str, tuple[str, str]],
+) -> Any:
     """NequIP's calculator around the compiled ``model``; the compiled file lies in ``folder``.
 
     Does what ``nequip-compile --mode aotinductor --target ase`` does, which itself takes a checkpoint only, and so only
@@ -45,10 +54,11 @@ def deploy(model: Any, device: str, means: str, like: NequIPCalculator, example:
     Args:
         model: NequIP's, in the dtype it is to run in.
         device: where it is to run; compiled for it.
-        means: one of :data:`DEPLOYMENTS`.
+        means: one of the adapter's deployments: ``TorchScript``, ``AOTInductor``, ``AOTInductor+`` a kernel.
         like: the eager calculator, whose neighbour list is used.
         example: a structure for tracing.
         folder: for the compiled file.
+        kernels: name -> modifier of ``nequip-compile`` and the package it imports.
 
     Raises:
         Unavailable: TorchScript with a torch that NequIP refuses it for, kernels that are not installed.
@@ -59,7 +69,9 @@ def deploy(model: Any, device: str, means: str, like: NequIPCalculator, example:
         raise Unavailable("mlpbench compiles with AOTInductor only")
     kernel = means.partition("+")[2]
     if kernel:
-        model = _with_kernels(model, kernel)
+        if device == "cpu":
+            raise Unavailable(f"{kernel}'s kernels are made for GPUs")
+        model = _with_kernels(model, *kernels[kernel])
     path = folder / f"{means.replace('+', '-')}.nequip.pt2"
     boxed = example.copy()
     if not boxed.cell.rank:  # without a volume the stress is NaN, and NequIP's own check of the compiled model fails
@@ -69,10 +81,9 @@ def deploy(model: Any, device: str, means: str, like: NequIPCalculator, example:
     return NequIPCalculator.from_compiled_model(str(path), device=device, neighborlist_backend=backend)
 
 
-def _with_kernels(model: Any, kernel: str) -> Any:
-    modifier, package = _KERNELS[kernel]
+def _with_kernels(model: Any, modifier: str, package: str) -> Any:
     if importlib.util.find_spec(package) is None:
-        raise Unavailable(f"not installed; adopt an environment with {package} (backend.nequip.python)")
+        raise Unavailable(f"not installed; adopt an environment with {package} (backend.NAME.python)")
     return modify(model, [{"modifier": modifier}])
 
 

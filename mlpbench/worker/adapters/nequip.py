@@ -7,7 +7,7 @@ import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -40,7 +40,7 @@ from mlpbench.worker.adapters._nequip_config import (
     upper_triangle,
     write_frames,
 )
-from mlpbench.worker.adapters._nequip_deploy import DEPLOYMENTS, deploy
+from mlpbench.worker.adapters._nequip_deploy import DEPLOYMENTS, KERNELS, deploy
 from mlpbench.worker.adapters._nequip_training import Progress, fit, quiet
 from mlpbench.worker.training import TrainingLog
 
@@ -163,10 +163,19 @@ def _numpy(tensor: torch.Tensor) -> Any:
 class NequIPAdapter(Adapter):
     """Trains as ``nequip-train`` does, in this process; resumes exactly from the last finished epoch."""
 
-    architectures = ("nequip",)
-    packages = ("nequip", "torch", "e3nn", "lightning", "torchmetrics", "matscipy", "torch-sim-atomistic")
+    architectures: ClassVar[tuple[str, ...]] = ("nequip",)
+    packages: ClassVar[tuple[str, ...]] = (
+        "nequip",
+        "torch",
+        "e3nn",
+        "lightning",
+        "torchmetrics",
+        "matscipy",
+        "torch-sim-atomistic",
+    )
     preload = ("torch._inductor.codecache", "nequip.data.datamodule", "nequip.data.dataset")
-    deployments = DEPLOYMENTS
+    deployments: ClassVar[Mapping[str, tuple[str, ...]]] = DEPLOYMENTS
+    kernels: ClassVar[Mapping[str, tuple[str, str]]] = KERNELS  # name -> modifier of nequip-compile, package
 
     def __init__(self, request: Request) -> None:
         super().__init__(request)
@@ -217,7 +226,7 @@ class NequIPAdapter(Adapter):
         """See :meth:`Adapter.deploy`."""
         example = Frames.load(Path(self.request.frames["valid"])).select([0]).to_atoms()[0]
         like, folder = potential.calculator(), self.directory
-        found: Calculator = deploy(potential.model, potential.device, means, like, example, folder)
+        found: Calculator = deploy(potential.model, potential.device, means, like, example, folder, self.kernels)
         return found
 
     def allow_tf32(self) -> None:
