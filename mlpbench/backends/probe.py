@@ -119,7 +119,11 @@ def run_python(
 
 
 def clashes(installed: Installed, roots: Sequence[str]) -> list[str]:
-    """What ``roots`` (normalised names) need, directly or not, and miss or have in a wrong version."""
+    """What ``roots`` (normalised names) need, directly or not, and miss or have in a wrong version.
+
+    ``uv pip check`` looks at one site-packages folder: it sees neither the folders that ``pythonpath`` puts first nor
+    which clashes concern the backend, and a shared cluster environment is full of others.
+    """
     problems: list[str] = []
     todo, seen = list(roots), set(roots)
     while todo:
