@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -87,7 +88,10 @@ def option_of(config: Mapping[str, Any], group: str) -> str | None:
             base["dataset.path"] = _value(data["path"])
         wanted = config.get(group) or {}
         for name in sorted({path.stem for folder in conf_dirs() for path in (folder / group).glob("[!_]*.yaml")}):
-            composed = _composed((*_texts(base), f"{group}={name}"))[group]
+            try:
+                composed = _composed((*_texts(base), f"{group}={name}"))[group]
+            except UserError:
+                continue  # not for every architecture, as training=recommended
             if not any(True for _ in _unlike(composed, wanted, group)):
                 return name
     except (UserError, KeyError):
@@ -125,15 +129,52 @@ def _closest(overrides: tuple[str, ...], group: str, wanted: Mapping[str, Any]) 
     files = {path.stem: path for folder in reversed(conf_dirs()) for path in (folder / group).glob("[!_]*.yaml")}
     scores = {}
     for name, path in files.items():
-        content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-        if "defaults" in content:  # made of others: only Hydra knows what it comes to
-            try:
-                content = _composed((*overrides, f"{group}={name}"))[group]
-            except UserError:  # not for every architecture, as training=recommended
-                continue
-        scores[name] = len(list(_unlike(content, wanted, group)))
+        content = _option(path, overrides, group)
+        if content is not None:
+            scores[name] = len(list(_unlike(content, wanted, group)))
     best = min(scores, key=lambda name: (scores[name], name != "default", name))
     return None if best == "default" else best
+
+
+@lru_cache(maxsize=512)
+def _read(path: Path, changed: int) -> dict[str, Any]:
+    """A YAML file; ``changed`` is when it was written last, so that a file that changes is read again."""
+    return dict(yaml.safe_load(path.read_text(encoding="utf-8")) or {})
+
+
+def _option_content(path: Path) -> dict[str, Any] | None:
+    """What an option's file says, those of its own group that it is made of included; None where it needs Hydra."""
+    content = dict(_read(path, path.stat().st_mtime_ns))
+    merged: dict[str, Any] = {}
+    parts = content.pop("defaults", [])
+    for name in parts if "_self_" in parts else [*parts, "_self_"]:
+        if name == "_self_":
+            merged = _merged(merged, content)
+        elif isinstance(name, str) and (path.parent / f"{name}.yaml").is_file():
+            below = _option_content(path.parent / f"{name}.yaml")
+            if below is None:
+                return None
+            merged = _merged(merged, below)
+        else:
+            return None
+    return merged if "${" not in str(merged) and "???" not in merged.values() else None
+
+
+def _merged(base: dict[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    both = {k: _merged(base[k], v) for k, v in over.items() if isinstance(v, dict) and isinstance(base.get(k), dict)}
+    return {**base, **over, **both}
+
+
+def _option(path: Path, overrides: tuple[str, ...], group: str) -> Mapping[str, Any] | None:
+    """What an option of ``group`` comes to; None where this architecture has none, as of training=recommended."""
+    content = _option_content(path)
+    if content is not None:
+        return content
+    try:  # made of other groups: only Hydra knows what it comes to
+        composed: Mapping[str, Any] = _composed((*overrides, f"{group}={path.stem}"))[group]
+    except UserError:
+        return None
+    return composed
 
 
 def _dataset_option(data: Mapping[str, Any]) -> str:
@@ -141,7 +182,7 @@ def _dataset_option(data: Mapping[str, Any]) -> str:
     scores = {}
     for folder in reversed(conf_dirs()):
         for path in (folder / "dataset").glob("[!_]*.yaml"):
-            stated = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+            stated = _read(path, path.stat().st_mtime_ns)
             stated = {k: v for k, v in stated.items() if k not in ("defaults", "n_train", "n_valid", "per_variant")}
             variant = str(data.get("variant"))
             filled = {k: v.replace("{variant}", variant) if isinstance(v, str) else v for k, v in stated.items()}

@@ -32,7 +32,7 @@ _TOLD = {
     for key in (
         "name", "n_train", "description", "contents", "level_of_theory", "licence", "citation", "homepage", "traps",
         "variant", "variants", "per_variant", "downloads", "collection", "label_seconds", "references",
-        "reference_method", "max_net_force", "in_distribution",
+        "reference_method", "max_net_force", "in_distribution", "label_noise",
     )
 }  # fmt: skip
 _OF_TRAINING = {"dataset.n_valid", "dataset.labels"}  # all other keys of a data set describe its content
