@@ -35,7 +35,7 @@ def execute(arguments: argparse.Namespace) -> int:
     from mlpbench.errors import UserError
     from mlpbench.records import load_all
     from mlpbench.study.artefacts import examine
-    from mlpbench.study.trial import estimate_seconds, identify
+    from mlpbench.study.trial import estimate_seconds, identify, remembering
 
     sweep = config.expand(arguments.overrides, arguments.multirun, command="plan")
     if not sweep.enumerable:
@@ -51,8 +51,9 @@ def execute(arguments: argparse.Namespace) -> int:
             return None
 
     records: dict[str, list[dict[str, object]]] = {}
+    once = remembering(find)
     for overrides, raw in zip(sweep.trials, config.compose_each(sweep.trials), strict=True):
-        trial = identify(raw, find, write=False, overrides=overrides)
+        trial = identify(raw, once, write=False, overrides=overrides)
         standing = examine(trial)
         state: str = standing.state
         note = ""

@@ -6,6 +6,7 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -161,19 +162,22 @@ def _preflight(sweep: SweepPlan) -> Session:
     """Plan every trial, so that a mistake in the last one shows before the first one trains."""
     global _session
     from mlpbench import config
+    from mlpbench.backends.environment import resolve
     from mlpbench.progress import announce
     from mlpbench.study.artefacts import examine
-    from mlpbench.study.trial import identify
+    from mlpbench.study.trial import identify, remembering
 
     standings: list[Status] = []
     known: set[tuple[Path, str]] = set()
-    for overrides, raw in zip(sweep.trials, config.compose_each(sweep.trials), strict=True):
-        trial = identify(raw, overrides=overrides)
-        place = (trial.study_root, trial.name)
-        if place in known:
-            raise UserError(f"the sweep holds the trial {trial.name} twice", "Give each value only once.")
-        known.add(place)
-        standings.append(examine(trial))
+    find = remembering(resolve)
+    with closing(config.compose_each(sweep.trials)) as composed:
+        for overrides, raw in zip(sweep.trials, composed, strict=True):
+            trial = identify(raw, find, overrides=overrides)
+            place = (trial.study_root, trial.name)
+            if place in known:
+                raise UserError(f"the sweep holds the trial {trial.name} twice", "Give each value only once.")
+            known.add(place)
+            standings.append(examine(trial))
     if sweep.in_turn:  # what another launcher starts may run on another machine
         _require_devices(standings)
     announce(standings)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel, ValidationError
 
@@ -50,34 +50,29 @@ def environment_texts(config: DictConfig) -> dict[str, str]:
     """Dotted key -> what stands there, of every text that is taken from an environment variable, directly or through
     another key: a token must not be stored resolved.
     """
+    plain: Any = OmegaConf.to_container(config, resolve=False)
     texts: dict[str, str] = {}
 
-    def walk(node: Any, prefix: str) -> None:
-        keys: Any = range(len(node)) if isinstance(node, ListConfig) else list(node)
-        for key in keys:
-            path = f"{prefix}.{key}" if prefix else str(key)
-            if OmegaConf.is_interpolation(node, key):
-                raw = str(node._get_node(key)._value())
-                if "oc.env" in _expanded(config, raw):
-                    texts[path] = raw
-            elif not OmegaConf.is_missing(node, key):
-                child = node._get_node(key)
-                if isinstance(child, DictConfig | ListConfig) and not child._is_none():
-                    walk(child, path)
+    def walk(node: Any, path: tuple[str, ...]) -> None:
+        if isinstance(node, dict | list):
+            for key, value in node.items() if isinstance(node, dict) else enumerate(node):
+                walk(value, (*path, str(key)))
+        elif isinstance(node, str) and "${" in node and "oc.env" in _expanded(plain, node):
+            texts[".".join(path)] = node
 
-    walk(config, "")
+    walk(plain, ())
     return texts
 
 
-def _expanded(config: DictConfig, text: str, depth: int = 5) -> str:
+def _expanded(plain: dict[str, Any], text: str, depth: int = 5) -> str:
     """``text`` with the raw text of every key it refers to behind it."""
     parts = [text]
     for name in re.findall(r"\$\{([\w.]+)\}", text) if depth else []:
-        parent, _, leaf = name.rpartition(".")
-        node: Any = OmegaConf.select(config, parent) if parent else config
-        child = node._get_node(leaf) if isinstance(node, DictConfig) and leaf in node else None
-        if child is not None and isinstance(child._value(), str):
-            parts.append(_expanded(config, child._value(), depth - 1))
+        node: Any = plain
+        for part in name.split("."):
+            node = node.get(part) if isinstance(node, dict) else None
+        if isinstance(node, str):
+            parts.append(_expanded(plain, node, depth - 1))
     return " ".join(parts)
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import copy
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from hydra import compose
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
@@ -79,10 +81,38 @@ def load_backends(overrides: Sequence[str] = ()) -> dict[str, BackendConfig]:
     return check_backends(nodes["backend"])
 
 
-def compose_each(trials: Sequence[Sequence[str]]) -> Iterator[DictConfig]:
-    """As :func:`compose_raw` for one trial after another."""
-    for overrides in trials:
-        yield compose_raw(overrides)
+def compose_each(trials: Sequence[Sequence[str]]) -> Generator[DictConfig]:
+    """As :func:`compose_raw` for one trial after another, in a fraction of the time.
+
+    The trials of a sweep mostly differ in values. What the chosen files come to is composed once for each choice, and
+    the values are set in a copy of it, by Hydra's own function that would have set them.
+
+    Raises:
+        UserError: see :func:`compose_raw`.
+    """
+    bases: dict[tuple[str, ...], DictConfig] = {}
+    with hydra_state():
+        loader: Any = GlobalHydra.instance().config_loader()
+        parser = OverridesParser.create(loader)
+        for overrides in trials:
+            try:
+                values, choices = [], []
+                for override in parser.parse_overrides(list(overrides)):
+                    (values if _sets_value(override, loader) else choices).append(override)
+                key = tuple(str(choice.input_line) for choice in choices)
+                if key not in bases:
+                    bases[key] = compose(CONFIG_NAME, overrides=list(key))
+                config = copy.deepcopy(bases[key])
+                ConfigLoaderImpl._apply_overrides_to_config(values, config)
+            except (HydraException, OmegaConfBaseException) as error:
+                raise explain(error, overrides) from error
+            yield config
+
+
+def _sets_value(override: Any, loader: Any) -> bool:
+    """Whether an override sets a value of the configuration, and chooses no file of it (and none of Hydra's own)."""
+    group = loader.repository.group_exists(override.key_or_group)
+    return not (group or override.is_delete() or override.is_hydra_override() or override.is_sweep_override())
 
 
 def expand(overrides: Sequence[str], multirun: bool = False, *, command: str = "run") -> SweepPlan:

@@ -55,7 +55,12 @@ def explain(error: Exception, overrides: Sequence[str], name: str = CONFIG_NAME,
         return UserError(f"{group}={option}: there is no such {group}", close_match(option, _options(group)))
     typed = _offending_key(text, overrides)
     if typed is not None:
-        known = [key for key in _known_keys(overrides, name) if key != typed]
+        keys = _known_keys(overrides, name)
+        if typed in keys:  # a mapping, and the override brings entries that it does not have
+            return UserError(
+                f"'{typed}' does not have all the entries that are given", f"To add to it, write a plus: +{typed}=..."
+            )
+        known = keys
         same_leaf = [key for key in known if key.rpartition(".")[2] == typed.rpartition(".")[2]]
         meant = _SYNONYMS.get(typed.rpartition(".")[2])
         same_leaf = [key for key in known if key.rpartition(".")[2] == meant] or same_leaf

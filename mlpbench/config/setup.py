@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from hydra import initialize_config_dir
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.plugins import Plugins
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 
@@ -34,7 +35,10 @@ def prepare_hydra() -> None:
 
 @contextmanager
 def hydra_state() -> Iterator[None]:
-    """Hydra's global state, ours for a moment."""
+    """Hydra's global state, ours for a moment; inside another such block nothing is done."""
+    if GlobalHydra.instance().is_initialized():
+        yield
+        return
     prepare_hydra()
     with initialize_config_dir(config_dir=str(packaged_conf()), version_base="1.3", job_name="mlpbench"):
         yield

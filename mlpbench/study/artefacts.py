@@ -296,7 +296,7 @@ def _made(directory: Path, result: Result, entry: dict[str, Any] | None) -> Made
     stamp = files.sha256(directory / TASKS / f"{result.task}.json")
     if entry is None or entry.get("result") != stamp:
         # The core was killed before it could write down what the worker had finished.
-        return Made(None, result.key, stamp, "" if entry is None else _unreadable(directory, result))
+        return Made(None, result.key, stamp, _unreadable(directory, result))
     return Made(entry["inputs"], result.key, stamp, _damage(directory, entry["files"]))
 
 
@@ -483,16 +483,16 @@ class Status:
     @cached_property
     def reasons(self) -> list[str]:
         """Why it is not cached: ``task: reason``, what follows from another reason left out."""
+        record = self.found.record
+        if record is None and not self.outstanding:
+            return ["the record is missing, or cannot be read"]
         told = [
             f"{v.artefact}: {v.reason}"
             for v in self.verdicts
             if v.action != "keep" and v.reason not in (_AFTER, _NEW) and not v.reason.endswith(" is run")
         ]
-        if told or self.outstanding:
+        if told or record is None or self.outstanding:
             return told
-        record = self.found.record
-        if record is None:
-            return ["the record is missing, or cannot be read"]
         if record["status"] not in ("done", "skipped"):
             return [f"{record['status']} before: {record['reason']}"]
         return ["labels of its own trajectory can be had now"] if self._pending else []

@@ -224,6 +224,19 @@ def swept_settings(raw: DictConfig, overrides: Sequence[str]) -> dict[str, Any]:
     return found
 
 
+def remembering(find: Find) -> Find:
+    """``find`` that looks at each backend once, for the trials of one command."""
+    known: dict[str, Environment | None] = {}
+
+    def once(backend: BackendConfig) -> Environment | None:
+        key = backend.model_dump_json()
+        if key not in known:
+            known[key] = find(backend)
+        return known[key]
+
+    return once
+
+
 def loss_labels(config: TrialConfig, dataset: Dataset) -> list[str]:
     """The labels that enter the loss, decided once for every package: those asked for that have a weight.
 
