@@ -50,7 +50,6 @@ class Record:
     started: str
     finished: str
     identifiers: dict[str, Any]
-    swept: dict[str, Any]  # as typed; goes when no table reads it any more
     config: dict[str, Any]
     labels: dict[str, float]
     split: dict[str, Any]

@@ -22,17 +22,8 @@ from mlpbench.evaluators.convergence import at_rest, trivial_loss
 from mlpbench.frames import Frames
 from mlpbench.protocol import EVENTS, HELLO, ProtocolError, Result, Status, read_events, read_json, write_json
 from mlpbench.records import RECORD, Record, load_curve, load_record, write_curve
-from mlpbench.study.artefacts import (
-    SCORE,
-    Found,
-    Inputs,
-    evaluation_options,
-    found,
-    reference_digests,
-    score_inputs,
-    split_digests,
-    wanted,
-)
+from mlpbench.study.artefacts import evaluation_options, found, split_digests, wanted
+from mlpbench.study.difference import SCORE, Found, Inputs, reference_digests, score_inputs
 from mlpbench.study.trial import WEIGHTS, Trial
 
 _BOUNDS = ("lower", "upper")
@@ -110,7 +101,6 @@ def write_record(
         started=started,
         finished=provenance.now(),
         identifiers=trial.identifiers,
-        swept=trial.swept,
         config=_config(trial, here.record, kept),
         labels={label: float(trial.training[WEIGHTS[label]]) for label in trial.labels},
         split=_split(trial),

@@ -52,8 +52,8 @@ def execute(arguments: argparse.Namespace) -> int:
 
     records: dict[str, list[dict[str, object]]] = {}
     once = remembering(find)
-    for overrides, raw in zip(sweep.trials, config.compose_each(sweep.trials), strict=True):
-        trial = identify(raw, once, write=False, overrides=overrides)
+    for raw in config.compose_each(sweep.trials):
+        trial = identify(raw, once, write=False)
         standing = examine(trial)
         state: str = standing.state
         note = ""

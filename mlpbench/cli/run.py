@@ -171,8 +171,8 @@ def _preflight(sweep: SweepPlan) -> Session:
     known: set[tuple[Path, str]] = set()
     find = remembering(resolve)
     with closing(config.compose_each(sweep.trials)) as composed:
-        for overrides, raw in zip(sweep.trials, composed, strict=True):
-            trial = identify(raw, find, overrides=overrides)
+        for raw in composed:
+            trial = identify(raw, find)
             place = (trial.study_root, trial.name)
             if place in known:
                 raise UserError(f"the sweep holds the trial {trial.name} twice", "Give each value only once.")
@@ -214,7 +214,7 @@ def run_job(raw: DictConfig) -> str:
     number = 1 + int(OmegaConf.select(OmegaConf.structured(hydra), "job.num", default=0) or 0)
     total = int(os.environ.get(TOTAL, number))
     try:
-        standing = examine(identify(raw, overrides=list(hydra.overrides.task)))
+        standing = examine(identify(raw))
     except UserError as error:
         print(f"mlpbench: {error}", file=sys.stderr)
         return "failed"

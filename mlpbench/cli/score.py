@@ -25,7 +25,7 @@ def execute(arguments: argparse.Namespace) -> int:
     from mlpbench.files import locked
     from mlpbench.records import load_all
     from mlpbench.scoring import rescore
-    from mlpbench.study.artefacts import outdated
+    from mlpbench.study.difference import outdated
     from mlpbench.study.study import Study, find_study
 
     root = find_study(arguments.study, arguments.results)

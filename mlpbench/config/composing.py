@@ -96,7 +96,8 @@ def compose_each(trials: Sequence[Sequence[str]]) -> Generator[DictConfig]:
         parser = OverridesParser.create(loader)
         for overrides in trials:
             try:
-                values, choices = [], []
+                values: list[Any] = []
+                choices: list[Any] = []
                 for override in parser.parse_overrides(list(overrides)):
                     (values if _sets_value(override, loader) else choices).append(override)
                 key = tuple(str(choice.input_line) for choice in choices)

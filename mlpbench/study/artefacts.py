@@ -21,17 +21,14 @@ The hardware of ``speed`` is recorded and not compared: a login node must not me
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property, lru_cache
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-from ase.io import iread
-
 from mlpbench import files
-from mlpbench.evaluators import SCORERS, Scorer
+from mlpbench.evaluators import SCORERS
 from mlpbench.protocol import (
     CHECKPOINT,
     HELLO,
@@ -46,56 +43,24 @@ from mlpbench.protocol import (
 from mlpbench.records import load_record
 from mlpbench.references.own import pending
 from mlpbench.seeds import digest
+from mlpbench.study.difference import (
+    AFTER,
+    GONE,
+    NEW,
+    SCORE,
+    Found,
+    Inputs,
+    Made,
+    Verdict,
+    difference,
+    reference_digests,
+    score_inputs,
+)
 from mlpbench.study.trial import Trial
 
 INPUTS = "inputs.json"  # in a trial's folder: of every finished task its inputs, and the digests of its files
-SCORE = "score:"
-
-Inputs = dict[str, Any]
-Action = Literal["keep", "score", "run"]
 State = Literal["cached", "to score", "partly done", "to resume", "new"]
 EVALUATIONS = ("physics", "md", "speed")
-
-
-@dataclass(frozen=True)
-class Made:
-    """A result as it lies in the folder.
-
-    Attributes:
-        inputs: what it was made from; None where that was not written down (the core was killed in between).
-        key: of a task: digest of the inputs it was asked for with.
-        stamp: sha256 of the task's result, which tells one run of a task from another; of a score: that of its task.
-        damage: why its files cannot be used; empty if they are as they were written.
-    """
-
-    inputs: Inputs | None
-    key: str = ""
-    stamp: str = ""
-    damage: str = ""
-
-
-@dataclass(frozen=True)
-class Found:
-    """What lies in a trial's folder.
-
-    Attributes:
-        results: task -> its result, ``done`` or ``skipped``; also those of tasks that this command does not ask for.
-        made: artefact -> what it was made from.
-        record: the trial's record; None if there is none that can be read.
-    """
-
-    results: dict[str, Result] = field(default_factory=dict)
-    made: dict[str, Made] = field(default_factory=dict)
-    record: dict[str, Any] | None = None
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """What is to be done about one artefact, and why."""
-
-    artefact: str
-    action: Action
-    reason: str = ""
 
 
 # --- wanted ---------------------------------------------------------------------------------------------------------
@@ -132,32 +97,6 @@ def wanted(trial: Trial) -> dict[str, Inputs]:
 def _predict_inputs(trial: Trial) -> Inputs:
     # Not the batch size: batched and single predictions are the same.
     return {"potential": trial.key, "frames": split_digests(trial), "stress": stress_splits(trial)}
-
-
-def score_inputs(
-    scorer: Scorer,
-    task_key: str,
-    options: dict[str, Any],
-    frames: dict[str, str],
-    references: dict[str, dict[str, str]],
-) -> Inputs:
-    """What the scores of ``scorer`` are made from.
-
-    Args:
-        scorer: which formulas.
-        task_key: of the result that it reads.
-        options: of the task, as :func:`evaluation_options` fills them in.
-        frames: split -> digest.
-        references: see :func:`reference_digests`.
-    """
-    inputs: Inputs = {"task": task_key, "version": scorer.version}
-    if scorer.options:
-        inputs["options"] = {name: options.get(name) for name in scorer.options}
-    if scorer.frames:
-        inputs["frames"] = frames
-    if scorer.references:
-        inputs["references"] = {name: part["content"] for name, part in references.items()}
-    return inputs
 
 
 def tasks_of(trial: Trial) -> list[Task]:
@@ -233,29 +172,6 @@ def split_digests(trial: Trial) -> dict[str, str]:
     return dict(trial.dataset.cache[place])
 
 
-def reference_digests(references: dict[str, Any]) -> dict[str, dict[str, str]]:
-    """Name -> ``content`` (of the file) and ``structures`` (of its geometries alone: another energy moves no atom)."""
-    found = {}
-    for name, path in references.items():
-        stat = Path(path).stat()
-        found[name] = _reference_digest(name, str(path), stat.st_size, stat.st_mtime_ns)
-    return found
-
-
-@lru_cache(maxsize=256)
-def _reference_digest(name: str, path: str, size: int, time: int) -> dict[str, str]:
-    content = files.sha256(Path(path))[:16]
-    if name == "hessian":
-        return {"content": content, "structures": "asked for"}  # the task computes one; the file is for the scores
-    if not path.endswith("xyz"):
-        return {"content": content, "structures": content}
-    geometries = [
-        [a.numbers.tolist(), np.asarray(a.positions).tolist(), a.cell.tolist(), a.pbc.tolist()]
-        for a in iread(path, index=":")
-    ]
-    return {"content": content, "structures": digest(geometries)[:16]}
-
-
 # --- found ----------------------------------------------------------------------------------------------------------
 
 
@@ -307,7 +223,7 @@ def _damage(directory: Path, known: dict[str, dict[str, Any]]) -> str:
         try:
             stat = path.stat()
         except OSError:
-            return f"{name} {_GONE}"
+            return f"{name} {GONE}"
         if stat.st_size != facts["size"]:
             return f"{name} is damaged: {stat.st_size} bytes, {facts['size']} were written"
         if stat.st_mtime_ns != facts["time"] and files.sha256(path) != facts["sha256"]:
@@ -359,102 +275,6 @@ def write_inputs(trial: Trial, results: Iterable[Result]) -> None:
     write_json(trial.directory / INPUTS, entries)
 
 
-# --- difference -----------------------------------------------------------------------------------------------------
-
-
-def difference(wanted: dict[str, Inputs], found: Found) -> list[Verdict]:
-    """For every artefact wanted: keep it, score anew, or run again, and why.
-
-    A checkpoint that was deleted is trained again only where something else has to be computed with it.
-    """
-    train = _task_verdict("train", wanted["train"], found.made.get("train"))
-    made = found.made.get("train")
-    if train.action == "run" and made is not None and made.damage.endswith(_GONE):
-        rest = _verdicts(wanted, found, Verdict("train", "keep"))
-        if all(verdict.action != "run" for verdict in rest):
-            return rest
-    return _verdicts(wanted, found, train)
-
-
-def _verdicts(wanted: dict[str, Inputs], found: Found, train: Verdict) -> list[Verdict]:
-    verdicts = {"train": train}
-    for name, inputs in wanted.items():
-        if name.startswith(SCORE):
-            task = SCORERS[name.removeprefix(SCORE)].task
-            verdicts[name] = _score_verdict(name, inputs, found, verdicts[task])
-        elif name != "train":
-            again = train.action == "run"
-            made = found.made.get(name)
-            verdicts[name] = Verdict(name, "run", _AFTER) if again else _task_verdict(name, inputs, made)
-    return list(verdicts.values())
-
-
-_GONE = "is missing"
-_NEW = "not done yet"
-_AFTER = "the potential is trained anew"
-
-
-def _task_verdict(name: str, inputs: Inputs, made: Made | None) -> Verdict:
-    if made is None:
-        return Verdict(name, "run", _NEW)
-    if made.inputs is None and made.key != digest(inputs):
-        return Verdict(name, "run", "made from other inputs")
-    if made.inputs is not None and made.inputs != inputs:
-        return Verdict(name, "run", unlike(made.inputs, inputs))
-    return Verdict(name, "run", made.damage) if made.damage else Verdict(name, "keep")
-
-
-def _score_verdict(name: str, inputs: Inputs, found: Found, task: Verdict) -> Verdict:
-    """A task that was skipped has no scores, and needs none."""
-    if task.action == "run":
-        return Verdict(name, "score", f"{task.artefact} is run")
-    result, made = found.results.get(task.artefact), found.made.get(name)
-    if result is not None and result.status == "skipped":
-        return Verdict(name, "keep")
-    if made is None or made.inputs is None:
-        return Verdict(name, "score", "not scored yet")
-    if made.inputs != inputs:
-        return Verdict(name, "score", unlike(made.inputs, inputs))
-    stamp = found.made[task.artefact].stamp
-    return Verdict(name, "score", f"{task.artefact} was run since") if made.stamp != stamp else Verdict(name, "keep")
-
-
-def unlike(before: Inputs, now: Inputs) -> str:
-    """``made from another reference stretch_OH``: the first few inputs that differ, in words."""
-    told = [_told(name, before, now) for name in _leaves(before, now)]
-    more = f" and {len(told) - 3} more" if len(told) > 3 else ""
-    return f"made {', '.join(told[:3])}{more}"
-
-
-def _told(path: tuple[str, ...], before: Inputs, now: Inputs) -> str:
-    old, new = _at(before, path), _at(now, path)
-    kind, name = path[0], ".".join(path[1:])
-    if kind == "version":
-        return f"with version {old} of the formulas, now {new}"
-    words = {"references": "reference", "reference structures": "structures of reference", "frames": "frames of"}
-    if kind in words or kind in ("task", "potential", "adapter", "environment"):
-        return f"from another {words.get(kind, kind)} {name}".rstrip()
-    return f"with {name or kind} = {_short(old)}, now {_short(new)}"
-
-
-def _short(value: Any) -> str:
-    text = str(value)
-    return text if len(text) <= 40 else f"{text[:37]}..."
-
-
-def _leaves(before: Any, now: Any, path: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
-    if isinstance(before, dict) and isinstance(now, dict):
-        names = list(dict.fromkeys([*before, *now]))
-        return [leaf for n in names for leaf in _leaves(before.get(n), now.get(n), (*path, str(n)))]
-    return [path] if before != now else []
-
-
-def _at(node: Any, path: Sequence[str]) -> Any:
-    for name in path:
-        node = node.get(name) if isinstance(node, dict) else None
-    return node
-
-
 @dataclass(frozen=True)
 class Status:
     """Where a trial stands: everything that ``plan``, ``run`` and the progress line ask."""
@@ -489,7 +309,7 @@ class Status:
         told = [
             f"{v.artefact}: {v.reason}"
             for v in self.verdicts
-            if v.action != "keep" and v.reason not in (_AFTER, _NEW) and not v.reason.endswith(" is run")
+            if v.action != "keep" and v.reason not in (AFTER, NEW) and not v.reason.endswith(" is run")
         ]
         if told or record is None or self.outstanding:
             return told
@@ -516,29 +336,3 @@ def examine(trial: Trial) -> Status:
     """Compare what ``trial`` wants with what lies in its folder."""
     here = found(trial.directory)
     return Status(trial, here, difference(wanted(trial), here))
-
-
-def outdated(record: dict[str, Any]) -> dict[str, str]:
-    """Scorer -> why its scores in this record are not those of this version, or of the reference files as they are now.
-
-    A reference file that is not on this machine is taken to be as it was. A scorer that the record does not have yet
-    is named too, where its task is done.
-    """
-    reasons: dict[str, str] = {}
-    inputs = record.get("inputs", {})
-    for scorer in SCORERS.values():
-        if record["tasks"].get(scorer.task, {}).get("status") != "done":
-            continue
-        made = inputs.get(SCORE + scorer.name)
-        if made is None:
-            reasons[scorer.name] = "not scored yet"
-            continue
-        now = {**made, "version": scorer.version}
-        if scorer.references:
-            present = {n: p for n, p in record["split"].get("references", {}).items() if Path(p).is_file()}
-            now["references"] = {**made.get("references", {})} | {
-                name: part["content"] for name, part in reference_digests(present).items()
-            }
-        if now != made:
-            reasons[scorer.name] = unlike(made, now)
-    return reasons

@@ -17,6 +17,7 @@ from mlpbench.frames import Float, Frames
 from mlpbench.metrics import HEADLINE, headline
 from mlpbench.records import RECORD, iterate, load_curve
 from mlpbench.statistics.paired import MARGIN
+from mlpbench.study.difference import current
 from mlpbench.study.rows import Rows, speed_frame
 from mlpbench.study.settings import Candidate, Setting, choose
 from mlpbench.study.words import natural
@@ -70,7 +71,7 @@ class Study:
             UserError: there is no such study (the message has the close match), or none of its records can be read.
         """
         root = find_study(name, results)
-        return cls(name, root, iterate(root), margin)
+        return cls(name, root, current(iterate(root)), margin)
 
     @cached_property
     def _tables(self) -> tuple[pd.DataFrame, pd.DataFrame, dict[str, Setting]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -58,7 +57,6 @@ class Trial:
     labels: list[str]
     skip: str | None = None
     environment_texts: dict[str, str] = field(default_factory=dict)
-    swept: dict[str, Any] = field(default_factory=dict)  # as typed; goes when no table reads it any more
 
     @property
     def study_root(self) -> Path:
@@ -164,8 +162,7 @@ class Trial:
     def with_steps(self, steps: int) -> Trial:
         """The same trial with another number of optimiser steps."""
         budget = self.config.budget.model_copy(update={"steps": steps})
-        swept = {name: steps if name == "budget.steps" else value for name, value in self.swept.items()}
-        return replace(self, config=self.config.model_copy(update={"budget": budget}), swept=swept)
+        return replace(self, config=self.config.model_copy(update={"budget": budget}))
 
 
 def plan_trial(overrides: Sequence[str], find: Find = resolve, *, write: bool = True) -> Trial:
@@ -179,7 +176,7 @@ def plan_trial(overrides: Sequence[str], find: Find = resolve, *, write: bool = 
     Raises:
         UserError: a mistake in the configuration or the data, or what ``find`` raises.
     """
-    return identify(compose_raw(overrides), find, write=write, overrides=overrides)
+    return identify(compose_raw(overrides), find, write=write)
 
 
 def identify(raw: DictConfig, find: Find = resolve, *, write: bool = True, overrides: Sequence[str] = ()) -> Trial:
@@ -198,30 +195,8 @@ def identify(raw: DictConfig, find: Find = resolve, *, write: bool = True, overr
     return Trial(
         config=config, environment=environment, split=_split(config, dataset, split_seed, write), dataset=dataset,
         split_seed=split_seed, init_seed=init_seed, labels=labels, skip=_why_not(config, dataset),
-        environment_texts=environment_texts(raw), swept=swept_settings(raw, overrides),
+        environment_texts=environment_texts(raw),
     )  # fmt: skip
-
-
-_NO_SETTING = {
-    "study", "dataset", "architecture", "size", "repetition", "experiment", "dataset.n_train", "dataset.name",
-    "device", "threads", "timeout", "results_dir", "reports_dir", "evaluation",
-}  # fmt: skip
-_NO_SETTING_ROOTS = {"hydra", "backend", "evaluation", "dataset"}
-
-
-def swept_settings(raw: DictConfig, overrides: Sequence[str]) -> dict[str, Any]:
-    """Settings among ``overrides`` that are no identifiers, with their resolved values."""
-    found: dict[str, Any] = {}
-    for override in overrides:
-        key = override.split("=", 1)[0].lstrip("+~")
-        root = re.split(r"[./]", key)[0]  # hydra.verbose and hydra/launcher alike
-        if key in _NO_SETTING or (root in _NO_SETTING_ROOTS and key != "dataset.n_valid"):
-            continue
-        value = OmegaConf.select(raw, key)
-        if OmegaConf.is_config(value):  # a whole group, e.g. budget=converge: name the choice, not its content
-            value = override.split("=", 1)[1]
-        found[key] = value
-    return found
 
 
 def remembering(find: Find) -> Find:

@@ -20,7 +20,8 @@ from mlpbench.records import RECORD, load_record
 from mlpbench.run import run_trial
 from mlpbench.scoring import rescore
 from mlpbench.study import artefacts
-from mlpbench.study.artefacts import Found, Made, difference, examine, outdated, run_options, wanted
+from mlpbench.study.artefacts import examine, run_options, wanted
+from mlpbench.study.difference import Found, Made, difference, outdated
 from mlpbench.study.trial import Trial
 from tests.support import ETHANOL
 from tests.unit.study.conftest import PHYSICS, Plan

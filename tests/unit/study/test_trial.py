@@ -54,7 +54,7 @@ def test_any_name_of_a_data_set_makes_one_folder(plan: Plan, name: str) -> None:
 
 
 def test_data_of_other_content_unit_or_labels_are_not_the_same_data(plan: Plan, tmp_path: Path) -> None:
-    frames = read(ETHANOL / "test_300K.xyz", index=":40")
+    frames: Any = read(ETHANOL / "test_300K.xyz", index=":40")
     write("a.xyz", frames)
     (tmp_path / "b").mkdir()
     frames[7].positions[0, 0] += 1e-4
@@ -86,7 +86,7 @@ def test_labels_and_weights_are_decided_together(plan: Plan) -> None:
 
 
 def test_a_label_that_some_frames_lack_is_counted_and_refused(plan: Plan) -> None:
-    frames = read(ETHANOL / "test_300K.xyz", index=":15")
+    frames: Any = read(ETHANOL / "test_300K.xyz", index=":15")
     for atoms in frames:
         atoms.set_cell(np.eye(3) * 20)
         atoms.pbc = True
