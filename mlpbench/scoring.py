@@ -272,6 +272,7 @@ def _split(trial: Trial) -> dict[str, Any]:
         "counts": {name: part["frames"] for name, part in manifest["splits"].items()},
         "baseline": manifest.get("baseline", {}),
         "leak": manifest.get("leak_check", {}),
+        "trivial_errors": manifest.get("trivial_errors", {}),  # of a predictor without geometry, split -> metric
         "warnings": list(trial.split.warnings),
         "references": {name: str(path) for name, path in trial.dataset.references.items()},
         "info": trial.dataset.info,
