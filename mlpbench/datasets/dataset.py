@@ -143,7 +143,7 @@ def why_not(missing: list[str], labels: list[str]) -> str | None:
 
 
 def require(frames: Frames, labels: list[str], where: str) -> None:
-    """Hold ``frames`` to finite positions, cells and labels.
+    """Require finite positions, proper cells and finite labels.
 
     Args:
         frames: the frames.

@@ -204,7 +204,7 @@ def _say_partly_labelled(test: Frames, name: str, notes: Notes) -> None:
 
 
 def _require_keys(files: list[Path], config: DatasetConfig, headers: Headers) -> None:
-    """Hold the headers to the keys that the configuration names; some split keys need no header."""
+    """Require the keys that the configuration names; some split keys need no header."""
     built_in = set(BUILT_IN_KEYS)
     for key, others in ((config.group_key, set[str]()), (config.split.key, built_in)):
         if key is not None and key not in others and not any(key in header for header in headers):
@@ -328,7 +328,7 @@ def digests_of(paths: list[Path]) -> dict[str, str]:
 
 
 def verify_embedded(found: dict[str, str]) -> None:
-    """Hold files of the package to their SHA256SUMS.
+    """Compare files of the package with their SHA256SUMS.
 
     Raises:
         UserError: one was altered.

@@ -20,7 +20,7 @@ class _Strict(BaseModel):
 
 
 class SplitConfig(_Strict):
-    """How frames are told apart where the data set brings no test files of its own."""
+    """How frames are divided where the data set brings no test files of its own."""
 
     strategy: Literal["auto", "random", "blocked", "key", "official"] = Field(
         default="auto",

@@ -58,7 +58,7 @@ class Summary:
         frames: number of frames.
         atoms: atoms of a frame (smallest and largest in the Running).
         elements: element -> number of atoms in all frames.
-        sizes: number of atoms -> frames; at most 1000 sizes are told apart.
+        sizes: number of atoms -> frames; at most 1000 sizes are kept apart.
         labelled: label -> frames that have it.
         periodic: frames periodic along at least one vector.
         energy: eV per atom.

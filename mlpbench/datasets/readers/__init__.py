@@ -128,7 +128,7 @@ def check_format(name: str) -> None:
 
 
 def require_file(path: Path) -> None:
-    """Hold ``path`` to what can be read to its end.
+    """Accept only what can be read to its end.
 
     Raises:
         UserError: it is a pipe, a socket or a device.
