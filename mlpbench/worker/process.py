@@ -13,6 +13,7 @@ is the only argument. The answers are ``{"pid"}`` and, once that fork has ended,
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import ctypes
 import gc
@@ -29,7 +30,7 @@ import time
 import traceback
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from mlpbench.protocol import LOG
 
@@ -77,7 +78,7 @@ def main(arguments: list[str]) -> int:
             if pid == 0:
                 channel.detach()  # closed below with its number; the core must see the end of the resident process
                 os.close(int(arguments[0]))
-                return _carry_out(Path(asked["directory"]), loaded)
+                _leave(_ended(Path(asked["directory"]), loaded))
             with contextlib.suppress(OSError):  # also done by the fork: whoever comes first
                 os.setpgid(pid, pid)
             _send(channel, pid=pid)
@@ -123,6 +124,31 @@ class Loaded:
         gc.collect()
         gc.freeze()  # the collector of a fork leaves these objects alone, so that their pages stay shared
         return cls(unfit=_unfit(asked["device"]), pages=_file_pages())
+
+
+def _ended(directory: Path, loaded: Loaded) -> int:
+    """Exit code of :func:`_carry_out`, as the interpreter would give it."""
+    try:
+        return _carry_out(directory, loaded)
+    except SystemExit as stop:
+        return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+    except BaseException:
+        traceback.print_exc()
+        return 1
+
+
+def _leave(code: int) -> NoReturn:
+    """End this process as the interpreter does, but without taking thousands of modules apart first.
+
+    That takes a second with torch, and the system gives everything back by itself.
+    """
+    try:
+        threading._shutdown()  # type: ignore[attr-defined]  # waits for threads that are no daemons
+        atexit._run_exitfuncs()
+        sys.stdout.flush()
+        sys.stderr.flush()
+    finally:
+        os._exit(code)
 
 
 def _carry_out(directory: Path, loaded: Loaded) -> int:
