@@ -30,10 +30,10 @@ def slug(text: str, limit: int = 60) -> str:
     Texts that differ only in what is replaced or cut get different marks, so that no two share a file.
     """
     safe = re.sub(r"[^\w.+-]+", "_", text).lstrip(".-")
-    if safe == text and len(safe) <= limit:
+    if safe and safe == text and len(safe) <= limit:
         return safe
     mark = hashlib.sha256(text.encode()).hexdigest()[:6]
-    return f"{safe[: limit - 7]}-{mark}"
+    return f"{safe[: limit - 7]}-{mark}" if safe else f"name-{mark}"
 
 
 @contextlib.contextmanager

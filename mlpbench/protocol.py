@@ -84,8 +84,8 @@ class Request:
     version: int = VERSION
 
     def write(self, path: Path) -> None:
-        """Write as JSON, atomically."""
-        write_json(path, asdict(self))
+        """Write as JSON, atomically; for its owner alone, since options may hold what came from the environment."""
+        write_json(path, asdict(self), mode=0o600)
 
     @classmethod
     def read(cls, path: Path) -> Request:
@@ -212,11 +212,13 @@ def read_events(path: Path, start: int = 0) -> Iterator[dict[str, Any]]:
                 yield event
 
 
-def write_json(path: Path, data: Any) -> None:
+def write_json(path: Path, data: Any, mode: int | None = None) -> None:
     """Write ``data`` to ``path`` by atomic rename, so that a reader never sees half a file. NaN is refused."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     part.write_text(json.dumps(data, indent=2, allow_nan=False, default=_plain) + "\n", encoding="utf-8")
+    if mode is not None:
+        part.chmod(mode)
     os.replace(part, path)
 
 

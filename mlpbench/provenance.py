@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import platform
+import re
 import shlex
 import subprocess
 import sys
@@ -23,9 +25,24 @@ def now() -> str:
 
 
 def command() -> str:
-    """The command line of this process as a user would type it."""
+    """The command line of this process as a user would type it, without what looks like a secret."""
     program = Path(sys.argv[0]).name.split()  # "mlpbench run" while Hydra has the arguments
-    return shlex.join([*program, *(word for word in sys.argv[1:] if word != "hydra.mode=MULTIRUN")])
+    words = [scrubbed(word) for word in sys.argv[1:] if word != "hydra.mode=MULTIRUN"]
+    return shlex.join([*program, *words])
+
+
+_SECRET = r"(?:token|secret|passw(?:or)?d|credential|api_?key|private_?key|access_?key)"
+
+
+def scrubbed(text: str) -> str:
+    """``text`` as a record may hold it: ``***`` for passwords in addresses and values of keys that name a secret, the
+    variable's name for the value of an environment variable that names one.
+    """
+    for name, value in os.environ.items():
+        if len(value) >= 8 and re.search(_SECRET, name, re.IGNORECASE):
+            text = text.replace(value, f"${name}")
+    text = re.sub(r"(://[^/@\s:]+):[^/@\s]+@", r"\1:***@", text)
+    return re.sub(rf"([\w.]*{_SECRET}\w*\s*[=:]\s*)(?!\$)[^\s,&}}]+", r"\1***", text, flags=re.IGNORECASE)
 
 
 @cache

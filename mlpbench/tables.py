@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pyarrow
-from filelock import FileLock
 from pyarrow import csv
 
 from mlpbench.errors import UserError, close_match
+from mlpbench.files import locked
 from mlpbench.metrics import is_linear, metric
 from mlpbench.numbers import number
 from mlpbench.statistics.intervals import intervals
@@ -39,7 +39,7 @@ def write(study: Study) -> None:
     tables = {TRIALS: study.trials, METRICS: study.metrics}
     if len(study.speed):
         tables[SPEED] = study.speed
-    with FileLock(study.root / ".tables.lock"):
+    with locked(study.root / ".tables.lock"):
         for name, table in tables.items():
             _replace(study.root / f"{name}.csv", partial(write_csv, table))
             _replace(study.root / f"{name}.parquet", partial(table.to_parquet, index=False))

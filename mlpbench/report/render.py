@@ -13,6 +13,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescap
 from markupsafe import Markup
 
 import mlpbench
+from mlpbench.files import slug
 from mlpbench.report import drawing
 from mlpbench.report.section import Commands, Figure, Section, Table, walk
 from mlpbench.report.sections import Failed, build_all
@@ -129,21 +130,21 @@ def _write_files(sections: list[Section], out: Path, pdf: bool) -> None:
     for block in walk([block for section in sections for block in section.all_blocks]):
         if isinstance(block, Figure):
             for panel in block.panels:
-                (out / "figures" / f"{panel.name}.svg").write_text(panel.svg, encoding="utf-8")
+                (out / "figures" / f"{slug(panel.name, 120)}.svg").write_text(panel.svg, encoding="utf-8")
                 if pdf:
-                    (out / "figures" / f"{panel.name}.pdf").write_bytes(drawing.pdf(panel.canvas))
+                    (out / "figures" / f"{slug(panel.name, 120)}.pdf").write_bytes(drawing.pdf(panel.canvas))
         elif isinstance(block, Commands) and block.file:
             (out / block.file).write_text("\n".join([*block.lines, ""]), encoding="utf-8")
         elif isinstance(block, Table):
             frame = block.frame()
-            frame.to_csv(out / "tables" / f"{block.name}.csv", index=False)
+            frame.to_csv(out / "tables" / f"{slug(block.name, 120)}.csv", index=False)
             shown = [
                 [" ".join(filter(None, [c.text, f"({c.detail})" if c.detail else ""])) for c in row]
                 for row in block.rows
             ]
             heads = [f"{c.label} ({c.unit})" if c.unit else c.label for c in block.columns]
-            (out / "tables" / f"{block.name}.md").write_text(_markdown(heads, shown), encoding="utf-8")
-            (out / "tables" / f"{block.name}.tex").write_text(_latex(block, heads, shown), encoding="utf-8")
+            (out / "tables" / f"{slug(block.name, 120)}.md").write_text(_markdown(heads, shown), encoding="utf-8")
+            (out / "tables" / f"{slug(block.name, 120)}.tex").write_text(_latex(block, heads, shown), encoding="utf-8")
 
 
 def _markdown(heads: list[str], rows: list[list[str]]) -> str:

@@ -22,7 +22,7 @@ from mlpbench.datasets.schema import DatasetConfig
 from mlpbench.datasets.splits import settle
 from mlpbench.datasets.stages import stages
 from mlpbench.devices import hardware
-from mlpbench.errors import UserError
+from mlpbench.errors import UserError, close_match
 from mlpbench.files import slug
 from mlpbench.frames import Frames
 from mlpbench.seeds import derive, digest
@@ -192,6 +192,7 @@ def identify(raw: DictConfig, find: Find = resolve, *, write: bool = True, overr
     if init_seed is None:
         init_seed = derive("init", config.architecture.name, config.repetition)
     labels = loss_labels(config, dataset)
+    _check_split_names(config, dataset)
     return Trial(
         config=config, environment=environment, split=_split(config, dataset, split_seed, write), dataset=dataset,
         split_seed=split_seed, init_seed=init_seed, labels=labels, skip=_why_not(config, dataset),
@@ -271,6 +272,26 @@ def data_digest(dataset: Dataset, labels: Sequence[str]) -> str:
                 content.update(np.ascontiguousarray(values).data)
         known = dataset.cache["data"] = content.hexdigest()
     return digest([known, sorted(labels)])[:12]
+
+
+def _check_split_names(config: TrialConfig, dataset: Dataset) -> None:
+    """Splits that evaluations name must be there before anything runs.
+
+    Raises:
+        UserError: one is not; has the close match.
+    """
+    named: dict[str, str | None] = {}
+    if config.evaluation.md is not None:
+        named["md.start_split"] = config.evaluation.md.start_split
+        named |= {f"md.reference_splits ({name})": name for name in config.evaluation.md.reference_splits}
+    if config.evaluation.speed is not None:
+        named["speed.split"] = config.evaluation.speed.split
+    for option, name in named.items():
+        if name is not None and name != "valid" and name not in dataset.tests:
+            raise UserError(
+                f"evaluation.{option}: {dataset.name} has no split '{name}'",
+                close_match(name, ["valid", *dataset.tests]),
+            )
 
 
 def _split(config: TrialConfig, dataset: Dataset, seed: int, write: bool) -> Split:

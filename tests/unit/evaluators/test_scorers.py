@@ -1,0 +1,113 @@
+"""Each scorer on a stored input: another answer under the same version means that finished trials keep the old one.
+
+After a change of formulas that is meant: raise ``version`` of the scorer in ``mlpbench/evaluators/__init__.py``, then
+``MLPBENCH_STORE_ANSWERS=1 python -m pytest tests/unit/evaluators/test_scorers.py`` and look at the difference.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from ase.io import read
+
+from mlpbench.evaluators import SCORERS, Context, Row
+from mlpbench.protocol import write_json
+from tests.support import ETHANOL, ethanol_frames
+from tests.unit.evaluators.test_md_scores import FRAMES, fabricate
+from tests.unit.evaluators.test_speed import reference, timings
+
+ANSWERS = Path(__file__).with_name("scorer_answers.json")
+References = {path.stem.removeprefix("reference_"): path for path in sorted(ETHANOL.glob("reference_*"))}
+
+
+def cost_rows(folder: Path) -> list[Row]:
+    training = {"wall_seconds": 20.0, "on_device": False, "peak_memory_mb": 300.0, "n_parameters": 1000,
+                "best_epoch": 2, "threads": 4, "n_labels": 60}  # fmt: skip
+    curve = [{"epoch": e, "step": 10 * e, "seconds": float(e), "valid_loss": 1.0 / e} for e in (1, 2, 3)]
+    return SCORERS["cost"](folder, {}, Context({}, training=training, curve=curve))
+
+
+def accuracy_rows(folder: Path) -> list[Row]:
+    frames, generator = ethanol_frames("test_300K", 30), np.random.default_rng(0)
+    energy = frames.target_energy + 0.05 * generator.standard_normal(30)
+    forces = frames.forces + 0.1 * generator.standard_normal(frames.forces.shape)
+    arrays: dict[str, Any] = {"test.energy": energy, "test.forces": forces}
+    np.savez(folder / "predictions.npz", **arrays)
+    return SCORERS["accuracy"](folder, {"splits": ["test"]}, Context({"test": frames}, "test"))
+
+
+def physics_rows(folder: Path) -> list[Row]:
+    minimum: Any = read(References["minimum"])
+    data = json.loads(References["hessian"].read_text())
+    generator = np.random.default_rng(0)
+    hessian = np.array(data["hessian_eV_per_A2"])
+    noise = 0.1 * generator.standard_normal(hessian.shape)
+    scans: dict[str, Any] = {name: read(path, index=":") for name, path in References.items()
+                             if name not in ("minimum", "hessian")}  # fmt: skip
+    arrays: dict[str, Any] = {
+        f"scan.{name}": np.array([a.get_potential_energy() for a in scan]) * 1.001 for name, scan in scans.items()
+    }
+    np.savez(folder / "physics.npz", minimum=minimum.positions + 0.01 * generator.standard_normal((9, 3)),
+             hessian=hessian + noise + noise.T, **arrays)  # fmt: skip
+    values = {"n_frames": 4, "force_consistency": 1e-6, "rotation_force": 1e-5, "cutoff_jump_force": 1e-4}
+    return SCORERS["physics"](folder, values, Context({}, references=dict(References)))
+
+
+def md_rows(folder: Path) -> list[Row]:
+    fabricate(folder, ended={1: ("non_finite", 50)}, broken={2: 30})
+    fabricate(folder, "nve-0.5fs", replicas=3)
+    options = {"temperature_K": 500.0, "limits": {}, "reference_splits": ["test_500K"]}
+    values = {"runs": {"nvt": {}, "nve-0.5fs": {}}, "options": options}
+    return SCORERS["md"](folder, values, Context({"test_500K": FRAMES}, "test_500K"))
+
+
+def speed_rows(folder: Path) -> list[Row]:
+    context = reference(folder, 5.0, 6.0, 8.0)
+    latency = [2e-3, 2.1e-3, 1.9e-3, 2.2e-3, 2e-3]
+    return SCORERS["speed"](folder, timings(latency=latency, latency_again=latency[::-1]), context)
+
+
+STORED: dict[str, Callable[[Path], list[Row]]] = {
+    "cost": cost_rows, "accuracy": accuracy_rows, "physics": physics_rows, "md": md_rows, "speed": speed_rows,
+}  # fmt: skip
+
+
+def test_every_scorer_has_a_stored_input() -> None:
+    assert set(STORED) == set(SCORERS)
+    for scorer in SCORERS.values():
+        module, _, name = scorer.function.partition(":")
+        assert callable(getattr(import_module(module), name))
+
+
+@pytest.mark.parametrize("name", sorted(STORED))
+def test_a_changed_answer_needs_a_higher_version(name: str, tmp_path: Path) -> None:
+    rows = STORED[name](tmp_path)
+    assert len({(row["split"], row["metric"]) for row in rows}) == len(rows) > 0
+    answer = {f"{r['metric']} {r['split']}".strip(): [r["value"], r["lower"], r["upper"], r["n"]] for r in rows}
+    if os.environ.get("MLPBENCH_STORE_ANSWERS"):
+        stored = json.loads(ANSWERS.read_text()) if ANSWERS.exists() else {}
+        write_json(ANSWERS, {**stored, name: {"version": SCORERS[name].version, "rows": answer}})
+    stored = json.loads(ANSWERS.read_text())[name]
+    version = SCORERS[name].version
+    assert stored["version"] == version, f"version {version} of {name} has no stored answer yet: see this file's head"
+    changed = sorted({*answer, *stored["rows"]} - {k for k, v in answer.items() if same(v, stored["rows"].get(k))})
+    assert not changed, (
+        f"the scorer {name} gives other answers than its version {version} did ({', '.join(changed)}): raise its "
+        "version in mlpbench/evaluators/__init__.py, so that finished trials are scored anew"
+    )
+
+
+def same(now: list[Any], before: list[Any] | None) -> bool:
+    """Equal to six digits: libraries of linear algebra differ in the last ones."""
+    if before is None:
+        return False
+    pairs = zip(now, before, strict=True)
+    return all(a is None and b is None if a is None or b is None else np.isclose(a, b, rtol=1e-6, atol=1e-9)
+               for a, b in pairs)  # fmt: skip
