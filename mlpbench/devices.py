@@ -60,15 +60,11 @@ def resolve_device(device: str, environment: Environment) -> str:
     return device
 
 
-@contextmanager
-def one_device(device: str, environment: Environment) -> Iterator[str]:
-    """The device to run a trial on, held while it runs: of several that ``cuda`` leaves open the one used least.
-
-    Trials that run at the same time (``hydra/launcher=joblib``, several commands) are spread over all visible devices.
-    Other devices are returned as they are.
+def require_locks() -> None:
+    """Look at the folder of this machine's locks, before anything takes one.
 
     Raises:
-        UserError: the folder of this machine's locks cannot be used.
+        UserError: it cannot be made, or may be another user's doing.
     """
     try:
         turns.safe_place()
@@ -79,6 +75,19 @@ def one_device(device: str, environment: Environment) -> Iterator[str]:
             f"the folder of this machine's locks, {turns.place()}, cannot be made: {error.strerror}",
             "Set MLPBENCH_TURNS to a folder of your own on this machine.",
         ) from error
+
+
+@contextmanager
+def one_device(device: str, environment: Environment) -> Iterator[str]:
+    """The device to run a trial on, held while it runs: of several that ``cuda`` leaves open the one used least.
+
+    Trials that run at the same time (``hydra/launcher=joblib``, several commands) are spread over all visible devices.
+    Other devices are returned as they are.
+
+    Raises:
+        UserError: the folder of this machine's locks cannot be used.
+    """
+    require_locks()
     names = torch_devices(environment) if device == "cuda" else []
     if len(names) < 2:
         yield device

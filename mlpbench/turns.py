@@ -118,7 +118,7 @@ def safe_place() -> Path:
     """The folder of this machine's locks, made if it is not there.
 
     Raises:
-        Unsafe: it is a link, another user's, or open to others, and the user did not name it.
+        Unsafe: it is a link, another user's, or open to others, and the user did not name it; or a lock is a link.
         OSError: it cannot be made.
     """
     folder = place()
@@ -129,6 +129,9 @@ def safe_place() -> Path:
             f"{folder}, the folder of the locks of this machine, {problem}; "
             "remove it, or set MLPBENCH_TURNS to a folder of your own"
         )
+    for path in (folder / "room", folder / "gate"):
+        if path.is_symlink():
+            raise Unsafe(f"{path} is a link, and locks are files; remove it")
     return folder
 
 

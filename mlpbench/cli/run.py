@@ -187,18 +187,20 @@ def _preflight(sweep: SweepPlan) -> Session:
 
 
 def _require_devices(standings: Sequence[Status]) -> None:
-    """Ask for the devices of all trials that have something to do, before the first one starts.
+    """Ask for the devices and locks of all trials that have something to do, before the first one starts.
 
     Raises:
-        UserError: one is not there.
+        UserError: a device is not there, or the folder of this machine's locks cannot be used.
     """
-    from mlpbench.devices import resolve_device
+    from mlpbench.devices import require_locks, resolve_device
 
     wanted = {
         (standing.trial.config.device, standing.trial.environment): None
         for standing in standings
         if standing.outstanding and standing.trial.environment is not None
     }
+    if wanted:
+        require_locks()
     for device, environment in wanted:
         resolve_device(device, environment)
 

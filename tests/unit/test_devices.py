@@ -125,3 +125,14 @@ def test_a_folder_of_locks_that_cannot_be_trusted_is_a_mistake_in_words(monkeypa
     monkeypatch.setattr(turns, "safe_place", unsafe)
     with pytest.raises(UserError, match="is a link"), devices.one_device("cpu", ENVIRONMENT):
         pass
+
+
+def test_a_planted_lock_is_refused_before_anything_starts(monkeypatch, tmp_path):
+    monkeypatch.setenv("MLPBENCH_TURNS", str(tmp_path / "turns"))
+    (tmp_path / "turns").mkdir()
+    victim = tmp_path / "victim"
+    victim.write_text("precious")
+    (tmp_path / "turns" / "room").symlink_to(victim)
+    with pytest.raises(UserError, match="is a link"):
+        devices.require_locks()
+    assert victim.read_text() == "precious"
