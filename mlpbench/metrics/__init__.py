@@ -14,7 +14,9 @@ from typing import Any
 from mlpbench.errors import UserError, close_match
 from mlpbench.metrics.definitions import Metric, force_mae_element
 
-__all__ = ["HEADLINE", "MAIN_ERRORS", "METRICS", "Metric", "headline", "is_linear", "metric", "metric_row"]
+__all__ = [
+    "HEADLINE", "MAIN_ERRORS", "METRICS", "Metric", "error_word", "headline", "is_linear", "metric", "metric_row",
+]  # fmt: skip
 
 HEADLINE = ("force_mae", "energy_mae")  # what a study is judged by: the first that its labels allow
 MAIN_ERRORS = ("energy_mae", "force_mae", "stress_mae")
@@ -86,6 +88,11 @@ def headline(present: Collection[str]) -> str:
         present: names of the metrics that a study (or its validation frames) has.
     """
     return next((name for name in HEADLINE if name in present), HEADLINE[-1])
+
+
+def error_word(name: str) -> str:
+    """What a headline error is of: ``force`` or ``energy``."""
+    return name.partition("_")[0]
 
 
 def is_linear(name: str) -> bool:

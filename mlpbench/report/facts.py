@@ -1,12 +1,16 @@
-"""Conditions of a study in words: budget, hardware, level of theory, data; and what went wrong."""
+"""Conditions of a study in words: budget, hardware, level of theory, data, leaks; and what went wrong."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from mlpbench.evaluators.physics import reference_frequencies
+from mlpbench.frames import Float
 from mlpbench.numbers import THIN, listing, number, plural, seconds
 from mlpbench.study.study import Study, remembered, rows_of, unique
 from mlpbench.study.words import natural
@@ -96,3 +100,53 @@ def split_words(study: Study, dataset: str, split: str) -> str:
     ])  # fmt: skip
     frames = f", {number(int(counts[0]))}{THIN}frames" if counts else ""
     return f"{split} ({role if split != 'valid' else 'validation'}{frames})"
+
+
+def shared_frames(records: Sequence[dict[str, Any]]) -> list[str]:
+    """One sentence for each outcome of a data set's leak check: copies and what was done about them, or none found.
+
+    Args:
+        records: of one data set; ``split.leak`` as :meth:`mlpbench.datasets.leak_check.LeakCheck.describe` gives it.
+    """
+    return unique([_sentence(check) for record in records if (check := (record.get("split") or {}).get("leak"))])
+
+
+def split_warnings(records: Sequence[dict[str, Any]]) -> list[str]:
+    """What the user should know before trusting an error measured on these splits."""
+    return unique([text for record in records for text in (record.get("split") or {}).get("warnings") or []])
+
+
+def detected(records: Sequence[dict[str, Any]]) -> list[str]:
+    """What was detected or assumed when the files were read and split; warnings stand apart."""
+    notes = [note for record in records for note in ((record.get("split") or {}).get("info") or {}).get("notes") or []]
+    return [note for note in unique(notes) if not note.startswith("warning: ")]
+
+
+def _sentence(check: dict[str, Any]) -> str:
+    names = listing(list(check.get("splits") or {})) or "the test splits"
+    how = f"invariant fingerprints, tolerance {check['tolerance_A']:g} Å"
+    copies = len(check.get("pool_frames") or [])
+    if not copies:
+        return f"No frame of the training pool repeats one of {names} ({how})."
+    fate = "dropped from the pool" if check.get("dropped") else "kept in the pool, as on_leak=warn asks"
+    repeated = "; ".join(
+        f"{plural(found['test_frames_repeated'], 'frame')} of {name}"
+        for name, found in check["splits"].items()
+        if found["test_frames_repeated"]
+    )
+    return f"{plural(copies, 'frame')} of the training pool, which repeat {repeated}, were {fate} ({how})."
+
+
+def references_of(study: Study, trial: str) -> dict[str, Path]:
+    """Name -> file of the reference's minimum, Hessian and scans."""
+    config = ((study.record[trial].get("config") or {}).get("dataset")) or {}
+    embedded = Path(__file__).parents[1] / "datasets" / "embedded"
+    named = {name: Path(str(path)) for name, path in (config.get("references") or {}).items()}
+    found = {name: path if path.is_absolute() else embedded / path for name, path in named.items()}
+    return {name: path for name, path in found.items() if path.is_file()}
+
+
+def reference_modes(study: Study, trial: str) -> Float | None:
+    """(3N−6,) cm⁻¹ of the reference's Hessian; None where there is none."""
+    path = references_of(study, trial).get("hessian")
+    return None if path is None else reference_frequencies(path)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from mlpbench.metrics import metric
+from mlpbench.metrics import error_word, metric
 from mlpbench.numbers import interval, listing, number
 from mlpbench.report import facts
 from mlpbench.report.estimates import cells
@@ -111,7 +111,7 @@ def finding(study: Study, dataset: str, split: str) -> str:
     gains = sorted(((1 - 2**-curve.b, c) for c, curve in fitted.items() if curve.c == 0), reverse=True)
     if not gains:
         return ""
-    what = "force" if study.headline(dataset) == "force_mae" else "energy"
+    what = error_word(study.headline(dataset))
     return f"Twice the training frames lower the {what} error by " + (
         listing([f"{100 * gain:.0f} % ({c})" for gain, c in gains]) + "."
     )

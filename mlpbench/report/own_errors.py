@@ -10,7 +10,7 @@ from mlpbench.evaluators.md import LAST, OWN
 from mlpbench.metrics import metric
 from mlpbench.numbers import listing, number
 from mlpbench.report.drawing import FAINT, canvas, legend, logarithmic, looks
-from mlpbench.report.replicas import WORDS, scores_of, trials_with_md
+from mlpbench.report.dynamics import WORDS, scores_of, trials_with_md
 from mlpbench.report.section import Block, Cell, Column, Figure, Panel, Table
 from mlpbench.study.study import Study, select
 

@@ -15,12 +15,11 @@ from scipy.stats import fisher_exact
 from mlpbench.metrics import metric
 from mlpbench.numbers import interval, listing, number, plural, ratio_text, seconds
 from mlpbench.report import facts
+from mlpbench.report.dynamics import Replicas, collect
 from mlpbench.report.estimates import Against, Estimate, against_best, cells
 from mlpbench.report.fits import curves, target_error
-from mlpbench.report.replicas import Replicas, collect
 from mlpbench.report.section import Card
-from mlpbench.report.timed import speedup, timed, unlike
-from mlpbench.report.ways import told_apart, ways
+from mlpbench.report.timings import speedup, timed, told_apart, unlike, ways
 from mlpbench.statistics.extrapolation import data_multiplier, frames_needed, label_hours
 from mlpbench.statistics.paired import holm
 from mlpbench.study.study import Study

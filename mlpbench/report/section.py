@@ -1,9 +1,9 @@
 """What a section of the report is made of: text, tables, figures, commands, lists and parts that open on
-demand.
-"""
+demand."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -12,7 +12,9 @@ from typing import Any, ClassVar, Literal
 import pandas as pd
 from matplotlib.figure import Figure as Canvas
 
+from mlpbench.numbers import interval, number, plural, ratio_text
 from mlpbench.report.drawing import svg
+from mlpbench.report.estimates import Estimate
 
 Mark = Literal["", "best", "tie", "undecided", "worse", "bad", "warn"]
 
@@ -234,3 +236,24 @@ def walk(blocks: Iterable[Block | None]) -> Iterator[Block]:
             yield from walk(block.blocks)
         elif block is not None:
             yield block
+
+
+def mean_cell(mean: Estimate | None, mark: Mark = "") -> Cell:
+    """A mean with its interval in small print; a dash where there is none."""
+    if mean is None:
+        return Cell("–")
+    note = {
+        "frames": "one repetition; the interval covers the choice of test frames only",
+        "none": "one repetition; no interval",
+        "repetitions": plural(mean.n, "repetition"),
+    }[mean.basis]
+    text = number(mean.value, mean.low, mean.high)
+    return Cell(text, mean.value, interval(mean.low, mean.high), mark, note)
+
+
+def ratio_cell(value: float, low: float, high: float) -> Cell:
+    """A ratio with its interval; enough digits that rounding does not put an end on the wrong side of 1."""
+    if not math.isfinite(low):
+        return Cell(number(value), value)
+    text, ends = ratio_text(value, low, high)
+    return Cell(text, value, ends)

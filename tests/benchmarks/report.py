@@ -16,7 +16,7 @@ from pathlib import Path
 
 from mlpbench.protocol import write_json
 from mlpbench.records import RECORD
-from tests.unit.report.fabricate import Plan, fabricate
+from tests.unit.report.fabricate import Plan, make_records
 
 LIMIT_MB = 5.0
 LIMIT_SECONDS = 15.0
@@ -34,7 +34,7 @@ def write_study(root: Path, trials: int) -> int:
     plan = Plan(
         n_train=sizes, repetitions=repetitions, settings=settings, epochs=500 if few else 100, predictions=few
     )
-    records = fabricate(root, plan).records
+    records = make_records(root, plan)
     for record in records:
         write_json(root / str(record["trial"]) / RECORD, record)
     return len(records)

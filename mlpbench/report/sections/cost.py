@@ -7,12 +7,12 @@ import math
 import numpy as np
 import pandas as pd
 
-from mlpbench.metrics import metric
+from mlpbench.metrics import error_word, metric
 from mlpbench.numbers import interval, number
 from mlpbench.report import facts
+from mlpbench.report.costs import Pace, paces
 from mlpbench.report.drawing import INK, canvas, legend, logarithmic, looks, point
 from mlpbench.report.estimates import cells
-from mlpbench.report.pace import Pace, paces
 from mlpbench.report.section import Block, Cell, Column, Figure, Panel, Section, Table
 from mlpbench.statistics.intervals import intervals
 from mlpbench.study.study import Study, rows_of, select
@@ -59,7 +59,7 @@ def _on_the_way(study: Study, dataset: str, end: str, final: Panel) -> list[Bloc
     if len(largest) < 2:
         return []
     target = _round_up(1e3 * max(float(curve[1, -1]) for one in largest for curve in one.curves))
-    words = "force" if name == "force_mae" else "energy"
+    words = error_word(name)
     unit = metric(name).unit
     caption = (
         f"First picture: {end} Second: what each training would have given if it had been stopped earlier, "

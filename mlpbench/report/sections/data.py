@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from mlpbench.numbers import number
-from mlpbench.report.facts import level_of_theory, train_sizes
-from mlpbench.report.leakage import detected, shared_frames, split_warnings
+from mlpbench.report.facts import detected, level_of_theory, shared_frames, split_warnings, train_sizes
 from mlpbench.report.section import Block, Bullets, Cell, Column, Details, Section, Table, Text
 from mlpbench.study.study import Study, unique
 from mlpbench.study.words import natural

@@ -13,10 +13,8 @@ from mlpbench.errors import UserError
 from mlpbench.metrics import metric
 from mlpbench.numbers import number, seconds
 from mlpbench.report import facts
-from mlpbench.report.cell import mean_cell
-from mlpbench.report.fronts import cost_axis, cost_kinds, front_panel
-from mlpbench.report.options import Option, front, options, speed_metric
-from mlpbench.report.section import Block, Cell, Column, Figure, Section, Slider, Table, Text
+from mlpbench.report.fronts import Option, cost_axis, cost_kinds, front, front_panel, options, speed_metric
+from mlpbench.report.section import Block, Cell, Column, Figure, Section, Slider, Table, Text, mean_cell
 from mlpbench.study.study import Study
 
 ORDER = 20

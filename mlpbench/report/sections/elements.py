@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from mlpbench.report import facts
-from mlpbench.report.cell import mean_cell
 from mlpbench.report.drawing import canvas, legend, looks, series
 from mlpbench.report.estimates import cells
-from mlpbench.report.section import Block, Cell, Column, Figure, Panel, Section, Table
+from mlpbench.report.section import Block, Cell, Column, Figure, Panel, Section, Table, mean_cell
 from mlpbench.study.study import Study
 
 ORDER = 50

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 from matplotlib.axes import Axes
 
-from mlpbench.metrics import metric
+from mlpbench.metrics import HEADLINE, metric
 from mlpbench.report import facts
 from mlpbench.report.drawing import Look, canvas, legend, logarithmic, looks, series
 from mlpbench.report.estimates import cells
@@ -26,7 +26,7 @@ def build(study: Study) -> Section | None:
         if split is None or len(facts.train_sizes(study, dataset)) < 2:
             continue
         present = study.metrics_of(dataset, split)
-        panels = [_panel(study, dataset, name, split) for name in ("force_mae", "energy_mae") if name in present]
+        panels = [_panel(study, dataset, name, split) for name in HEADLINE if name in present]
         caption = (
             f"Error on {facts.split_words(study, dataset, split)} against the number of training frames, "
             f"{dataset}; both axes "

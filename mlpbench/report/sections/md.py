@@ -7,11 +7,20 @@ import numpy as np
 from mlpbench.frames import Float
 from mlpbench.metrics import metric
 from mlpbench.numbers import interval, listing, number, plural
-from mlpbench.report.dynamics import causes_figure, distribution_figure, spectrum_figure, survival_figure
+from mlpbench.report.dynamics import (
+    Replicas,
+    causes_figure,
+    collect,
+    curves_of,
+    distribution_figure,
+    scores_of,
+    spectrum_figure,
+    survival_figure,
+    trials_with_md,
+)
 from mlpbench.report.estimates import cells
+from mlpbench.report.facts import reference_modes
 from mlpbench.report.own_errors import death_table, own_blocks, own_finding
-from mlpbench.report.reference_files import reference_modes
-from mlpbench.report.replicas import Replicas, collect, curves_of, scores_of, trials_with_md
 from mlpbench.report.section import Block, Bullets, Cell, Column, Details, Section, Table
 from mlpbench.study.study import Study, select
 from mlpbench.study.words import natural

@@ -13,11 +13,10 @@ from mlpbench.evaluators.physics import ARRAYS, mode_pairs
 from mlpbench.frames import Float
 from mlpbench.metrics import metric
 from mlpbench.numbers import listing, number
-from mlpbench.report.cell import mean_cell
 from mlpbench.report.drawing import canvas, legend, looks
 from mlpbench.report.estimates import cells
-from mlpbench.report.reference_files import references_of
-from mlpbench.report.section import Block, Column, Details, Figure, Panel, Section, Table
+from mlpbench.report.facts import references_of
+from mlpbench.report.section import Block, Column, Details, Figure, Panel, Section, Table, mean_cell
 from mlpbench.report.section import Cell as TableCell
 from mlpbench.study.study import Study, select
 

@@ -8,9 +8,8 @@ from mlpbench.literature import Published, published_values
 from mlpbench.metrics import metric
 from mlpbench.numbers import interval, listing, number
 from mlpbench.report import facts
-from mlpbench.report.cell import mean_cell
 from mlpbench.report.estimates import Estimate, cells
-from mlpbench.report.section import Block, Cell, Column, Section, Table
+from mlpbench.report.section import Block, Cell, Column, Section, Table, mean_cell
 from mlpbench.study.study import Study, rows_of, select
 from mlpbench.study.words import display_name
 

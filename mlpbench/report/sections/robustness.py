@@ -10,9 +10,8 @@ from mlpbench.decision.model import percent
 from mlpbench.metrics import metric
 from mlpbench.numbers import listing, plural
 from mlpbench.report import facts
-from mlpbench.report.cell import ratio_cell
 from mlpbench.report.estimates import POWER_AT, comparisons
-from mlpbench.report.section import Block, Cell, Column, Details, Section, Table, Text
+from mlpbench.report.section import Block, Cell, Column, Details, Section, Table, Text, ratio_cell
 from mlpbench.statistics.paired import Comparison
 from mlpbench.statistics.pareto import Stability, rank_stability
 from mlpbench.statistics.variance import shared_variance, variance_shares

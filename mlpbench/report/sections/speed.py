@@ -6,14 +6,11 @@ import re
 
 from mlpbench.numbers import interval, listing, number, plural
 from mlpbench.report import facts
+from mlpbench.report.costs import cost_table, payback_table
 from mlpbench.report.estimates import Estimate
-from mlpbench.report.growth import growth
-from mlpbench.report.paying import cost_table, payback_table
 from mlpbench.report.section import Block, Cell, Column, Details, Figure, Section, Table, Text
-from mlpbench.report.speed_figures import pareto_panel, recorded, scaling_panel
-from mlpbench.report.speed_tables import speed_tables
-from mlpbench.report.timed import Timed, beside, speedup, timed, unlike
-from mlpbench.report.ways import Way, scaling, told_apart, ways
+from mlpbench.report.speed import growth, pareto_panel, recorded, scaling_panel, speed_tables
+from mlpbench.report.timings import Timed, Way, beside, scaling, speedup, timed, told_apart, unlike, ways
 from mlpbench.study.study import Study, unique
 
 ORDER = 70

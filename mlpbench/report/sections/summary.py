@@ -12,9 +12,8 @@ import pandas as pd
 from mlpbench.metrics import metric
 from mlpbench.numbers import number
 from mlpbench.report import facts
-from mlpbench.report.cell import mean_cell
 from mlpbench.report.estimates import Verdict, against_best, cells
-from mlpbench.report.section import Block, Cell, Column, Details, Mark, Section, Table
+from mlpbench.report.section import Block, Cell, Column, Details, Mark, Section, Table, mean_cell
 from mlpbench.study.study import Study, rows_of, select
 
 ORDER = 15

@@ -4,13 +4,12 @@ distribution.
 
 from __future__ import annotations
 
-from mlpbench.metrics import metric
+from mlpbench.metrics import HEADLINE, error_word, metric
 from mlpbench.numbers import interval, number
 from mlpbench.report import facts
-from mlpbench.report.cell import mean_cell
 from mlpbench.report.drawing import canvas, legend, logarithmic, looks, series
 from mlpbench.report.estimates import cells
-from mlpbench.report.section import Block, Cell, Column, Figure, Panel, Section, Table
+from mlpbench.report.section import Block, Cell, Column, Figure, Panel, Section, Table, mean_cell
 from mlpbench.statistics.intervals import MeanInterval, intervals
 from mlpbench.study.study import Study, remembered, select
 from mlpbench.study.words import natural
@@ -66,7 +65,7 @@ def _table(study: Study, dataset: str) -> Table:
             Cell(metric(name).symbol),
             *_errors(study, dataset, candidate, name, splits, n_train),
         ]
-        for name in ("energy_mae", "force_mae")
+        for name in reversed(HEADLINE)
         if name in present
         for candidate in study.lines(dataset)
     ]
@@ -128,5 +127,5 @@ def _finding(study: Study, dataset: str) -> str:
     worst = max(means, key=lambda split: max(means[split]))
     low, high = min(means[worst]), max(means[worst])
     span = number(low) if f"{low:.2g}" == f"{high:.2g}" else f"{low:.2g} to {high:.2g}"
-    what = "Force" if name == "force_mae" else "Energy"
+    what = error_word(name).capitalize()
     return f"{what} errors on {worst} are {span} times those in distribution."

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from mlpbench.datasets import load, prepare_split
-from mlpbench.report.leakage import detected, shared_frames, split_warnings
+from mlpbench.report.facts import detected, shared_frames, split_warnings
 from mlpbench.report.section import Bullets, Details, Text
 from mlpbench.report.sections.data import _told_apart
 from tests.unit.datasets.support import file_config, rattled_molecules

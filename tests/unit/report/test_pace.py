@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from mlpbench.report.pace import Pace, best_so_far, paces
+from mlpbench.report.costs import Pace, best_so_far, paces
 from mlpbench.report.sections import cost
 from tests.unit.report.fabricate import Plan, fabricate
 

@@ -10,11 +10,10 @@ import pytest
 from mlpbench.errors import UserError
 from mlpbench.protocol import write_json
 from mlpbench.references.recorded import read_recorded
-from mlpbench.report.prices import Prices, load_prices
+from mlpbench.report.costs import Prices, load_prices
 from mlpbench.report.section import Bullets, Details, Figure, Section, Table, Text
 from mlpbench.report.sections.speed import build
-from mlpbench.report.timed import beside, timed
-from mlpbench.report.ways import ways
+from mlpbench.report.timings import beside, timed, ways
 from mlpbench.study.study import Study
 from tests.unit.report.fabricate import Plan, fabricate, make_records
 

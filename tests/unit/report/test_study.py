@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from mlpbench.report import facts, options
+from mlpbench.report import facts, fronts
 from mlpbench.report.drawing import PAIRS, looks
 from mlpbench.report.estimates import against_best, cells
 from mlpbench.report.fits import curves
@@ -77,8 +77,8 @@ def test_one_repetition_has_the_interval_of_the_frames_and_no_verdict(tmp_path):
 
 
 def test_the_front_holds_what_nothing_beats(study):
-    found = options.options(study, "ethanol")
-    on = options.front(found, "train")
+    found = fronts.options(study, "ethanol")
+    on = fronts.front(found, "train")
     for one in found:
         beaten = any(o.cost("train") < one.cost("train") and o.mean.value < one.mean.value for o in found)
         assert (one.label in on) != beaten
@@ -90,7 +90,7 @@ def test_times_from_different_hardware_are_not_averaged(tmp_path):
     found = fabricate(tmp_path / "mixed", Plan(n_train=(50,), troubles={}))
     found.table.loc[found.table["repetition"] == 1, "cpu"] = "Another CPU"
     assert len(facts.machines(found.table)) == 2
-    assert all(math.isnan(option.cost("train")) for option in options.options(found, "ethanol"))
+    assert all(math.isnan(option.cost("train")) for option in fronts.options(found, "ethanol"))
 
 
 def test_splits_sort_by_number_and_start_in_distribution(study):

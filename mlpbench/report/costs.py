@@ -1,21 +1,150 @@
-"""Tables of what a potential cost, and when that is paid back by the steps that the reference method need not take."""
+"""What a potential costs: error against training seconds, the price of computing, and when it is paid back.
+
+The potential of a trial is the checkpoint with the lowest validation loss, so at any moment of the training there is
+one already: the best so far. Its validation error is recorded with the seconds that the package's own loop had run by
+then, validation included. It is the error on the validation frames, by which the checkpoint was chosen; not on test
+frames.
+"""
 
 from __future__ import annotations
 
 import math
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from mlpbench.config.places import conf_dirs
+from mlpbench.errors import UserError
 from mlpbench.evaluators.cost import Payback, payback
+from mlpbench.frames import Float
 from mlpbench.metrics import metric
 from mlpbench.numbers import number, seconds
 from mlpbench.report import facts
-from mlpbench.report.prices import load_prices
 from mlpbench.report.section import Cell, Column, Table
-from mlpbench.report.timed import Timed, beside, unlike
-from mlpbench.report.ways import Way
-from mlpbench.study.study import Study, rows_of, select
+from mlpbench.report.timings import Timed, Way, beside, unlike
+from mlpbench.study.study import Study, remembered, rows_of, select
+
+KEYS = {"force_mae": "valid_force_mae", "energy_mae": "valid_energy_mae"}
+POINTS = 60
+MOST_TRIALS = 300  # curves are read one by one; of a larger study, those of its largest training size
+
+
+@dataclass(frozen=True)
+class Pace:
+    """The trials of one candidate at one number of training frames.
+
+    Attributes:
+        candidate: its label.
+        n_train: training frames.
+        curves: for each trial (2, n): seconds, and the validation error of the best checkpoint so far, eV/Å or
+            eV/atom; an error may rise where the loss, which also counts the energies, fell.
+        rested: how many of the trials came to rest.
+    """
+
+    candidate: str
+    n_train: int
+    curves: tuple[Float, ...]
+    rested: int
+
+    def mean(self) -> Float:
+        """(4, m): seconds, geometric mean over the trials, lowest and highest; where all trials have an error."""
+        start, end = max(c[0, 0] for c in self.curves), min(c[0, -1] for c in self.curves)
+        if not 0 < start < end:
+            return np.empty((4, 0))
+        at = np.geomspace(start, end, POINTS)
+        errors = np.array([_at(curve, at) for curve in self.curves])
+        return np.array([at, np.exp(np.log(errors).mean(axis=0)), errors.min(axis=0), errors.max(axis=0)])
+
+    def seconds_to(self, target: float) -> list[float | None]:
+        """For each trial the seconds after which its error first was at most ``target``; None where it never was."""
+        found = []
+        for at, error in self.curves:
+            below = np.flatnonzero(error <= target)
+            found.append(float(at[below[0]]) if len(below) else None)
+        return found
+
+    @property
+    def last(self) -> float:
+        """Geometric mean of the errors at the end."""
+        return float(np.exp(np.mean([np.log(curve[1, -1]) for curve in self.curves])))
+
+
+def _at(curve: Float, at: Float) -> Float:
+    """The error of the last validation at or before each moment."""
+    return np.asarray(curve[1][np.searchsorted(curve[0], at, side="right") - 1], dtype=np.float64)
+
+
+def best_so_far(points: list[dict[str, Any]], key: str) -> Float:
+    """(2, n): seconds, and ``key`` at the epoch with the lowest validation loss so far."""
+    known = [p for p in points if all(p.get(k) is not None for k in ("seconds", "valid_loss", key)) and p[key] > 0]
+    found, lowest, error = [], np.inf, np.nan
+    for point in known:
+        if point["valid_loss"] < lowest:
+            lowest, error = point["valid_loss"], float(point[key])
+        found.append((float(point["seconds"]), error))
+    return np.array(found, dtype=np.float64).reshape(-1, 2).T
+
+
+@remembered
+def paces(study: Study, dataset: str, metric: str) -> list[Pace]:
+    """Chosen candidates at each number of training frames, finished trials only, the largest size first."""
+    done = select(study.table, dataset=dataset, status="done")
+    done = done[done["candidate"].isin(study.lines(dataset))]
+    if len(done) > MOST_TRIALS:
+        done = done[done["n_train"] == done["n_train"].max()].head(MOST_TRIALS)
+    found = []
+    for (candidate, n_train), part in done.groupby(["candidate", "n_train"], sort=False):
+        curves, rested = [], 0
+        for row in rows_of(part):
+            curve = best_so_far(study.curve(str(row["trial"])), KEYS[metric])
+            if curve.shape[1] > 1:
+                curves.append(curve)
+                rested += row["at_rest"] == True  # noqa: E712  # NaN is neither
+        if curves:
+            found.append(Pace(str(candidate), int(str(n_train)), tuple(curves), rested))
+    return sorted(found, key=lambda one: (-one.n_train, one.last))
+
+
+FILE = "prices.yaml"
+
+
+class Prices(BaseModel):
+    """The content of ``conf/prices.yaml``."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    currency: str = "EUR"
+    cpu_core_hour: float | None = Field(default=None, ge=0, description="one core or thread for one hour")
+    gpu_hour: float | None = Field(default=None, ge=0, description="one GPU for one hour")
+    source: str | None = Field(default=None, description="where the prices come from")
+
+    def per_second(self, on_gpu: bool, threads: int) -> float | None:
+        """Price of one second on one GPU, or on ``threads`` threads of a CPU; None if it is not known."""
+        price = self.gpu_hour if on_gpu else self.cpu_core_hour
+        return None if price is None else price * (1 if on_gpu else threads) / 3600
+
+
+def load_prices() -> Prices:
+    """The prices of the first configuration folder that has them; without any nothing is said in money.
+
+    Raises:
+        UserError: the file is no YAML, or says something else than prices.
+    """
+    own = Path(os.environ.get("MLPBENCH_CONF") or "conf")  # one with nothing but prices in it is no Hydra folder
+    path = next((folder / FILE for folder in [own, *conf_dirs()] if (folder / FILE).is_file()), None)
+    if path is None:
+        return Prices()
+    try:
+        return Prices.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")) or {})
+    except (yaml.YAMLError, ValidationError) as error:
+        text = " ".join(str(error).split())[:200]
+        raise UserError(f"{path} cannot be read: {text}", "Mend it, or remove it.") from error
 
 
 def payback_table(study: Study, dataset: str, ran: list[Way], references: list[Timed]) -> Table | None:
