@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pyarrow
+from pandas.api.types import infer_dtype
 from pyarrow import csv
 
 from mlpbench.errors import UserError, close_match
@@ -53,7 +54,8 @@ def _replace(path: Path, write_to: Callable[[Path], None]) -> None:
 
 def write_csv(table: pd.DataFrame, path: Path) -> None:
     """As pandas writes it, but each column of a long table at once as text: pandas takes ten times as long."""
-    if len(table) < MANY or any(table[name].dtype == object for name in table):
+    texts = [name for name in table if table[name].dtype == object]
+    if len(table) < MANY or any(infer_dtype(table[name], skipna=False) != "string" for name in texts):
         table.to_csv(path, index=False)
         return
     options = csv.WriteOptions(include_header=False, quoting_style="needed")
