@@ -102,6 +102,34 @@ def split_words(study: Study, dataset: str, split: str) -> str:
     return f"{split} ({role if split != 'valid' else 'validation'}{frames})"
 
 
+TRIVIAL = "Trivial predictor"
+TRIVIAL_WORDS = (
+    f"{TRIVIAL}: what knows no geometry gets on the same frames (reference energies fitted to the training "
+    "compositions, zero forces, the mean training stress)."
+)
+
+
+@remembered
+def trivial_errors(study: Study, dataset: str, split: str) -> dict[str, tuple[float, float, float]]:
+    """Metric -> error of a predictor without geometry on a split: mean over the trials' splits, lowest, highest.
+
+    In the units of the metrics; see :func:`mlpbench.datasets.baseline.trivial_errors`. Empty where no record says it.
+    """
+    found: dict[str, list[float]] = {}
+    for record in study.records:
+        if (record.get("identifiers") or {}).get("dataset") == dataset:
+            errors = ((record.get("split") or {}).get("trivial_errors") or {}).get(split) or {}
+            for name, value in errors.items():
+                found.setdefault(name, []).append(float(value))
+    return {name: (sum(values) / len(values), min(values), max(values)) for name, values in found.items()}
+
+
+def trivial(study: Study, dataset: str, name: str, split: str) -> float | None:
+    """Error of a predictor without geometry in one metric on one split; None where it is not known."""
+    known = trivial_errors(study, dataset, split).get(name)
+    return None if known is None else known[0]
+
+
 def shared_frames(records: Sequence[dict[str, Any]]) -> list[str]:
     """One sentence for each outcome of a data set's leak check: copies and what was done about them, or none found.
 

@@ -238,8 +238,14 @@ def walk(blocks: Iterable[Block | None]) -> Iterator[Block]:
             yield block
 
 
-def mean_cell(mean: Estimate | None, mark: Mark = "") -> Cell:
-    """A mean with its interval in small print; a dash where there is none."""
+def mean_cell(mean: Estimate | None, mark: Mark = "", trivial: float | None = None) -> Cell:
+    """A mean with its interval in small print; a dash where there is none.
+
+    Args:
+        mean: what to show.
+        mark: of the cell.
+        trivial: error of a predictor without geometry; a mean that does not beat it says so instead of its mark.
+    """
     if mean is None:
         return Cell("–")
     note = {
@@ -248,7 +254,19 @@ def mean_cell(mean: Estimate | None, mark: Mark = "") -> Cell:
         "repetitions": plural(mean.n, "repetition"),
     }[mean.basis]
     text = number(mean.value, mean.low, mean.high)
-    return Cell(text, mean.value, interval(mean.low, mean.high), mark, note)
+    ends = interval(mean.low, mean.high)
+    if trivial is not None and mean.value >= trivial:
+        said = "no better than trivial"
+        return Cell(text, mean.value, f"{ends}; {said}" if ends else said, "bad", note)
+    return Cell(text, mean.value, ends, mark, note)
+
+
+def trivial_cell(errors: tuple[float, float, float] | None) -> Cell:
+    """Mean error of the trivial predictor, and the range over training sizes and repetitions where it differs."""
+    if errors is None:
+        return Cell("–")
+    value, low, high = errors
+    return Cell(number(value), value, f"{number(low)} to {number(high)}" if high > 1.01 * low else "")
 
 
 def ratio_cell(value: float, low: float, high: float) -> Cell:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from mlpbench.metrics import metric
+from mlpbench.metrics import MAIN_ERRORS, metric
 from mlpbench.numbers import listing, number, plural, seconds
 from mlpbench.report import facts
 from mlpbench.report.drawing import canvas, logarithmic, looks
@@ -107,6 +107,7 @@ def _limits(study: Study) -> list[str]:
             f"{share} {verb}{names}. Among such trainings a ranking is a ranking of optimisation speed "
             "under this budget, not of what the architectures can reach."
         )
+    limits += _no_better_than_trivial(study)
     limits += _more_steps_with_more_labels(study)
     if len(facts.budgets(study)) > 1:
         limits.append(f"Budgets differ between trials: {'; '.join(facts.budgets(study))}.")
@@ -138,6 +139,22 @@ def _limits(study: Study) -> list[str]:
             f"{listing(_tuning(study))}. One that was tuned more has an advantage."
         )
     return limits
+
+
+def _no_better_than_trivial(study: Study) -> list[str]:
+    """Whoever does not beat a predictor without geometry, in its main errors at its largest training size."""
+    found = []
+    for dataset in study.datasets:
+        split = study.in_distribution(dataset) or ""
+        for name in MAIN_ERRORS:
+            bound, entry = facts.trivial(study, dataset, name, split), metric(name)
+            for candidate in study.lines(dataset) if bound is not None else []:
+                means = {n: mean for (c, n), mean in cells(study, dataset, name, split).items() if c == candidate}
+                last = means[max(means)] if means else None
+                if bound is not None and last is not None and last.value >= bound:
+                    errors = f"{number(last.value)} against {number(bound)} {entry.unit}"
+                    found.append(f"{candidate} ({entry.symbol} {errors})")
+    return [f"No better than a predictor without geometry: {listing(found)}."] if found else []
 
 
 def _more_steps_with_more_labels(study: Study) -> list[str]:

@@ -12,8 +12,9 @@ import pandas as pd
 from mlpbench.metrics import metric
 from mlpbench.numbers import number
 from mlpbench.report import facts
+from mlpbench.report.equal import equal_cost
 from mlpbench.report.estimates import Verdict, against_best, cells
-from mlpbench.report.section import Block, Cell, Column, Details, Mark, Section, Table, mean_cell
+from mlpbench.report.section import Block, Cell, Column, Details, Mark, Section, Table, mean_cell, trivial_cell
 from mlpbench.study.study import Study, rows_of, select
 
 ORDER = 15
@@ -44,7 +45,7 @@ def build(study: Study) -> Section | None:
     """One table for each data set; candidates whose trials all failed are rows too."""
     blocks: list[Block] = []
     for dataset in study.datasets:
-        blocks.append(_table(study, dataset))
+        blocks += [_table(study, dataset), *equal_cost(study, dataset)]
         blocks += _tried(study, dataset)
     return Section("summary", "Comparison", "", blocks)
 
@@ -55,6 +56,7 @@ def _table(study: Study, dataset: str) -> Table:
     names = [name for name in ACCURACY if name in present]
     estimates = {name: cells(study, dataset, name, str(split)) for name in names}
     marks = {name: _marks(study, dataset, name, str(split)) for name in names}
+    trivial = facts.trivial_errors(study, dataset, str(split))
     table = select(study.table, dataset=dataset)
     several = table["size"].nunique() > 1
     apart = several and not all(f" {row['size']}" in str(row["candidate"]) for row in rows_of(table))
@@ -67,10 +69,14 @@ def _table(study: Study, dataset: str) -> Table:
     named = any(labels.values())
     for (candidate, size, n_train), trials in groups.items():
         place = (candidate, n_train)
-        errors = [mean_cell(estimates[name].get(place), marks[name].get(place, "")) for name in names]
+        errors = [mean_cell(estimates[n].get(place), marks[n].get(place, ""), _at(trivial, n)) for n in names]
         marks_of = [*([size] if apart else []), *([labels[place] or "–"] if named else [])]
         rows.append((place[1], order.get(place, math.inf), _row(place, marks_of, trials, errors)))
     rows.sort(key=lambda row: (-row[0], row[1], row[2][0].text))
+    shown = [row[2] for row in rows]
+    if any(name in trivial for name in names):
+        before = [Cell("–")] * (1 + apart + named)
+        shown.append([Cell(facts.TRIVIAL), *before, *(trivial_cell(trivial.get(n)) for n in names), *[Cell("–")] * 4])
     columns = [
         Column("Candidate", numeric=False),
         *([Column("Size", numeric=False)] if apart else []),
@@ -88,8 +94,12 @@ def _table(study: Study, dataset: str) -> Table:
         f"mean over repetitions; {'' if several else 'size ' + str(table['size'].iloc[0]) + '; '}budget: "
         f"{', '.join(facts.budgets(study, dataset))}."
     )
-    marked = LEGEND.format(margin=study.margin_words)
-    return Table(f"summary-{dataset}", caption, columns, [row[2] for row in rows], legend=marked)
+    marked = LEGEND.format(margin=study.margin_words) + (f" {facts.TRIVIAL_WORDS}" if len(shown) > len(rows) else "")
+    return Table(f"summary-{dataset}", caption, columns, shown, legend=marked)
+
+
+def _at(trivial: dict[str, tuple[float, float, float]], name: str) -> float | None:
+    return trivial[name][0] if name in trivial else None
 
 
 def _tried(study: Study, dataset: str) -> list[Block]:

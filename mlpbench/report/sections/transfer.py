@@ -9,7 +9,7 @@ from mlpbench.numbers import interval, number
 from mlpbench.report import facts
 from mlpbench.report.drawing import canvas, legend, logarithmic, looks, series
 from mlpbench.report.estimates import cells
-from mlpbench.report.section import Block, Cell, Column, Figure, Panel, Section, Table, mean_cell
+from mlpbench.report.section import Block, Cell, Column, Figure, Panel, Section, Table, mean_cell, trivial_cell
 from mlpbench.statistics.intervals import MeanInterval, intervals
 from mlpbench.study.study import Study, remembered, select
 from mlpbench.study.words import natural
@@ -69,6 +69,11 @@ def _table(study: Study, dataset: str) -> Table:
         if name in present
         for candidate in study.lines(dataset)
     ]
+    for name in reversed(HEADLINE):
+        trivial = [facts.trivial_errors(study, dataset, split).get(name) for split in splits]
+        if name in present and any(trivial):
+            ratios = [Cell("–")] * (len(splits) - 1)
+            rows.append([Cell(facts.TRIVIAL), Cell(metric(name).symbol), *map(trivial_cell, trivial), *ratios])
     columns = [
         Column("Candidate", numeric=False),
         Column("Metric", numeric=False),
@@ -83,13 +88,16 @@ def _table(study: Study, dataset: str) -> Table:
         f"{splits[0]}, "
         f"{n_train} training frames; 95 % intervals over repetitions."
     )
-    return Table(f"transfer-{dataset}", caption, columns, rows, headers=2)
+    legend = facts.TRIVIAL_WORDS if any(row[0].text == facts.TRIVIAL for row in rows) else ""
+    return Table(f"transfer-{dataset}", caption, columns, rows, headers=2, legend=legend)
 
 
 def _errors(study: Study, dataset: str, candidate: str, name: str, splits: list[str], n_train: int) -> list[Cell]:
     means = [cells(study, dataset, name, split).get((candidate, n_train)) for split in splits]
     ratios = [_ratios(study, dataset, name, split, n_train).get(candidate) for split in splits[1:]]
-    return [*(mean_cell(mean) for mean in means), *(_ratio_cell(ratio) for ratio in ratios)]
+    bounds = [facts.trivial(study, dataset, name, split) for split in splits]
+    shown = [mean_cell(mean, trivial=bound) for mean, bound in zip(means, bounds, strict=True)]
+    return [*shown, *(_ratio_cell(ratio) for ratio in ratios)]
 
 
 @remembered

@@ -16,6 +16,7 @@ import numpy as np
 import yaml
 from ase.io import read
 
+from mlpbench.datasets.baseline import trivial_errors
 from mlpbench.frames import Frames
 from mlpbench.protocol import write_json
 from mlpbench.records import FORMAT, RECORD, write_curve
@@ -168,6 +169,7 @@ def _trial(
             "split_seed": point.settings.get("split_seed", point.repetition),
             "counts": {"train": point.n_train, "valid": 50, **SPLITS},
             "in_distribution": "test_500K",
+            "trivial_errors": {s: trivial_errors(frames["valid"], f) for s, f in frames.items()},
             "baseline": {"C": -1035.0},
             "leak": {"policy": "refuse", "tolerance_A": 0.02, "pool_frames": [], "dropped": 0, "splits": {}},
         },
