@@ -15,7 +15,7 @@ from mlpbench.backends.environment import resolve
 from mlpbench.backends.launcher import launch
 from mlpbench.backends.processes import worker_environment
 from mlpbench.errors import UserError
-from mlpbench.evaluators import Context, score
+from mlpbench.evaluators import SCORERS, Context
 from tests.support import ETHANOL, ethanol_frames, make_request
 
 pytestmark = [pytest.mark.backend, pytest.mark.slow]
@@ -62,16 +62,17 @@ def test_a_bad_potential_scores_as_bad_and_a_better_one_as_better(tmp_path: Path
     evaluation = config.load_trial(["architecture=schnet", "evaluation=dev"]).evaluation
     assert evaluation.physics is not None
     assert evaluation.md is not None
-    nvt = {**evaluation.md["nvt"], "length_ps": 0.5, "wall_seconds": None}
+    physics, md = evaluation.physics.model_dump(), evaluation.md.model_dump()
+    nvt = {**md["nvt"], "length_ps": 0.5, "wall_seconds": None}
     tasks = [
-        protocol.Task("physics", options={**evaluation.physics, "references": REFERENCES}),
-        protocol.Task("md", options={**evaluation.md, "nvt": nvt, "nve": None, "own_trajectory": None}),
+        protocol.Task("physics", options={**physics, "references": REFERENCES}),
+        protocol.Task("md", options={**md, "nvt": nvt, "nve": None, "own_trajectory": None}),
     ]
     context = Context({"test_500K": ethanol_frames("test_500K", 20)}, "test_500K", REFERENCES)
     found = {}
     for name, n_train, epochs in (("bad", 10, 1), ("good", 100, 60)):
         results = trial("schnet", tmp_path / name, tasks, n_train, epochs)
-        rows = [r for t in ("physics", "md") for r in score(t, tmp_path / name, results[t].values, context)]
+        rows = [r for t in ("physics", "md") for r in SCORERS[t](tmp_path / name, results[t].values, context)]
         found[name] = {r["metric"]: r["value"] for r in rows}
     bad, good = found["bad"], found["good"]
     assert good["frequency_mae"] < 150 < 0.5 * bad["frequency_mae"]
