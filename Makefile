@@ -4,13 +4,14 @@ MLPBENCH = .venv/bin/mlpbench
 # One thread each: the core and its workers must not fight over a small machine's cores.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help setup quickstart test test-backends test-all check clean
+.PHONY: help setup quickstart test test-backends test-all check gpu-bundle clean
 
 help:
 	@echo "make quickstart     set everything up, train four architectures on real DFT data, write a report (about 15 min)"
 	@echo "make test           set the core up and run its tests, with a backend that needs no torch"
 	@echo "make test-backends  build the real backends and hold each to the same contract (several minutes)"
 	@echo "make check          ruff and mypy"
+	@echo "make gpu-bundle     what a machine with a GPU and no network lacks, as wheels (about 45 MB), tried out here"
 
 setup:
 	@sh .ci/setup 2
@@ -34,6 +35,9 @@ test-all: test test-backends
 check: setup
 	$(PY) -m ruff check mlpbench tests
 	$(PY) -m mypy
+
+gpu-bundle: setup
+	$(PY) -m tests.gpu.bundle
 
 clean:
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache build dist

@@ -127,14 +127,14 @@ def check(backend: BackendConfig, installed: Installed) -> tuple[list[str], list
     notes: list[str] = []
     if tuple(int(part) for part in installed.python.split(".")[:2]) < MINIMUM_PYTHON:
         errors.append(f"Python {installed.python} is too old, 3.12 or later is needed")
-    present = []
+    present: dict[bool, list[str]] = {False: [], True: []}  # by whether they are optional
     wanted = needs(backend)
     for need in wanted:
         have = installed.versions.get(need.name)
         if have is None:
             (notes if need.optional else errors).append(f"{need.name} is not installed")
             continue
-        present.append(need.name)
+        present[need.optional].append(need.name)
         if need.version is not None and have.split("+")[0] != need.version.split("+")[0]:
             notes.append(f"{need.name} {have} differs from {need.version}, with which mlpbench was tried")
     if any(need.name == "torch" and not need.optional for need in wanted) and not installed.torch:
@@ -146,7 +146,10 @@ def check(backend: BackendConfig, installed: Installed) -> tuple[list[str], list
         for package in ("numpy", "ase")
         if package not in installed.distributions and (package in pinned or not pinned)
     ]
-    return sorted({*errors, *clashes(installed, present)}), notes
+    errors += clashes(installed, present[False])
+    # What an optional package lacks may be optional in turn: torch-sim runs without the GPU neighbour lists it names.
+    notes += [text for text in clashes(installed, present[True]) if text not in errors]
+    return sorted(set(errors)), notes
 
 
 def environments(backends: Iterable[BackendConfig], home_folder: Path | None = None) -> list[State]:

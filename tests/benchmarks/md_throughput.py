@@ -106,6 +106,7 @@ def measure(potential: Any, starts: Any, chosen: argparse.Namespace, replicas: i
         "predict": lambda: ours(potential, system, start, "predict", chosen.steps),
         "torch-sim": lambda: ours(potential, system, start, "torch-sim", chosen.steps),
     }
+    runs = {name: run for name, run in runs.items() if name in ("ase", *chosen.engines)}
     if chosen.torch_sim_integrator:
         runs["torch-sim integrator"] = lambda: torch_sim_loop(potential, system, start, chosen.steps)
     if torch.cuda.is_available():
@@ -134,6 +135,7 @@ def main() -> int:
     parser.add_argument("--replicas", type=int, nargs="+", default=[32], help="rounded up to a multiple of 8")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--engines", nargs="*", default=["predict", "torch-sim"], help="beside the ASE loop (both)")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--split", default="test_500K")
     parser.add_argument("--device", default=None, help="cpu, cuda or auto; default: that of the trial")

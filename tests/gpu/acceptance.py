@@ -1,0 +1,96 @@
+"""All that a machine with a GPU can prove about mlpbench, in one command: what matters most first, resumable.
+
+    python3 tests/gpu/acceptance.py OUT --bundle gpu-bundle --minutes 9   # a bare machine, see tests/gpu/bundle.py
+    python tests/gpu/acceptance.py OUT                                    # where the backends' environments are built
+    python tests/gpu/acceptance.py OUT --dry                              # on a CPU, smallest sizes: does it work?
+
+Runs under Python 3.12 or later and needs nothing but the standard library. Steps, each with its own limit, a line in
+the log and its rows written at once: ``install``, ``import`` (each backend); ``train`` (train, be interrupted, go on,
+predict, stress; CPU against GPU; memory); ``accuracy`` (real budgets, ``small``); ``speed`` (latency, throughput,
+growth until the memory is full); ``md`` (1 to 1,000 replicas against the ASE loop, aim 20 times); ``packing`` (4, 8, 16
+trainings side by side, plain and under MPS); ``compiled`` (compiled and accelerated paths); ``published`` (AcAc as its
+authors train); ``dft``; ``report``. The same command again goes on where the first ended; ``--earlier DIR`` names the
+OUT of a call on a machine that is gone. Exits with 1 if a step is not done. An architecture that is new in
+``conf/architecture`` gets its steps by itself.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parent))
+from measures import ROOT, Bench
+from runner import Clock, Kept, Rows, Step, run_steps
+
+
+def steps_of(bench: Bench, out: Path) -> list[Step]:
+    """All of them, what matters most first."""
+    sets = ["core", *(b for b in bench.backends if b != "toy")] if bench.bundle else []
+    plan = [Step(f"install:{name}", 120, _with(bench.install, name), beside=True) for name in sets]
+    plan += [Step(f"import:{name}", 120, _with(bench.importing, name), beside=True) for name in bench.backends]
+    right = [*bench.architectures, *(["toy"] if bench.dry else [])]
+    plan += [Step(f"train:{name}", 180, _with(bench.train, name), beside=True) for name in right]
+    plan += [Step(f"accuracy:{n}-200", 120, _with(bench.accuracy, n, 200)) for n in bench.timed if not bench.dry]
+    plan += [Step(f"accuracy:{n}-50", 180, _with(bench.accuracy, n, 50)) for n in bench.timed if bench.dry]
+    plan += [Step(f"speed:{n}", 90, _with(bench.speed, n, "eager")) for n in bench.timed]
+    plan += [Step(f"md:{n}", 60, _with(bench.md, n)) for n in bench.timed if n != "toy"]
+    plan += [Step("packing:alone", 180, bench.one_by_one)]
+    counts = [2] if bench.dry else [4, 8, 16]
+    plan += [Step(f"packing:{count}", 120, _with(bench.packing, count)) for count in counts]
+    plan += [Step("packing:mps", 120, _with(bench.packing, counts[-1], True))]
+    plan += [Step(f"accuracy:{n}-50", 90, _with(bench.accuracy, n, 50)) for n in bench.timed if not bench.dry]
+    paths = "eager,compiled,accelerated"
+    plan += [
+        Step(f"compiled:{n}", 180, _with(bench.speed, n, paths)) for n in bench.timed if not bench.dry or n != "toy"
+    ]
+    chosen = [n for n in bench.timed if not bench.dry or n != "toy"]
+    plan += [Step(f"published:{n}", 120, _with(bench.published, n)) for n in chosen]
+    return [*plan, Step("dft:recorded", 60, bench.dft), Step("report:page", 120, _with(bench.report, out))]
+
+
+def _with(work: Callable[..., Rows], *given: Any) -> Callable[[Clock], Rows]:
+    return lambda clock: work(clock, *given)
+
+
+def main() -> int:
+    """Run what is outstanding; 0 if everything is done."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("out", type=Path, help="folder for the results: at most 8 files, a few MB")
+    parser.add_argument("--bundle", type=Path, help="the folder that tests/gpu/bundle.py made")
+    parser.add_argument("--work", type=Path, default=ROOT / "build" / "gpu-work", help="trainings, logs, packages")
+    parser.add_argument("--earlier", type=Path, help="OUT of an earlier call, whose finished steps are not repeated")
+    parser.add_argument("--minutes", type=float, default=60.0, help="no longer than this in all (60)")
+    parser.add_argument(
+        "--only", nargs="+", metavar="KIND", help="only these steps, by kind (train) or name (train:mace)"
+    )
+    parser.add_argument("--dry", action="store_true", help="on the CPU, smallest sizes")
+    options = parser.parse_args()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    begin = time.monotonic()
+    bench, out = Bench(options), options.out.absolute()
+    kept = Kept(out, bench.work, options.earlier)
+    bench.machine(kept)
+    steps = steps_of(bench, out)
+    if options.only:
+        steps = [s for s in steps if s.name in options.only or s.name.split(":")[0] in options.only]
+    side_by_side = max(1, min(4, (os.cpu_count() or 1) // 3))
+    for step in steps if options.dry else []:
+        step.seconds *= 4  # a CPU that others use as well
+    finished = run_steps(steps, kept, begin + options.minutes * 60, side_by_side)
+    done = sum(kept.done(step.name) for step in steps)
+    spent = sum(float(kept.state["steps"].get(s.name, {}).get("cpu_seconds", 0.0)) for s in steps)
+    kept.say(
+        f"{done} of {len(steps)} steps done; {(time.monotonic() - begin) / 60:.1f} minutes, {spent:.0f} s CPU; {out}"
+    )
+    return 0 if finished else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
