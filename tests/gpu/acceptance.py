@@ -76,6 +76,7 @@ def main() -> int:
     begin = time.monotonic()
     bench, out = Bench(options), options.out.absolute()
     kept = Kept(out, bench.work, options.earlier)
+    bench.remember(kept)
     bench.machine(kept)
     steps = steps_of(bench, out)
     if options.only:
