@@ -223,7 +223,7 @@ def _why_none(environment: Environment) -> str:
     return (
         "it was built for the CPU only"
         if report["cuda"] is None and report["hip"] is None
-        else "the driver and torch do not fit together"
+        else "the driver and torch are incompatible"
     )
 
 

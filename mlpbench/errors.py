@@ -1,4 +1,4 @@
-"""The error a user can mend, and the close match for a misspelt name."""
+"""The error a user can correct, and the close match for a misspelt name."""
 
 from __future__ import annotations
 

@@ -80,7 +80,7 @@ class Progress:
         """The line that stays: status, the errors on the first test split, the time it took."""
         seconds = time.monotonic() - self._start
         text = record["status"] if not record["reason"] else f"{record['status']}: {record['reason']}"
-        shown = {"cached": "cached", "to score": "scored anew"}.get(self.found, f"{seconds:.0f} s")
+        shown = {"cached": "cached", "to score": "rescored"}.get(self.found, f"{seconds:.0f} s")
         print(f"{'\r\x1b[2K' if self.live else ''}{self.head}: {text}{_headline(record)} ({shown})", flush=True)
 
 

@@ -103,7 +103,7 @@ def iterate(study_root: Path) -> Iterator[dict[str, Any]]:
             record = load_record(path.parent)
         except (ProtocolError, OSError) as error:
             problems.append(str(error))
-            _warn_once(f"{error}; this trial is left out (mlpbench run writes its record anew)")
+            _warn_once(f"{error}; this trial is left out (mlpbench run rewrites its record)")
             continue
         for part in record.values():
             if isinstance(part, dict):
@@ -113,7 +113,7 @@ def iterate(study_root: Path) -> Iterator[dict[str, Any]]:
         readable = True
         yield record
     if problems and not readable:
-        raise UserError(f"no record in {study_root} can be read: {problems[0]}", "mlpbench run writes them anew.")
+        raise UserError(f"no record in {study_root} can be read: {problems[0]}", "mlpbench run rewrites them.")
 
 
 _warned: set[str] = set()
@@ -141,5 +141,5 @@ def load_curve(directory: Path) -> list[dict[str, Any]]:
     try:
         columns = read_json(directory / CURVE)
     except (FileNotFoundError, ProtocolError):
-        return []  # never trained, or the file is damaged: the next run writes it anew from the events
+        return []  # never trained, or the file is damaged: the next run rewrites it from the events
     return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]

@@ -90,7 +90,7 @@ def _carry_out(
 
 
 def _launched(trial: Trial, environment: Environment, todo: list[Task], on_event: OnEvent | None) -> dict[str, Result]:
-    """The worker's results. A training that fails on the checkpoint it was to go on from begins anew, once."""
+    """The worker's results. A training that fails on the checkpoint it was to go on from starts over, once."""
     request = make_request(trial, environment, todo)
     resumes = todo[0].name == "train" and _has_checkpoint(trial.directory)
     before = _epochs(trial.directory)
@@ -119,7 +119,7 @@ def _begin_anew(trial: Trial, why: str) -> None:
     os.replace(trial.directory / CHECKPOINT, aside)
     (trial.directory / CHECKPOINT).mkdir()
     (trial.directory / EVENTS).unlink(missing_ok=True)
-    print(f"warning: {trial.name}: {why}; it lies in {DAMAGED} now, and the training begins anew", file=sys.stderr)
+    print(f"warning: {trial.name}: {why}; it lies in {DAMAGED} now, and the training starts over", file=sys.stderr)
 
 
 def _beside_the_reference(
@@ -168,7 +168,7 @@ def make_request(trial: Trial, environment: Environment, tasks: list[Task]) -> R
 
 
 def _prepare(trial: Trial, standing: Standing) -> None:
-    """The resolved configuration beside the results; a training that starts anew starts with an empty curve."""
+    """The resolved configuration beside the results; a training that starts over starts with an empty curve."""
     text = yaml.safe_dump(trial.resolved_config, sort_keys=False, allow_unicode=True)
     (trial.directory / "config.yaml").write_text(text, encoding="utf-8")
     todo = standing.outstanding

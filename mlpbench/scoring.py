@@ -280,7 +280,7 @@ def _split(trial: Trial) -> dict[str, Any]:
 
 
 def _provenance(trial: Trial, environment: Environment, ran: bool) -> dict[str, Any]:
-    """Where the results come from. Those that are only scored anew keep what their record says already."""
+    """Where the results come from. Those that are only rescored keep what their record says already."""
     if not ran:
         with contextlib.suppress(FileNotFoundError, ProtocolError):
             kept: dict[str, Any] = load_record(trial.directory)["provenance"]

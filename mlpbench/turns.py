@@ -101,15 +101,15 @@ def least_used(names: list[str]) -> Iterator[str]:
 @contextmanager
 def _take(kind: int, waiting: Waiting) -> Iterator[None]:
     folder = safe_place()
-    room, gate = _open(folder / "room"), _open(folder / "gate")  # the gate is held only while one waits for the room
+    work, gate = _open(folder / "work"), _open(folder / "gate")  # the gate is held only while one waits for `work`
     try:
         told = _lock(gate, fcntl.LOCK_EX, waiting, folder)
-        _lock(room, kind, None if told else waiting, folder)
+        _lock(work, kind, None if told else waiting, folder)
         os.close(gate)
         gate = -1
         yield
-    finally:  # closing gives the room back, also when this process is killed
-        os.close(room)
+    finally:  # closing releases the lock, also when this process is killed
+        os.close(work)
         if gate >= 0:
             os.close(gate)
 
@@ -129,7 +129,7 @@ def safe_place() -> Path:
             f"{folder}, the folder of the locks of this machine, {problem}; "
             "remove it, or set MLPBENCH_TURNS to a folder of your own"
         )
-    for path in (folder / "room", folder / "gate"):
+    for path in (folder / "work", folder / "gate"):
         if path.is_symlink():
             raise Unsafe(f"{path} is a link, and locks are files; remove it")
     return folder

@@ -103,7 +103,7 @@ def build(
         backend: what to build.
         wheels: a folder with wheels, looked into besides the package index (with ``offline``: instead of it).
         offline: use no network.
-        rebuild: build anew even if it is complete.
+        rebuild: build even if it is complete.
         torch: ``cpu`` for torch's CPU build, ``default`` for the ordinary package (on Linux with CUDA),
             ``auto`` for the CPU build where there is no GPU driver and it can be had, else the ordinary one.
         progress: called with a line on each step.
@@ -199,7 +199,7 @@ def _cpu_pins(
         progress(f"{backend.name}: taking the CPU build of torch")
         return without_cuda(pins)
     if torch == "cpu":
-        raise UserError(f"no CPU build of {line} can be had", "Leave --torch away to take the ordinary package.")
+        raise UserError(f"no CPU build of {line} is available", "Omit --torch to take the ordinary package.")
     return None
 
 

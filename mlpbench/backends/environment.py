@@ -47,7 +47,7 @@ class State:
         name: the backend's name; for a folder no backend uses, the folder's.
         state: ``built``, ``adopted``, ``missing``, ``half-built``, ``broken`` or ``unused``.
         path: folder of a built environment, interpreter of an adopted one.
-        detail: versions, or what is wrong and what mends it.
+        detail: versions, or what is wrong and how to fix it.
     """
 
     name: str
@@ -74,7 +74,7 @@ def resolve(backend: BackendConfig, home_folder: Path | None = None) -> Environm
             raise UserError(f"{source}: {error.message}", error.hint) from error
     folder = built_folder(backend, home_folder)
     if not is_complete(folder) or not interpreter(folder).exists():
-        what = "is not built yet" if not folder.exists() else "was not built to its end, or has lost its interpreter"
+        what = "is not built yet" if not folder.exists() else "is incomplete, or has lost its interpreter"
         raise UserError(
             f"the environment of backend '{backend.name}' {what}", f"Run: mlpbench env build {backend.name}"
         )
@@ -136,7 +136,7 @@ def check(backend: BackendConfig, installed: Installed) -> tuple[list[str], list
             continue
         present[need.optional].append(need.name)
         if need.version is not None and have.split("+")[0] != need.version.split("+")[0]:
-            notes.append(f"{need.name} {have} differs from {need.version}, with which mlpbench was tried")
+            notes.append(f"{need.name} {have} differs from {need.version}, the version that mlpbench was tested with")
     if any(need.name == "torch" and not need.optional for need in wanted) and not installed.torch:
         errors.append("torch cannot be found")
     path = backend.requirements_path()
@@ -196,7 +196,7 @@ def _state(backend: BackendConfig, adopted: Path | None, home_folder: Path | Non
 def _adopt(backend: BackendConfig, python: Path, pythonpath: tuple[str, ...], home_folder: Path | None) -> Environment:
     for folder in pythonpath:
         if not Path(folder).is_dir():
-            raise UserError(f"backend.{backend.name}.pythonpath names {folder}, which is no folder")
+            raise UserError(f"backend.{backend.name}.pythonpath names {folder}, which is not a folder")
     installed = probe(python, pythonpath, home_folder)
     errors, _ = check(backend, installed)
     if errors:

@@ -239,7 +239,7 @@ def _read(directory: Path, task: Task) -> tuple[Result | None, str]:
     except ProtocolError as error:
         return None, f"the worker's result cannot be used: {error}"
     if result.key != task.key:
-        return None, f"the worker's result has the key '{result.key}', asked for was '{task.key}'"
+        return None, f"the worker's result has the key '{result.key}', expected '{task.key}'"
     return result, ""
 
 
@@ -277,7 +277,7 @@ def _death(ending: Ending) -> str:
         return f"the worker was killed by {name}{cause}, at {memory}{_tail(ending.log)}"
     if ending.code > 0:
         return f"the worker ended with exit code {ending.code}{_tail(ending.log)}"
-    return f"the worker ended as if all were well, but left no result{_tail(ending.log)}"
+    return f"the worker exited normally but left no result{_tail(ending.log)}"
 
 
 def _tail(log: str) -> str:

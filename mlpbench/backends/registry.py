@@ -221,9 +221,9 @@ def _outside() -> Iterable[Path]:
             raise UserError(
                 f"entry point '{point.name}' ({point.value}) of {ENTRY_POINTS} cannot be loaded: "
                 f"{type(error).__name__}: {error}",
-                f"Mend or uninstall the package {point.dist.name if point.dist else point.module}.",
+                f"Fix or uninstall the package {point.dist.name if point.dist else point.module}.",
             ) from error
         path = Path(target() if callable(target) else target)
         if not path.is_file():
-            raise UserError(f"entry point '{point.name}' of {ENTRY_POINTS} gives '{path}', which is no file")
+            raise UserError(f"entry point '{point.name}' of {ENTRY_POINTS} gives '{path}', which is not a file")
         yield path

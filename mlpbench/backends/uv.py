@@ -107,7 +107,7 @@ def _existing(value: str, kind: str, note: Note) -> list[str]:
     for entry in value.split():
         folder = _local(entry)
         if folder is not None and not folder.exists():
-            note(f"pip's settings name the {kind} {folder}, which is not there: left out")
+            note(f"pip's settings name the {kind} {folder}, which does not exist: ignored")
         else:
             kept.append(entry)
     return kept

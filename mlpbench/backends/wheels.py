@@ -91,7 +91,7 @@ def read_compiled(path: Path) -> list[Pin]:
     """The pins of a file that ``uv pip compile`` wrote, with its ``# via`` comments, if it has them.
 
     Raises:
-        UserError: the file cannot be read, or a line is no exact pin.
+        UserError: the file cannot be read, or a line is not an exact pin.
     """
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
@@ -109,7 +109,7 @@ def read_compiled(path: Path) -> list[Pin]:
             continue
         pin = re.match(r"([A-Za-z0-9._-]+)(?:\[[^\]]*\])?==([^\s;\\]+)", text)
         if pin is None:
-            raise UserError(f"{path}: '{text}' is no exact pin (name==version)")
+            raise UserError(f"{path}: '{text}' is not an exact pin (name==version)")
         found.append((normalise(pin.group(1)), pin.group(2), set()))
     return [Pin(name, version, frozenset(via)) for name, version, via in found]
 

@@ -16,5 +16,5 @@ def share(text: str) -> float:
     except ValueError:
         value = -1.0
     if not 0 < value < 1:
-        raise argparse.ArgumentTypeError(f"'{text}' is no share between 0 and 1; for 5 % say 0.05")
+        raise argparse.ArgumentTypeError(f"'{text}' is not a fraction between 0 and 1; for 5 % say 0.05")
     return value

@@ -1,4 +1,4 @@
-"""What ``mlpbench doctor`` looks at: what works on this machine, what does not, and the command that mends it."""
+"""What ``mlpbench doctor`` looks at: what works on this machine, what does not, and the command that fixes it."""
 
 from __future__ import annotations
 
@@ -179,7 +179,7 @@ def _embedded() -> Finding:
                 raise UserError(f"{path} is missing", "Install mlpbench again.")
             with open(path, "rb") as stream:
                 if hashlib.file_digest(stream, "sha256").hexdigest() != digest:
-                    raise UserError(f"{path} differs from its SHA256SUMS", "Install mlpbench again; it was changed.")
+                    raise UserError(f"{path} differs from its SHA256SUMS", "Reinstall mlpbench; a file was changed.")
             count += 1
     if count == 0:
         raise UserError("the data sets that ship with mlpbench are missing", "Install mlpbench again.")

@@ -32,7 +32,7 @@ def register_label(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="reference=..., reference.xc=... (Hydra)")
     parser.add_argument("--out", type=Path, metavar="PATH", help="extxyz file, or folder (NAME-labelled)")
     _common(parser, "frames")
-    parser.add_argument("--seconds", type=float, metavar="S", help="begin no calculation after this")
+    parser.add_argument("--seconds", type=float, metavar="S", help="start no calculation after this")
 
 
 def register_sample(parser: argparse.ArgumentParser) -> None:

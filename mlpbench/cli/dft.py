@@ -23,7 +23,7 @@ def register(parser: argparse.ArgumentParser) -> None:
     timing = commands.add_parser(
         "time", help="wall time of energy and forces, cold and warm, and its growth with the atoms",
         description="Times the data set's reference method (or another one) on its first test frames and on a series "
-        "of growing molecules.\nNothing else should run meanwhile; a busy machine is noticed and said.",
+        "of growing molecules.\nNothing else should run meanwhile; a busy machine is noticed and reported.",
         epilog="examples:\n  mlpbench dft time ethanol\n  mlpbench dft time mystudy --threads 1,all\n"
         "  mlpbench dft time mystudy reference=pyscf reference.xc=pbe0 --series water\n"
         "  mlpbench dft time mystudy --recorded           # published VASP times, with their sources\n"
@@ -37,7 +37,7 @@ def register(parser: argparse.ArgumentParser) -> None:
     timing.add_argument("--threads", default="1", metavar="LIST", help="threads of the code, e.g. 1,all (1)")
     timing.add_argument("--series", default="alkanes", choices=("alkanes", "water", "none"), help="growing molecules")
     timing.add_argument(
-        "--series-seconds", type=float, default=120.0, metavar="S", help="no member is begun after these (120)"
+        "--series-seconds", type=float, default=120.0, metavar="S", help="no member is started after these (120)"
     )
     timing.add_argument(
         "--recorded", nargs="?", const="", metavar="FILE", help="take times from a CSV with sources; compute nothing"
@@ -131,7 +131,7 @@ def _threads(text: str, usable: int) -> list[int]:
     found: list[int] = []
     for part in text.split(","):
         if part != "all" and not (part.isdigit() and int(part) > 0):
-            raise UserError(f"--threads={text}: '{part}' is no positive number, nor 'all'", "E.g. --threads 1,all")
+            raise UserError(f"--threads={text}: '{part}' is not a positive number or 'all'", "E.g. --threads 1,all")
         number = usable if part == "all" else int(part)
         if number > usable:
             raise UserError(f"--threads={text}: this process may use {usable} cores only", "Give fewer, or 'all'.")

@@ -1,4 +1,4 @@
-"""``mlpbench doctor``: what works on this machine, what does not, and the command that mends it."""
+"""``mlpbench doctor``: what works on this machine, what does not, and the command that fixes it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import argparse
 
 from mlpbench.errors import EXIT_DONE, EXIT_FAILED
 
-HELP = "say what works on this machine, what does not, and what mends it"
+HELP = "say what works on this machine, what does not, and how to fix it"
 
 
 def register(parser: argparse.ArgumentParser) -> None:

@@ -36,7 +36,7 @@ def register(parser: argparse.ArgumentParser) -> None:
     build.add_argument("--all", action="store_true", help="every backend that has a requirements file")
     build.add_argument("--wheels", metavar="DIR", type=Path, help="a folder of wheels to take packages from")
     build.add_argument("--offline", action="store_true", help="use no network: uv's cache, or --wheels alone")
-    build.add_argument("--rebuild", action="store_true", help="build anew what is built already")
+    build.add_argument("--rebuild", action="store_true", help="build again what is built already")
     _register_wheels(
         action(
             "wheels",
@@ -49,7 +49,7 @@ def register(parser: argparse.ArgumentParser) -> None:
         choices=["auto", "cpu", "default"],
         default="auto",
         help="cpu: torch's CPU build; default: the ordinary package, with CUDA; auto: the CPU build where this "
-        "machine has no GPU driver and it can be had (on a cluster's login node, say default)",
+        "machine has no GPU driver and one is available (on a cluster's login node, say default)",
     )
     action("list", "what is built, adopted, missing or unused", "mlpbench env list")
     check = action("check", "import the packages inside; print versions and device", "mlpbench env check mace")

@@ -12,7 +12,7 @@ HELP = "write a starting conf/ folder to edit"
 
 def register(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of this command."""
-    parser.add_argument("directory", metavar="DIR", type=Path, help="folder in which conf/ is made; made if missing")
+    parser.add_argument("directory", metavar="DIR", type=Path, help="folder for conf/; created if missing")
     parser.epilog = "example:\n  mlpbench init myproject && cd myproject && mlpbench run architecture=mace size=tiny"
 
 
@@ -29,7 +29,7 @@ def execute(arguments: argparse.Namespace) -> int:
 
     target = arguments.directory / "conf"
     if target.exists():
-        raise UserError(f"{target} is there already", "Choose another folder, or remove it first.")
+        raise UserError(f"{target} exists already", "Choose another folder, or remove it first.")
     shutil.copytree(packaged_conf(), target)
     print(f"{target} written; commands started in {arguments.directory} use it, file by file, before the packaged one")
     return EXIT_DONE

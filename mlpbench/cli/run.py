@@ -175,7 +175,7 @@ def _preflight(sweep: SweepPlan) -> Session:
             trial = identify(raw, find)
             place = (trial.study_root, trial.name)
             if place in known:
-                raise UserError(f"the sweep holds the trial {trial.name} twice", "Give each value only once.")
+                raise UserError(f"the sweep contains the trial {trial.name} twice", "Give each value only once.")
             known.add(place)
             standings.append(examine(trial))
     if sweep.in_turn:  # what another launcher starts may run on another machine

@@ -1,4 +1,4 @@
-"""``mlpbench score``: finished trials scored anew from their stored arrays, where a formula or a reference changed."""
+"""``mlpbench score``: finished trials rescored from their stored arrays where a formula or a reference file changed."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 from mlpbench.errors import EXIT_DONE, EXIT_FAILED
 
-HELP = "score finished trials anew from their stored arrays, where a formula or a reference changed; trains nothing"
+HELP = "rescore finished trials from their stored arrays where a formula or a reference file changed; trains nothing"
 
 
 def register(parser: argparse.ArgumentParser) -> None:
@@ -49,5 +49,5 @@ def execute(arguments: argparse.Namespace) -> int:
         failed += status != "done"
         print(f"{record['trial']}: {'; '.join(f'{name} ({why})' for name, why in reasons.items())}")
     tables.write(Study.load(root.name, root.parent))
-    print(f"{changed} trial{'s' * (changed != 1)} scored anew, {failed} failed; nothing was trained")
+    print(f"{changed} trial{'s' * (changed != 1)} rescored, {failed} failed; nothing was trained")
     return EXIT_FAILED if failed else EXIT_DONE

@@ -15,7 +15,7 @@ def register(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("study", metavar="STUDY", help="name of the study, a folder of the results")
     parser.add_argument("--split", help="test split to show (default: the in-distribution one)")
     parser.add_argument("--metric", action="append", metavar="NAME", help="show this metric (may be repeated)")
-    parser.add_argument("--speed", action="store_true", help="show how fast each potential is, in every way it was run")
+    parser.add_argument("--speed", action="store_true", help="show speeds, one row per deployment and precision")
     parser.add_argument("--csv", action="store_true", help="as comma-separated values")
     parser.add_argument(
         "--results", type=Path, default=Path("results"), help="folder of the results (default: results)"

@@ -235,9 +235,9 @@ def verdict_text(row: Judged) -> str:
     """The verdict with what a reader needs to act on it."""
     if row.verdict == "undecided":
         more = "more than 100" if row.further is None else f"about {row.further}"
-        return f"undecided, {more} further repetitions would tell"
+        return f"undecided, {more} further repetitions would decide"
     if row.verdict == "one repetition":
-        return "one repetition tells nothing of other trainings"
+        return "one repetition says nothing about other trainings"
     if row.verdict in ("better", "worse") and row.within_margin:
         return f"{row.verdict}, by less than the margin"
     if row.verdict == "other frames":

@@ -1,4 +1,4 @@
-"""A composed configuration held to the schema and to the preset it started from."""
+"""A composed configuration checked against the schema and the preset it started from."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def _check_unknown(plain: dict[str, Any]) -> None:
 
 
 def check_backends(nodes: dict[str, Any]) -> dict[str, BackendConfig]:
-    """The nodes of ``backend``, each held to :class:`BackendConfig`.
+    """The nodes of ``backend``, each validated as a :class:`BackendConfig`.
 
     Raises:
         UserError: names the backend, the field and what is expected.

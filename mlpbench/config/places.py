@@ -24,7 +24,7 @@ def conf_dirs() -> list[Path]:
     named = os.environ.get("MLPBENCH_CONF")
     own = Path(named) if named else Path("conf")
     if named and not own.is_dir():
-        raise UserError(f"MLPBENCH_CONF is '{named}', which is no folder", "Unset it, or run: mlpbench init DIR")
+        raise UserError(f"MLPBENCH_CONF is '{named}', which is not a folder", "Unset it, or run: mlpbench init DIR")
     has_groups = own.is_dir() and any((own / group.name).is_dir() for group in packaged.iterdir() if group.is_dir())
     if has_groups and own.resolve() != packaged.resolve():
         return [own.resolve(), packaged]

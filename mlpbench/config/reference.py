@@ -14,7 +14,7 @@ from mlpbench.errors import UserError, close_match
 
 
 def load_reference(overrides: Sequence[str], default: dict[str, Any] | None) -> dict[str, Any]:
-    """The method that ``overrides`` describe, not yet held to its code's schema.
+    """The method that ``overrides`` describe, not yet validated by its code's schema.
 
     Args:
         overrides: ``reference=NAME`` (a file of ``conf/reference``) and ``reference.SETTING=VALUE``.
@@ -27,7 +27,8 @@ def load_reference(overrides: Sequence[str], default: dict[str, Any] | None) -> 
     others = [text for text in overrides if not text.startswith("reference=")]
     for text in others:
         if not text.startswith("reference.") or "=" not in text:
-            raise UserError(f"'{text}' is no setting of a reference", "Give reference=NAME or reference.SETTING=VALUE.")
+            problem = f"'{text}' is not a setting of a reference method"
+            raise UserError(problem, "Give reference=NAME or reference.SETTING=VALUE.")
     if not named and default is None:
         raise UserError("the data set names no reference method", "Give one, e.g. reference=pyscf or reference=xtb.")
     node = OmegaConf.load(_file(named[-1])) if named else OmegaConf.create(default or {})

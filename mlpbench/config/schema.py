@@ -139,7 +139,7 @@ class TrialConfig(Strict):
     def _known_backend(self) -> TrialConfig:
         if self.architecture.backend not in self.backend:
             raise ValueError(
-                f"architecture '{self.architecture.name}' wants the backend '{self.architecture.backend}', "
+                f"architecture '{self.architecture.name}' needs the backend '{self.architecture.backend}', "
                 f"which has no file in conf/backend. {close_match(self.architecture.backend, self.backend)}"
             )
         return self

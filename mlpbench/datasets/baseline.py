@@ -53,7 +53,7 @@ class Baseline:
             raise UserError(
                 f"{names} is in the frames but neither in the training set nor in the isolated atoms",
                 f"Give dataset.isolated_atoms='{{{', '.join(f'{chemical_symbols[z]}: ...' for z in unknown)}, ...}}' "
-                "or choose training frames that hold every element.",
+                "or choose training frames that contain every element.",
             )
         total = np.zeros(len(frames))
         np.add.at(total, frames.frame_of_atom, table[frames.numbers])
@@ -94,7 +94,7 @@ def fit_baseline(train: Frames, isolated_atoms: dict[str, float] | None) -> Base
         missing = [s for s in symbols if s not in isolated_atoms]
         if missing:
             raise UserError(
-                f"isolated_atoms has no energy for {', '.join(missing)}, which the training frames hold",
+                f"isolated_atoms has no energy for {', '.join(missing)}, which the training frames contain",
                 f"It has {', '.join(isolated_atoms)}. Add the missing ones, or set dataset.isolated_atoms=null.",
             )
         source: Literal["isolated_atoms", "least_squares", "mean"] = "isolated_atoms"

@@ -336,4 +336,4 @@ def verify_embedded(found: dict[str, str]) -> None:
     for name, digest in found.items():
         path = Path(name)
         if embedded.expected_digests(path.parent).get(path.name) != digest:
-            raise UserError(f"{path} differs from its SHA256SUMS", "Install mlpbench again; the file was changed.")
+            raise UserError(f"{path} differs from its SHA256SUMS", "Reinstall mlpbench; the file was changed.")

@@ -189,7 +189,7 @@ def prepare_split(
         split_seed: seed of the permutation (numpy's PCG64).
         root: folder below which splits are kept; parallel callers share it safely.
         progress: told how far it is.
-        write: write the files, or write them anew where they are not as they were written; False: only say what they
+        write: write the files, or rewrite them where they have changed; False: only say what they
             would be.
 
     Raises:
@@ -327,7 +327,7 @@ def _write_once(
 ) -> dict[str, Any]:
     """Write the folder under another name and rename it, so that nobody ever sees half of it; returns the manifest.
 
-    A folder that is there is used if every file in it is as it was written, and written anew if not.
+    A folder that is there is used if every file in it is as it was written, and rewritten if not.
     """
     problem = _problem(directory, manifest)
     if problem == "":
@@ -347,7 +347,7 @@ def _write_once(
             write_json(part / MANIFEST, manifest)
             part.chmod(0o755)
             if problem is not None:
-                print(f"warning: {directory}: {problem}; the split is written anew", file=sys.stderr, flush=True)
+                print(f"warning: {directory}: {problem}; the split is rewritten", file=sys.stderr, flush=True)
                 for path in part.iterdir():
                     os.replace(path, directory / path.name)
                 shutil.rmtree(part)

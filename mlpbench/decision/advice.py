@@ -47,14 +47,14 @@ def find_doubts(
             continue  # a single training that fails is no reason to hope
         further = [c.further for c in one.checks]
         chance = f"a chance of {percent(one.probability)}" if known else "an unknown chance (too few repetitions)"
-        doubts.append(f"{one.label} has {chance} to keep the constraints")
+        doubts.append(f"{one.label} has {chance} of meeting the constraints")
         if any(c.frames for c in one.checks if c.further != 0):
-            doubts[-1] += ": the test frames are too few to tell, however many the repetitions"
+            doubts[-1] += ": the test frames are too few to decide, however many the repetitions"
         elif any(f is None for f in further):
-            doubts[-1] += ", and is too close to a limit for 100 further repetitions to tell"
+            doubts[-1] += ", and is too close to a limit for 100 further repetitions to decide"
         elif max((f or 0 for f in further), default=0) > 0:
             count = max(f or 0 for f in further)
-            why = f"tells whether {one.label} keeps the constraints"
+            why = f"shows whether {one.label} meets the constraints"
             advice.append(more_repetitions(view, one, count, why))
     if chosen is not None:
         second = next((c for c in candidates if c.verdict == "passes" and c.objective == c.objective), None)
@@ -68,7 +68,7 @@ def find_doubts(
             ]
     else:
         unknown = any(c.verdict == "unknown" for c in candidates)
-        doubts.append(f"no candidate {'is known to keep' if unknown else 'keeps'} all constraints")
+        doubts.append(f"no candidate {'is known to meet' if unknown else 'meets'} all constraints")
         for constraint in constraints:
             if constraint.kind == "max" and find_metric(constraint.metric).group == "accuracy":
                 advice += more_data(view, constraint, candidates)
@@ -92,7 +92,7 @@ def _close(view: View, chosen: Assessment, second: Assessment, goal: str) -> tup
     if found.verdict in ("better", "tie") or found.n == 0:
         return None
     if found.verdict == "unknown":
-        return f"one repetition does not tell whether {chosen.label} and {second.label} differ in {goal} by chance", 2
+        return f"one repetition does not show whether {chosen.label} and {second.label} differ in {goal} by chance", 2
     text = f"{goal} of {chosen.label} and {second.label} is undecided"
     span = f"(ratio {found.ratio:.3g}, 95 % interval {found.lower:.3g} to {found.upper:.3g})"
     return f"{text} {span}", found.further or 0

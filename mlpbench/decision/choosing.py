@@ -218,7 +218,7 @@ def _worse(one: Assessment, best: Assessment, goal: str) -> str:
     if one.objective != one.objective:
         return f"passes, but {goal} was not measured"
     if one.objective == best.objective:
-        return f"passes, with the same {goal}{', but with less room to the limits' if one.checks else ''}"
+        return f"passes, with the same {goal}{', but with smaller margins to the limits' if one.checks else ''}"
     times = f", {one.objective / best.objective:.3g} times" if best.objective > 0 else ""
     return f"passes, but {goal} is {one.objective:.3g} {unit(goal)} against {best.objective:.3g}{times}"
 

@@ -107,7 +107,7 @@ class View:
 def probability(evidence: Evidence, constraint: Constraint) -> float:
     """Chance that the true mean keeps the limit.
 
-    The spread over repetitions (t) and the uncertainty of the test frames add; what was measured anew in each
+    The spread over repetitions (t) and the uncertainty of the test frames add; what was measured again in each
     repetition is in the spread already, and only makes up for a spread that came out too small. A share of replicas
     without spread (all survived) has Jeffreys' Beta posterior.
     """

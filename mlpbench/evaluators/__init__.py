@@ -39,12 +39,12 @@ class Scorer:
 
     Attributes:
         name: in messages, and in the rows it makes.
-        version: raised by hand whenever a formula changes or a metric joins; finished trials are then scored anew.
+        version: raised by hand whenever a formula changes or a metric joins; finished trials are then rescored.
             ``tests/unit/evaluators/test_scorers.py`` notices a changed answer under an unchanged version.
         task: whose result and arrays it reads.
         function: ``module:function``, called with the trial's folder, the task's values and a :class:`Context`;
             returns rows of split, metric, value, unit, lower, upper, n.
-        options: of the task that only these formulas read: another value scores anew and runs nothing.
+        options: of the task that only these formulas read: another value only rescores.
         frames: whether it reads the data set's frames.
         references: whether it reads the data set's reference files.
     """

@@ -82,7 +82,7 @@ class OwnTrajectoryOptions(Options):
 
     frames: int = Field(ge=0, description="over all replicas, before any collapse")
     deaths: int = Field(ge=0, description="the last sound frame of as many replicas that died")
-    seconds: float | None = Field(gt=0, description="no new label is begun after this; null: no limit")
+    seconds: float | None = Field(gt=0, description="no new label is started after this; null: no limit")
     reference: dict[str, Any] | None = Field(description="the method; null: the data set's own")
 
 

@@ -106,7 +106,7 @@ METRICS = [
            "|⟨T⟩ − T₀| / T₀ over the second half of each replica's sound frames."),
     Metric("nve_drift", "NVE drift", "meV/atom/ps", "lower", "md",
            "Root mean square over replicas of the slope of the total energy at constant energy, runs of 1 ps or more; "
-           "the interval knows of the fluctuation's autocorrelation, and reaches 0 where that explains the slope.",
+           "the interval accounts for the fluctuation's autocorrelation, and reaches 0 where that explains the slope.",
            "Newey & West 1987 for the error of a slope"),
     Metric("nve_drift_ratio", "NVE drift ratio", "", "lower", "md",
            "Root mean square over replicas of (drift over the run) / std(kinetic energy); 1 is the limit, "

@@ -138,8 +138,8 @@ def label(
     any_label = any(answer is not None and answer["converged"] for answer in found.values())
     if broken and len(broken) == computed and (len(broken) >= 3 or not any_label):
         raise UserError(
-            f"{method['code']} broke down on every frame it was given: {next(iter(broken.values()))}",
-            f"Mend the reference's settings, or check its environment: mlpbench env check {backend.name}",
+            f"{method['code']} failed on every frame it was given: {next(iter(broken.values()))}",
+            f"Correct the method's settings, or check its environment: mlpbench env check {backend.name}",
         )
     return [_answer(found[key] or _read(folder, key), key in missing, broken.get(key)) for key in keys]
 

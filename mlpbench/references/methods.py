@@ -101,7 +101,7 @@ _NOT_THE_LEVEL = ("backend", "reuse", "title")
 
 
 def parse_method(method: Mapping[str, Any]) -> Method:
-    """``method`` held to the schema of its code.
+    """``method`` validated by the schema of its code.
 
     Raises:
         UserError: an unknown code or setting, one that is missing, or a value out of range.

@@ -46,7 +46,7 @@ def measure(
 ) -> dict[str, Any]:
     """Time energy and forces of ``count`` frames and of a series, one calculation at a time.
 
-    A process starts anew for the frames and for the series. In each the first structure is computed twice: its first
+    The frames and the series each get a new process. In each the first structure is computed twice: its first
     run pays for tables and libraries (``cold_seconds``) and does not count.
 
     Args:

@@ -264,7 +264,7 @@ def _curve(
             note = "the slope varies between repetitions; its interval rests on their number"
     if count == 1:
         note = (
-            "one repetition: the interval knows nothing of other splits and initialisations"
+            "one repetition: the interval does not cover other splits and initialisations"
             if fit.df > 0
             else "one repetition of two sizes: an exponent without an interval"
         )

@@ -78,7 +78,7 @@ class Comparison:
         if self.verdict == "tie":
             return f"{self.first} and {self.second} tie ({span})"
         more = "more than 100" if self.further is None else f"about {self.further}"
-        return f"{self.first} against {self.second} is undecided: {more} further repetitions would tell ({span})"
+        return f"{self.first} against {self.second} is undecided: {more} further repetitions would decide ({span})"
 
 
 def holm(p: npt.ArrayLike, level: float = 0.05) -> tuple[Float, Float]:
@@ -189,10 +189,10 @@ def _tie_power(difference: float, sd: float, repetitions: int, df: float, margin
     if sd <= 0:
         return float(abs(difference) < np.log1p(margin))
     se = sd / np.sqrt(repetitions)
-    room = np.log1p(margin) + stdtrit(df, level / 2) * se
-    if room <= 0:
+    bound = np.log1p(margin) + stdtrit(df, level / 2) * se
+    if bound <= 0:
         return 0.0
-    return float(ndtr((room - difference) / se) - ndtr((-room - difference) / se))
+    return float(ndtr((bound - difference) / se) - ndtr((-bound - difference) / se))
 
 
 @dataclass(frozen=True)
@@ -296,8 +296,8 @@ def _verdict(
         return Comparison(one.first, one.second, ratio, nan, nan, nan, n, "unknown", "", False, None, {}, wanted.effect)
     mean = float(one.log_ratio.mean())
     half = float(stats.t.isf(level / 2, variance.df) * np.sqrt(variance.value / n))
-    lower, upper, room = mean - half, mean + half, float(np.log1p(margin))
-    inside = -room < lower and upper < room
+    lower, upper, bound = mean - half, mean + half, float(np.log1p(margin))
+    inside = -bound < lower and upper < bound
     verdict = "better" if lower > 0 or upper < 0 else "tie" if inside else "undecided"
     if n < LEAST_REPETITIONS:
         verdict = "undecided"

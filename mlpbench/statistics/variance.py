@@ -25,7 +25,7 @@ class VarianceShares:
         split: share of the split seed, 0 to 1; NaN where it cannot be told.
         initialisation: share of the initialisation seed. In a design nested in split it holds the residual
             too.
-        residual: share of neither (interaction, nondeterminism); NaN where it cannot be told apart.
+        residual: share of neither (interaction, nondeterminism); NaN where the two cannot be separated.
         total: variance of one trial, relative error squared.
         dominant: ``split``, ``initialisation`` or ``unclear`` (equal shares would look like this in more
             than 5 % of studies of this design).

@@ -150,7 +150,7 @@ def _with_method(node: dict[str, Any] | None, name: str, method: Any) -> dict[st
 
 
 def scored_options(task: str) -> set[str]:
-    """Options of ``task`` that only its scores read: another value scores anew, and runs nothing again."""
+    """Options of ``task`` that only its scores read: another value only rescores."""
     return {name for scorer in SCORERS.values() if scorer.task == task for name in scorer.options}
 
 
@@ -315,7 +315,7 @@ class Status:
             return told
         if record["status"] not in ("done", "skipped"):
             return [f"{record['status']} before: {record['reason']}"]
-        return ["labels of its own trajectory can be had now"] if self._pending else []
+        return ["labels of its own trajectory is available now"] if self._pending else []
 
     @property
     def _pending(self) -> bool:

@@ -25,7 +25,7 @@ Inputs = dict[str, Any]
 Action = Literal["keep", "score", "run"]
 GONE = "is missing"
 NEW = "not done yet"
-AFTER = "the potential is trained anew"
+AFTER = "the potential is retrained"
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,7 @@ def _reference_digest(name: str, path: str, size: int, time: int) -> dict[str, s
 
 
 def difference(wanted: dict[str, Inputs], found: Found) -> list[Verdict]:
-    """For every artefact wanted: keep it, score anew, or run again, and why.
+    """For every artefact wanted: keep it, rescore it, or run it again, and why.
 
     A checkpoint that was deleted is trained again only where something else has to be computed with it.
     """

@@ -134,7 +134,7 @@ class Adapter(ABC):
         labels: what it can train on; with stress it takes cells, and frames that are periodic in some directions only.
         preload: modules that the package itself imports only when it trains or predicts; a resident worker imports
             them once for all trials. None of them may use the device or start threads when it is imported.
-        deployments: the package's means to run a potential faster, by deployment: ``compiled``, ``accelerated``.
+        deployments: names of the package's faster implementations, by deployment: ``compiled``, ``accelerated``.
     """
 
     architectures: ClassVar[tuple[str, ...]]
@@ -166,7 +166,7 @@ class Adapter(ABC):
         """
 
     def deploy(self, potential: Potential, means: str) -> Calculator:
-        """The package's ASE calculator around ``potential``, run by one of the means in :attr:`deployments`.
+        """The package's ASE calculator around ``potential``, run by one of the implementations in :attr:`deployments`.
 
         Raises:
             Unavailable: it cannot run here.

@@ -2,7 +2,7 @@
 
 Importing a framework takes 5 to 15 s. So the core keeps one process for each environment that imports the adapter
 once (:func:`main`) and carries out each request in a fork of itself: nothing that a trial changes, and no crash,
-outlives it. The fork computes what a fresh process would: the random generators are seeded anew, the device is first
+outlives it. The fork computes what a fresh process would: the random generators are reseeded, the device is first
 used after the fork, and the pages of libraries that a fresh process would hold are mapped, so that peak memory means
 the same.
 

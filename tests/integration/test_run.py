@@ -121,7 +121,7 @@ def test_a_changed_limit_scores_anew_and_runs_nothing(tmp_path: Path, mlpbench: 
     assert "to score" in mlpbench("plan", "study=s", *other).stdout
     again = mlpbench("run", "study=s", *other)
     assert again.returncode == 0, again.stderr
-    assert "scored anew" in again.stdout
+    assert "rescored" in again.stdout
     after = json.loads((folder / "record.json").read_text())
     assert {r["value"] for r in after["metrics"] if r["metric"] == "md_survival"} == {0.0}
     assert (folder / "md" / "nvt.npz").stat().st_mtime_ns == trajectory

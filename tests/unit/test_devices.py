@@ -132,7 +132,7 @@ def test_a_planted_lock_is_refused_before_anything_starts(monkeypatch, tmp_path)
     (tmp_path / "turns").mkdir()
     victim = tmp_path / "victim"
     victim.write_text("precious")
-    (tmp_path / "turns" / "room").symlink_to(victim)
+    (tmp_path / "turns" / "work").symlink_to(victim)
     with pytest.raises(UserError, match="is a link"):
         devices.require_locks()
     assert victim.read_text() == "precious"

@@ -94,13 +94,13 @@ def test_no_module_imports_from_a_layer_above() -> None:
     level = {name: i for i, row in enumerate(LAYERS) for name in row}
     wrong = []
     for path in modules(PACKAGE):
-        room = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
-        if room in ("worker", "__init__", "conf"):
+        part = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+        if part in ("worker", "__init__", "conf"):
             continue
-        assert room in level, f"{room} has no place in LAYERS: say where it belongs"
+        assert part in level, f"{part} has no place in LAYERS: say where it belongs"
         for name in imported(path):
             parts = name.split(".")
-            if parts[0] == "mlpbench" and len(parts) > 1 and parts[1] in level and level[parts[1]] > level[room]:
+            if parts[0] == "mlpbench" and len(parts) > 1 and parts[1] in level and level[parts[1]] > level[part]:
                 wrong.append(f"{path.relative_to(PACKAGE)} imports {name}")
     assert wrong == []
 

@@ -86,16 +86,16 @@ def test_a_planted_link_is_refused_and_empties_nothing(temporary: Path, tmp_path
     victim = tmp_path / "victim"
     victim.write_text("precious")
     temporary.mkdir(mode=0o700)
-    (temporary / "room").symlink_to(victim)
+    (temporary / "work").symlink_to(victim)
     with pytest.raises(turns.Unsafe, match="is a link"), turns.beside_others():
         pass
-    (temporary / "room").unlink()
-    os.link(victim, temporary / "room")  # a hard link cannot be told from a file: it is locked, and keeps its content
+    (temporary / "work").unlink()
+    os.link(victim, temporary / "work")  # a hard link cannot be told from a file: it is locked, and keeps its content
     with turns.alone():
         pass
     assert victim.read_text() == "precious"
-    (temporary / "room").unlink()
-    os.mkfifo(temporary / "room")
+    (temporary / "work").unlink()
+    os.mkfifo(temporary / "work")
     with pytest.raises(turns.Unsafe, match="not an ordinary file"), turns.beside_others():
         pass
 

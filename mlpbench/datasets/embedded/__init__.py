@@ -17,6 +17,6 @@ def expected_digests(folder: Path) -> dict[str, str]:
     """
     path = folder / "SHA256SUMS"
     if not path.is_file():
-        raise UserError(f"{folder} has no SHA256SUMS", "The installation is incomplete; install mlpbench again.")
+        raise UserError(f"{folder} has no SHA256SUMS", "The installation is incomplete; reinstall mlpbench.")
     pairs = (line.split() for line in path.read_text(encoding="utf-8").splitlines() if line.strip())
     return {name.lstrip("*"): digest for digest, name in pairs}

@@ -63,7 +63,7 @@ def read(path: Path, format: str, labels: Labels, notes: Notes) -> Iterator[Chun
         text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
         raise UserError(
             f"{path}: cannot be read{f' after frame {number - 1}' if number else ''} ({text[:300]})",
-            "The file is damaged, or of another layout: name it with dataset.format=... (--format).",
+            "The file is damaged or has another layout: name it with dataset.format=... (--format).",
         ) from error
     if number == 0:
         what = "has no frames" if labels.index == ":" else f"dataset.index='{labels.index}' chooses none of its frames"

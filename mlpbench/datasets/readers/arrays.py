@@ -215,12 +215,12 @@ def _units(
         recognised = all_electron_unit(numbers, np.array([len(numbers)]), energy[:1])
         if recognised is None:
             raise UserError(
-                f"{path}: the unit of the energies cannot be told from the file",
-                "Say it: dataset.energy_unit=kcal/mol (or eV, hartree, kJ/mol).",
+                f"{path}: the unit of the energies cannot be inferred from the file",
+                "Declare it: dataset.energy_unit=kcal/mol (or eV, hartree, kJ/mol).",
             )
         own = recognised
         length = labels.length_unit or stated.get("length", "Å")
-        notes.add(f"{path.name}: energies in {own}, told from their size against free atoms; forces in {own}/{length}")
+        notes.add(f"{path.name}: energies in {own}, from their size against free atoms; forces in {own}/{length}")
     return unit_factors(labels, energy=own, stated=stated, where=path.name, notes=notes)
 
 

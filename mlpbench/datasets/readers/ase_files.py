@@ -163,7 +163,7 @@ class _Keys:
         best = max(known, key=lambda key: counts[key])  # the first of those that most frames have
         misshapen = [key for key in known if counts[key] == 0 and any(key in entry for entry in entries)]
         if misshapen and label != "energy":
-            self.notes.add(f"warning: {self.path.name}: '{misshapen[0]}' has not the shape of {label} and is not read")
+            self.notes.add(f"warning: {self.path.name}: '{misshapen[0]}' lacks the shape of {label} and is not read")
         if counts[best] == 0:
             return
         self.chosen[label] = best

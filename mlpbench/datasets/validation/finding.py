@@ -84,7 +84,7 @@ def overview(lag: float, headers: Sequence[dict[str, Any]], findings: Sequence[F
         text = _kinds([str(header[key]) for header in headers if key in header])
         rows += [(key.replace("_", " "), text)] if text else []
     if np.isfinite(lag):
-        meaning = "they follow one another in time" if lag < RELATED else "no order in time to be seen"
+        meaning = "they follow one another in time" if lag < RELATED else "no order in time is visible"
         text = f"consecutive ones differ {lag:.2f} times as much as random pairs: {meaning}"
         rows.append(("order of the frames", text))
     price = label_seconds(headers)

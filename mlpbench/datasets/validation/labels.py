@@ -158,7 +158,7 @@ def check_charges(subject: Subject) -> list[Finding]:
         if len(counts) > 1:
             listing = ", ".join(f"{value} ({count})" for value, count in counts.most_common(6))
             text = f"{key} varies among the frames: {listing}"
-            hint = "The architectures here know nothing of it: train on one value (split.key, or separate files)."
+            hint = "The architectures here do not see it: train on one value (split.key, or separate files)."
             findings.append(Finding("charges", "warning", text, [], hint))
     return findings
 

@@ -28,7 +28,7 @@ class Forces(Protocol):
 
 
 class PredictForces:
-    """Through :meth:`Potential.predict`: works for every backend, but builds its input anew each step."""
+    """Through :meth:`Potential.predict`: works for every backend, but builds its input again at each step."""
 
     name = "predict"
 

@@ -74,7 +74,7 @@ def maxwell_boltzmann(
 
 
 def check_temperature(temperatures: Float, kelvin: float, freedom: int) -> float:
-    """The mean start temperature over the replicas, in K, held to what chance allows.
+    """The mean start temperature over the replicas, in K, checked against what chance allows.
 
     Raises:
         RuntimeError: more than six standard errors off: velocities that were never set, or wrong units.

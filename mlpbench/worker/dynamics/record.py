@@ -66,7 +66,7 @@ class Settings:
         for name in ("frame_interval_fs", "velocity_interval_fs"):
             value = getattr(self, name)
             if value is not None and abs(value / self.time_step_fs - round(value / self.time_step_fs)) > 1e-6:
-                raise ValueError(f"{name}={value} is no whole number of time steps of {self.time_step_fs} fs")
+                raise ValueError(f"{name}={value} is not a multiple of the time step of {self.time_step_fs} fs")
 
     @property
     def steps(self) -> int:

@@ -135,7 +135,7 @@ def speed_path(adapter: Adapter, options: dict[str, Any], events: EventLog) -> d
     path = Deployment(**options["path"])
     frames = Frames.load(adapter.request.frames[options["split"]])
     structures = frames.select(slice(min(options["n_frames"], len(frames)))).to_atoms()
-    # Another deployment is held to eager in the same dtype; another dtype to the trial's own.
+    # Another deployment is compared with eager in the same dtype; another dtype to the trial's own.
     truth = adapter.load(path.dtype if path.deployment != "eager" else None).calculator()
     expected = labels(truth, structures)
     start = time.perf_counter()

@@ -33,7 +33,7 @@ class Deployment:
 
     Attributes:
         deployment: ``eager``, ``compiled`` or ``accelerated`` (kernels of other packages, for GPUs).
-        means: the package's means to it, e.g. ``TorchScript``; empty for eager.
+        means: the package's implementation of it, e.g. ``TorchScript``; empty for eager.
         dtype: ``float32`` or ``float64``.
         tf32: whether float32 products may be rounded to TF32 (NVIDIA GPUs).
         reason: why it cannot run here; empty if that is not known before trying.
@@ -72,7 +72,7 @@ def plan(
         options: ``deployments``, ``dtypes`` (None: the trial's), ``tf32``.
         dtype: the trial's.
         device: where it runs.
-        means: deployment -> the backend's means to it.
+        means: deployment -> names of the backend's implementations of it.
     """
     for deployment in options["deployments"]:
         for chosen in options["dtypes"] or [dtype]:
@@ -141,7 +141,7 @@ def run_child(
     if not link.is_symlink():
         link.symlink_to(os.path.relpath(Path(request.directory) / CHECKPOINT, folder))
     replace(request, directory=str(folder), tasks=[Task(task, options=options)]).write(folder / REQUEST)
-    # A room of its own: the turn of this machine is the parent's, and waiting for it would be waiting for ever.
+    # Locks of its own: the parent holds those of this machine, and waiting for them would never end.
     variables = {**os.environ, worker_process.VARIABLE: str(os.getpid()), "MLPBENCH_TURNS": str(folder / "turns")}
     with open(folder / LOG, "wb") as log:
         process = subprocess.Popen(
@@ -179,7 +179,7 @@ def _result(folder: Path, task: str, ended: str, code: int, seconds: float, cap_
     if ended == "out_of_memory":
         return Result(task, "", "out_of_memory", f"it needs more than the cap of {cap_mb:.0f} MB")
     if code == -signal.SIGKILL:
-        return Result(task, "", "out_of_memory", "the system ended it, most likely for want of memory")
+        return Result(task, "", "out_of_memory", "the system ended it, most likely because memory ran out")
     lines = (folder / LOG).read_text(encoding="utf-8", errors="replace").strip().splitlines()
     return Result(task, "", "failed", f"its process ended with code {code}: {lines[-1] if lines else 'no output'}")
 

@@ -43,7 +43,7 @@ def test_a_file_and_variables(bare, tmp_path):
         "SSL_CERT_FILE": "/etc/ca.pem",
     }
     assert len(notes) == 2
-    assert all("not there: left out" in note for note in notes)
+    assert all("does not exist: ignored" in note for note in notes)
 
 
 def test_a_variable_wins_over_the_file(bare, tmp_path):

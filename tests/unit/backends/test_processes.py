@@ -110,7 +110,7 @@ def test_imported_once_and_every_trial_starts_clean(tmp_path, environment):
         seen.append((said["parent"], said["draw"], (tmp_path / name / LOG).read_text().count("imported by")))
     parents, draws, prints = zip(*seen, strict=True)
     assert set(parents) == {residents()[0].pid}
-    assert len(set(draws)) == 3, "an unseeded generator draws anew in every trial"
+    assert len(set(draws)) == 3, "an unseeded generator draws afresh in every trial"
     assert prints == (1, 1, 1), "what the packages said when they were imported stands in every trial's log"
 
 

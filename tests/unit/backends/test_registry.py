@@ -29,7 +29,7 @@ def test_every_backend_that_ships_is_whole():
         backend = BackendConfig(name=name, **node)
         path = backend.requirements_path()
         assert path is not None, f"conf/backend/{name}.yaml names no requirements"
-        assert path.is_file(), f"conf/backend/{name}.yaml names {path}, which is not there"
+        assert path.is_file(), f"conf/backend/{name}.yaml names {path}, which does not exist"
         assert (CONF / "backend" / f"{name}.yaml").is_file(), "a file is called as the backend in it"
 
 
@@ -61,7 +61,7 @@ def test_an_outside_package_announces_a_backend(tmp_path, monkeypatch):
     node = backend_nodes([CONF])["deep"]
     assert node["requirements"] == str(path.parent / "deep.requirements.txt")
     points[0] = metadata.EntryPoint("deep", "deep_entry:broken", registry.ENTRY_POINTS)
-    with pytest.raises(UserError, match="no file"):
+    with pytest.raises(UserError, match="not a file"):
         backend_nodes([CONF])
     points[0] = metadata.EntryPoint("deep", "not_there:YAML", registry.ENTRY_POINTS)
     with pytest.raises(UserError, match="ModuleNotFoundError"):

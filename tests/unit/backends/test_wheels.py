@@ -93,7 +93,7 @@ def test_a_list_without_packages(tmp_path):
 
 def test_a_line_that_is_no_pin(tmp_path):
     (tmp_path / "r.txt").write_text("numpy>=2\n")
-    with pytest.raises(UserError, match="no exact pin"):
+    with pytest.raises(UserError, match="not an exact pin"):
         read_compiled(tmp_path / "r.txt")
 
 

@@ -72,7 +72,7 @@ def test_md17_npz_is_kcal_per_mol_and_says_so():
     chunks = list(read(shared("md17_ethanol/ethanol.npz"), "auto", Labels(), notes))
     assert sum(len(chunk.frames) for chunk in chunks) == 2000
     assert chunks[0].frames.energy[0] == pytest.approx(-97208.40600498 * KCAL_PER_MOL)
-    assert any("energies in kcal/mol, told from their size" in note for note in notes.listed())
+    assert any("energies in kcal/mol, from their size" in note for note in notes.listed())
 
 
 def test_silicon_with_stress():

@@ -179,7 +179,7 @@ def test_data_describe_streams_a_file_and_an_entry(capsys, tmp_path):
     frames = rattled_molecules(12)
     np.savez(tmp_path / "m.npz", z=frames.numbers[:3], R=frames.positions.reshape(12, 3, 3), E=frames.energy)
     assert main(["data", "describe", str(tmp_path / "m.npz")]) == 0
-    assert "told from their size" in capsys.readouterr().out
+    assert "from their size" in capsys.readouterr().out
 
 
 def test_data_describe_of_what_is_not_here_names_the_command(capsys, tmp_path, monkeypatch):

@@ -245,7 +245,7 @@ def test_report_says_temperature_order_and_copies():
     rows = dict(check_frames("x", frames, file_config(), headers).structure)
     assert rows["temperature"] == "300 K (20), 500 K (40)"
     assert rows["config type"] == "md (60)"
-    assert rows["order of the frames"].endswith("no order in time to be seen")
+    assert rows["order of the frames"].endswith("no order in time is visible")
     assert rows["copies"] == "none"
     assert rows["level of theory"] == "PBE (2)"
     assert rows["cost of a label"] == "6 s (mean)"

@@ -100,7 +100,7 @@ def test_a_changed_answer_needs_a_higher_version(name: str, tmp_path: Path) -> N
     changed = sorted({*answer, *stored["rows"]} - {k for k, v in answer.items() if same(v, stored["rows"].get(k))})
     assert not changed, (
         f"the scorer {name} gives other answers than its version {version} did ({', '.join(changed)}): raise its "
-        "version in mlpbench/evaluators/__init__.py, so that finished trials are scored anew"
+        "version in mlpbench/evaluators/__init__.py, so that finished trials are rescored"
     )
 
 

@@ -103,7 +103,7 @@ def test_a_frame_that_kills_the_process_costs_no_other_its_label(tmp_path: Path,
 
 
 def test_a_code_that_breaks_on_everything_is_an_error(tmp_path: Path, computed) -> None:
-    with pytest.raises(UserError, match="broke down on every frame it was given: ValueError: bad geometry"):
+    with pytest.raises(UserError, match="failed on every frame it was given: ValueError: bad geometry"):
         labels.label(water(*range(95, 105)), METHOD, BACKEND, cache=tmp_path / "c")
     assert computed() == 3  # and it is not tried on all of them
 

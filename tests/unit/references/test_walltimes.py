@@ -102,5 +102,5 @@ def test_overrides_change_the_data_sets_method() -> None:
         load_reference([], None)
     with pytest.raises(UserError, match="pyscf"):
         load_reference(["reference=pyscff"], None)
-    with pytest.raises(UserError, match="is no setting of a reference"):
+    with pytest.raises(UserError, match="is not a setting of a reference method"):
         load_reference(["basis=def2-svp"], METHOD)

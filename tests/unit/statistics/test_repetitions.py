@@ -139,7 +139,7 @@ def test_verdicts():
     loose = compare([Pair("a", "b", 0.1 + 60 * tight)])[0]
     assert loose.verdict == "undecided"
     assert 0 < loose.further < 60
-    assert "further repetitions would tell" in loose.sentence
+    assert "further repetitions would decide" in loose.sentence
     assert compare([Pair("a", "b", np.array([0.1]))])[0].verdict == "unknown"
 
 

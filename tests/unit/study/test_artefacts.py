@@ -90,8 +90,8 @@ def test_nothing_changed_is_nothing_to_do() -> None:
 def test_another_potential_makes_everything_anew() -> None:
     assert told(lies_there(), train={"training": {"lr": 0.02}}) == {
         "train": ("run", "made with lr = 0.01, now 0.02"),
-        "predict": ("run", "the potential is trained anew"),
-        "physics": ("run", "the potential is trained anew"),
+        "predict": ("run", "the potential is retrained"),
+        "physics": ("run", "the potential is retrained"),
         "score:accuracy": ("score", "predict is run"),
         "score:physics": ("score", "physics is run"),
     }
@@ -275,7 +275,7 @@ def test_a_truncated_checkpoint_of_an_interrupted_training_does_not_fail_for_eve
     record = run_trial(finished)
     assert record["status"] == "done"
     assert record["training"]["epochs"] == 2
-    assert "begins anew" in capsys.readouterr().err
+    assert "starts over" in capsys.readouterr().err
 
 
 def test_a_deleted_checkpoint_does_not_train_what_is_finished(finished: Trial, plan: Plan) -> None:
