@@ -67,6 +67,7 @@ class Request:
         frames: split name -> absolute path of an ``.npz`` of :class:`mlpbench.frames.Frames`; has ``train``, ``valid``.
         labels: which labels the training uses: ``energy``, ``forces``, ``stress``.
         tasks: in the order in which they are carried out.
+        capabilities: what the backend declares of itself: ``labels`` that it can train on, whether it is ``periodic``.
     """
 
     adapter: str
@@ -81,6 +82,7 @@ class Request:
     frames: dict[str, str]
     labels: list[str]
     tasks: list[Task]
+    capabilities: dict[str, Any] = field(default_factory=dict)
     version: int = VERSION
 
     def write(self, path: Path) -> None:

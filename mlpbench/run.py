@@ -164,6 +164,7 @@ def make_request(trial: Trial, environment: Environment, tasks: list[Task]) -> R
         frames={name: str(path) for name, path in trial.split.files.items()},
         labels=trial.labels,
         tasks=tasks,
+        capabilities=config.backend_config.capabilities(),
     )
 
 

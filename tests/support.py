@@ -8,13 +8,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from ase.io import read
-
 from mlpbench import protocol
-from mlpbench.frames import Frames
+from mlpbench.testing.subject import ETHANOL, ethanol_frames
 
-ETHANOL = Path(__file__).parents[1] / "mlpbench" / "datasets" / "embedded" / "ethanol-pbe"
+__all__ = ["BOOTSTRAP", "CASES", "ETHANOL", "TRAINING", "ethanol_frames", "make_request", "run_worker"]
+
+
 CASES = Path(__file__).parent / "cases"  # small inputs that once failed, one folder each
 BOOTSTRAP = Path(__file__).parents[1] / "mlpbench" / "worker" / "bootstrap.py"
 
@@ -35,13 +34,6 @@ TRAINING: dict[str, Any] = {
     "force_weight": 1.0,
     "stress_weight": 0.0,
 }
-
-
-def ethanol_frames(split: str = "pool_500K", count: int | None = None) -> Frames:
-    """Frames of the embedded set, read with ASE alone; the mean energy stands as baseline."""
-    atoms = read(ETHANOL / f"{split}.xyz", index=":" if count is None else f":{count}")
-    frames = Frames.from_atoms(atoms, [a.get_potential_energy() for a in atoms], [a.get_forces() for a in atoms])
-    return frames.with_baseline(np.full(len(frames), -4209.0))
 
 
 def make_request(

@@ -115,7 +115,7 @@ def build(
     if wheels is not None:
         _check_wheels(backend, wheels, offline)
     folder = built_folder(backend, home_folder)
-    environment = Environment(backend.name, interpreter(folder), (), built_lock(backend), False)
+    environment = Environment(backend.name, interpreter(folder), (), built_lock(backend), False, backend.package)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with _locked(folder, progress):
         if is_complete(folder) and interpreter(folder).exists() and not rebuild:

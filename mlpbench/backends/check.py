@@ -12,7 +12,9 @@ from mlpbench.worker import bootstrap
 
 # The adapter imports the package it adapts, so importing it is the whole test.
 _INSIDE = """
-import importlib, json, runpy, sys, time
+import importlib, json, os, runpy, sys, time
+if {package!r}:
+    os.environ["MLPBENCH_PACKAGE"] = {package!r}
 start = time.perf_counter()
 runpy.run_path({bootstrap!r}, run_name="mlpbench_bootstrap")["_mount"]()
 module, _, name = {adapter!r}.partition(":")
@@ -50,7 +52,7 @@ def check_inside(backend: BackendConfig, environment: Environment) -> Report:
     kind = "adopted" if environment.adopted else "built"
     lines = [f"{backend.name}: {kind}, Python {installed.python}, {environment.python}"]
     lines += [f"  first on its path: {folder}" for folder in environment.pythonpath]
-    code = _INSIDE.format(bootstrap=bootstrap.__file__, adapter=backend.adapter)
+    code = _INSIDE.format(bootstrap=bootstrap.__file__, adapter=backend.adapter, package=environment.package)
     done = run_python(environment.python, code, environment.pythonpath, timeout=600)
     found = next((line for line in done.stdout.splitlines() if line.startswith("mlpbench-check:")), None)
     if found is None:

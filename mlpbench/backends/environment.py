@@ -80,7 +80,7 @@ def resolve(backend: BackendConfig, home_folder: Path | None = None) -> Environm
         )
     if pythonpath:  # folders put first change what is found: hold the whole to the checks of an adopted one
         return _adopt(backend, interpreter(folder), pythonpath, home_folder)
-    return Environment(backend.name, interpreter(folder), (), built_lock(backend), False)
+    return Environment(backend.name, interpreter(folder), (), built_lock(backend), False, backend.package)
 
 
 def adopted_python(backend: BackendConfig) -> tuple[Path | None, str]:
@@ -205,7 +205,8 @@ def _adopt(backend: BackendConfig, python: Path, pythonpath: tuple[str, ...], ho
             f"Install what is missing there, or put a folder that has it first: "
             f"backend.{backend.name}.pythonpath=[/path/to/folder] (see: mlpbench env check {backend.name})",
         )
-    return Environment(backend.name, python, pythonpath, versions_lock(installed.python, installed.versions), True)
+    lock = versions_lock(installed.python, installed.versions)
+    return Environment(backend.name, python, pythonpath, lock, True, backend.package)
 
 
 def _pythonpath(backend: BackendConfig) -> tuple[str, ...]:

@@ -75,6 +75,7 @@ def child_environment(pythonpath: Sequence[str] = ()) -> dict[str, str]:
     keep = {"PYTHONDONTWRITEBYTECODE", "PYTHONPYCACHEPREFIX"}
     found = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON") or k in keep}
     found.pop("VIRTUAL_ENV", None)
+    found.pop("MLPBENCH_PACKAGE", None)
     if pythonpath:
         found["PYTHONPATH"] = os.pathsep.join(pythonpath)
     return found

@@ -27,6 +27,7 @@ from mlpbench.protocol import LOG, Request
 
 BOOTSTRAP = Path(__file__).parents[1] / "worker" / "bootstrap.py"
 PARENT_VARIABLE = "MLPBENCH_PARENT"  # process id the worker must not outlive; read by mlpbench.worker.process
+PACKAGE_VARIABLE = "MLPBENCH_PACKAGE"  # folder of the package that holds an adapter from outside; read by bootstrap.py
 SWITCH = "MLPBENCH_RESIDENT"
 MOST_IDLE = 4  # resident processes kept beside the one at work; with torch each holds 0.5 to 0.8 GB
 TIMED = {"speed"}  # tasks that are measured in a process of their own, as their users will run them
@@ -292,6 +293,8 @@ os.register_at_fork(after_in_child=_forget)
 def worker_environment(environment: Environment, threads: int) -> dict[str, str]:
     """The variables a worker starts with: threads pinned, the core's own packages out of reach."""
     variables = child_environment(environment.pythonpath)
+    if environment.package is not None:
+        variables[PACKAGE_VARIABLE] = environment.package
     for name in ("OMP", "MKL", "OPENBLAS", "NUMEXPR"):
         variables[f"{name}_NUM_THREADS"] = str(threads)
     variables["VECLIB_MAXIMUM_THREADS"] = str(threads)

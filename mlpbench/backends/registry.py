@@ -1,6 +1,7 @@
 """Which backends there are, what the YAML of one may say, and where environments lie.
 
-The lock of an environment says what is in it.
+The lock of an environment says what is in it. All that mlpbench knows of a package stands in one file,
+``conf/backend/<name>.yaml``: the core reads it without importing the adapter, and it is stored with every result.
 """
 
 from __future__ import annotations
@@ -11,9 +12,10 @@ import re
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from importlib import metadata
+from functools import cache
+from importlib import metadata, util
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field
@@ -23,8 +25,18 @@ from mlpbench.errors import UserError
 ADAPTERS = Path(__file__).parents[1] / "worker" / "adapters"
 
 
+class ArchitectureInfo(BaseModel):
+    """How an architecture is called, and what a paper that uses it cites."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    title: str = Field(description="as its authors write it")
+    cite: list[str] = Field(default_factory=list, description="keys of a bibliography")
+    place: int | None = Field(default=None, ge=0, description="its colour in reports; None: the first that is free")
+
+
 class BackendConfig(BaseModel):
-    """One package that trains and runs architectures, and where its interpreter is."""
+    """One package that trains and runs architectures: its adapter, its environment, and what is said of it."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -32,18 +44,37 @@ class BackendConfig(BaseModel):
     adapter: str = Field(pattern=r"^[\w.]+:\w+$", description="module:Class, imported by the worker")
     adapter_version: int = Field(default=1, ge=1, description="raised when the adapter's results change")
     requirements: str | None = Field(
-        default=None, description="pinned requirements: a file beside the adapters, or an absolute path"
+        default=None, description="pinned requirements: a file beside the adapter, or an absolute path"
     )
     python: str | None = Field(default=None, description="an interpreter that exists, used instead of a built one")
     pythonpath: list[str] = Field(default_factory=list, description="folders put first on the worker's path")
-    torchsim: bool = Field(default=False, description="whether the environment has torch-sim for batched MD")
+    package: str | None = Field(default=None, description="folder of the outside package that holds the adapter")
+    distribution: str | None = Field(default=None, description="the adapted package, as pip knows it")
+    licence: str | None = Field(default=None, description="of the adapted package, SPDX")
+    cite: list[str] = Field(default_factory=list, description="for the package: keys of a bibliography")
+    bibliography: str | None = Field(default=None, description="a .bib file beside the adapter, with further keys")
+    architectures: dict[str, ArchitectureInfo] = Field(default_factory=dict, description="by name, as in conf")
+    labels: list[Literal["energy", "forces", "stress"]] = Field(
+        default=["energy", "forces", "stress"], description="what it can train on"
+    )
+    periodic: bool = Field(default=True, description="whether it knows periodic boundary conditions")
+    exact_resume: bool = Field(default=True, description="whether a resumed training equals one without a break")
 
     def requirements_path(self) -> Path | None:
         """Where the pinned requirements stand, or None if the backend can only be adopted."""
-        if self.requirements is None:
-            return None
-        path = Path(self.requirements).expanduser()
-        return path if path.is_absolute() else ADAPTERS / path
+        return None if self.requirements is None else self._beside_adapter(self.requirements)
+
+    def bibliography_path(self) -> Path | None:
+        """Where the backend's own BibTeX entries stand, or None."""
+        return None if self.bibliography is None else self._beside_adapter(self.bibliography)
+
+    def _beside_adapter(self, name: str) -> Path:
+        path = Path(name).expanduser()
+        return path if path.is_absolute() else (Path(self.package) if self.package else ADAPTERS) / path
+
+    def capabilities(self) -> dict[str, Any]:
+        """What the worker is told of it: see :attr:`mlpbench.protocol.Request.capabilities`."""
+        return {"labels": list(self.labels), "periodic": self.periodic}
 
 
 COMPLETE = ".mlpbench-complete.json"  # written last: a folder without it is half-built
@@ -60,6 +91,7 @@ class Environment:
         lock: sha256 of what determines the packages in it: of a built one the pinned requirements and
             Python's major.minor, of an adopted one the versions found there.
         adopted: True if it was not built by mlpbench.
+        package: folder of the outside package that holds the adapter; None: the adapter is mlpbench's own.
     """
 
     name: str
@@ -67,6 +99,7 @@ class Environment:
     pythonpath: tuple[str, ...]
     lock: str
     adopted: bool
+    package: str | None = None
 
 
 def home(override: Path | None = None) -> Path:
@@ -169,9 +202,7 @@ ENTRY_POINTS = "mlpbench.backends"
 def backend_nodes(conf_dirs: Iterable[Path]) -> dict[str, dict[str, Any]]:
     """Every backend's settings by name, without the name itself.
 
-    A file holds one top-level key, the backend's name. The first conf folder wins, and any of them wins
-    over an outside package, whose entry point in group ``mlpbench.backends`` must give the path of such a
-    file.
+    A file holds one top-level key, the backend's name. The first conf folder wins.
 
     Args:
         conf_dirs: conf folders, most important first.
@@ -180,16 +211,14 @@ def backend_nodes(conf_dirs: Iterable[Path]) -> dict[str, dict[str, Any]]:
         UserError: a file is not YAML or not of this form.
     """
     nodes: dict[str, dict[str, Any]] = {}
+    packages = outside_packages()
     for folder in conf_dirs:
         for path in sorted((folder / "backend").glob("*.yaml")):
             name, node = read_backend(path)
+            package = packages.get(str(node.get("adapter")).split(".")[0])
+            if package is not None:
+                node = {"package": str(package), **node}
             nodes.setdefault(name, node)
-    for path in _outside():
-        name, node = read_backend(path)
-        requirements = node.get("requirements")
-        if requirements is not None and not Path(requirements).expanduser().is_absolute():
-            node["requirements"] = str(path.parent / requirements)  # it stands beside the outside package's YAML
-        nodes.setdefault(name, node)
     return nodes
 
 
@@ -213,17 +242,32 @@ def read_backend(path: Path) -> tuple[str, dict[str, Any]]:
     return str(name), {str(key): value for key, value in node.items()}
 
 
-def _outside() -> Iterable[Path]:
-    for point in metadata.entry_points(group=ENTRY_POINTS):
-        try:
-            target = point.load()
-        except Exception as error:  # an outside package's import can fail in any way
+def outside_packages() -> dict[str, Path]:
+    """Folder of each installed package that an entry point in the group ``mlpbench.backends`` names.
+
+    Such a package holds an adapter, its requirements and a folder ``conf`` like mlpbench's own. It is not imported
+    here: its adapter needs packages that only its own environment has.
+
+    Raises:
+        UserError: an entry point does not name a package, or names one without the folder ``conf``.
+    """
+    return dict(_find_outside(tuple(sys.path)))
+
+
+@cache
+def _find_outside(path: tuple[str, ...]) -> dict[str, Path]:
+    packages: dict[str, Path] = {}
+    for point in sorted(metadata.entry_points(group=ENTRY_POINTS), key=lambda point: point.name):
+        said = f"entry point '{point.name}' ({point.value}) of {ENTRY_POINTS}"
+        spec = util.find_spec(point.value) if re.fullmatch(r"\w+", point.value) else None
+        if spec is None or not spec.submodule_search_locations or spec.origin is None:
             raise UserError(
-                f"entry point '{point.name}' ({point.value}) of {ENTRY_POINTS} cannot be loaded: "
-                f"{type(error).__name__}: {error}",
-                f"Fix or uninstall the package {point.dist.name if point.dist else point.module}.",
-            ) from error
-        path = Path(target() if callable(target) else target)
-        if not path.is_file():
-            raise UserError(f"entry point '{point.name}' of {ENTRY_POINTS} gives '{path}', which is not a file")
-        yield path
+                f"{said} does not name a package that can be found",
+                "It must be the name of a top-level package with an __init__.py; or uninstall "
+                f"{point.dist.name if point.dist else point.value}.",
+            )
+        folder = Path(spec.origin).parent
+        if not (folder / "conf").is_dir():
+            raise UserError(f"{said}: {folder} has no folder 'conf'", "See 'A backend of your own' in CONTRIBUTING.md.")
+        packages[point.value] = folder
+    return packages

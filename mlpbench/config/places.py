@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from mlpbench.backends.registry import outside_packages
 from mlpbench.errors import UserError
 
 
@@ -15,10 +16,13 @@ def packaged_conf() -> Path:
 
 
 def conf_dirs() -> list[Path]:
-    """Folders with configuration, the first wins: ``$MLPBENCH_CONF`` or ``./conf``, then the packaged one.
+    """Folders with configuration, the first wins.
+
+    ``$MLPBENCH_CONF`` or ``./conf``, then the packaged one, then those of outside packages that bring a backend.
 
     Raises:
-        UserError: ``$MLPBENCH_CONF`` is set, but no folder.
+        UserError: ``$MLPBENCH_CONF`` is set, but no folder; or see
+            :func:`~mlpbench.backends.registry.outside_packages`.
     """
     packaged = packaged_conf()
     named = os.environ.get("MLPBENCH_CONF")
@@ -26,6 +30,7 @@ def conf_dirs() -> list[Path]:
     if named and not own.is_dir():
         raise UserError(f"MLPBENCH_CONF is '{named}', which is not a folder", "Unset it, or run: mlpbench init DIR")
     has_groups = own.is_dir() and any((own / group.name).is_dir() for group in packaged.iterdir() if group.is_dir())
-    if has_groups and own.resolve() != packaged.resolve():
-        return [own.resolve(), packaged]
-    return [packaged]
+    installed = [packaged, *(folder / "conf" for folder in outside_packages().values())]
+    if has_groups and own.resolve() not in [folder.resolve() for folder in installed]:
+        return [own.resolve(), *installed]
+    return installed

@@ -7,9 +7,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
+from pathlib import Path
 
-_ENTRY = re.compile(r"^@\w+\{(?P<key>[^,]+),\n.*?^\}$", re.MULTILINE | re.DOTALL)
-_FIELD = re.compile(r"^  (?P<name>\w+) = \{(?P<value>.*)\},$", re.MULTILINE)
+from mlpbench.errors import UserError
+
+_ENTRY = re.compile(r"^@\w+\{\s*(?P<key>[^,\s]+)\s*,\s*\n.*?^\}\s*$", re.MULTILINE | re.DOTALL)
+_WHERE = {"doi": "doi", "eprint": "arXiv", "url": "url"}  # field -> how it is called
+_FIELD = re.compile(r"^\s*(?P<name>\w+)\s*=\s*[{\"](?P<value>.*)[}\"],?\s*$", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -20,7 +24,7 @@ class Reference:
         key: to cite it by.
         bibtex: the entry as it is copied, without ``keywords``.
         fields: its fields, braces and accents as written.
-        subjects: what it belongs to, e.g. ``architecture:mace``, ``package:ase``, ``dataset:acac``.
+        subjects: data sets and packages of the core that it belongs to, e.g. ``package:ase``, ``dataset:acac``.
     """
 
     key: str
@@ -31,25 +35,32 @@ class Reference:
     @property
     def short(self) -> str:
         """First author, year and identifier, e.g. ``Batatia et al. 2022, arXiv:2206.07697``."""
-        authors = self.fields["author"].split(" and ")
+        authors = self.fields.get("author", self.key).split(" and ")
         first = _plain(authors[0].partition(",")[0])
         who = first if len(authors) == 1 else f"{first} and {_plain(authors[1].partition(',')[0])}"
         who = f"{first} et al." if len(authors) > 2 else who
-        where = f"doi:{self.fields['doi']}" if "doi" in self.fields else f"arXiv:{self.fields['eprint']}"
-        return f"{who} {self.fields['year']}, {where}"
+        where = next((f"{word}:{self.fields[name]}" for name, word in _WHERE.items() if name in self.fields), "")
+        return ", ".join(part for part in (f"{who} {self.fields.get('year', '')}".strip(), where) if part)
 
 
 @cache
-def references() -> dict[str, Reference]:
-    """Every entry, by its key."""
-    text = files("mlpbench.literature").joinpath("bibliography.bib").read_text(encoding="utf-8")
+def references(path: Path | None = None) -> dict[str, Reference]:
+    """Every entry of a bibliography, by its key; without ``path``, mlpbench's own.
+
+    Raises:
+        UserError: the file cannot be read.
+    """
+    try:
+        text = (path or files("mlpbench.literature").joinpath("bibliography.bib")).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"bibliography {path} cannot be read: {error}") from error
     return {one.key: one for one in (_reference(match) for match in _ENTRY.finditer(text))}
 
 
 def _reference(match: re.Match[str]) -> Reference:
-    fields = {m["name"]: m["value"] for m in _FIELD.finditer(match.group(0))}
-    subjects = frozenset(word.strip() for word in fields.pop("keywords").split(","))
-    bibtex = "\n".join(line for line in match.group(0).splitlines() if not line.startswith("  keywords"))
+    fields = {m["name"].lower(): m["value"] for m in _FIELD.finditer(match.group(0))}
+    subjects = frozenset(word.strip() for word in fields.pop("keywords", "").split(",") if word.strip())
+    bibtex = "\n".join(line for line in match.group(0).splitlines() if not re.match(r"\s*keywords\b", line))
     return Reference(match["key"], bibtex, fields, subjects)
 
 

@@ -13,6 +13,7 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from itertools import count
 from typing import Any
 
 import matplotlib
@@ -25,7 +26,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from mlpbench.numbers import number
 from mlpbench.report.estimates import Estimate
 from mlpbench.study.study import Study, remembered
-from mlpbench.study.words import ORDER
+from mlpbench.study.words import place
 
 # On paper -> in dark mode. The lightness of the paper colours runs from 20 to 58 (CIE L*), so that greyscale
 # keeps
@@ -36,6 +37,7 @@ PAIRS = [
     ("#0c7c8c", "#59d3e6"), ("#8a6d00", "#e3c650"), ("#8f1d2c", "#ff8f9c"), ("#565f68", "#b4bdc6"),
 ]  # fmt: skip
 VARIABLES = {INK: "ink", GRID: "grid", FAINT: "faint"} | {paper: f"c{i}" for i, (paper, _) in enumerate(PAIRS)}
+FIRST_SPARE = 4  # SchNet, PaiNN, NequIP and MACE are 0 to 3
 MARKERS = ("o", "s", "^", "D", "P", "X", "v", "*")
 DASHES: tuple[Any, ...] = (
     "-",
@@ -88,17 +90,22 @@ class Look:
 
 @remembered
 def looks(study: Study) -> dict[str, Look]:
-    """Candidate -> look; the architectures mlpbench knows keep theirs in every report."""
+    """Candidate -> look; an architecture whose backend declares a place has the same in every report."""
     table = study.table
-    architectures = sorted(table["architecture"].unique(), key=lambda a: (ORDER.index(a) if a in ORDER else 99, a))
-    known = {name: index for index, name in enumerate(ORDER[:4])}
-    spare = iter(range(4, 4 + len(architectures)))
-    place = {a: known[a] if a in known else next(spare) for a in architectures}
+    declared: dict[str, int | None] = {name: place(name) for name in table["architecture"].unique()}
+    architectures = sorted(declared, key=lambda name: (declared[name] is None, declared[name] or 0, name))
+    places: dict[str, int] = {}
+    for name in architectures:
+        at = declared[name]
+        if at is None or at in places.values():
+            taken = {*places.values(), *declared.values()}
+            at = next(at for at in count(FIRST_SPARE) if at not in taken)
+        places[name] = at
     found: dict[str, Look] = {}
     for architecture in architectures:
         variants = list(dict.fromkeys(table.loc[table["architecture"] == architecture, "candidate"]))
         for index, candidate in enumerate(variants):
-            at = place[architecture]
+            at = places[architecture]
             found[candidate] = Look(
                 PAIRS[at % len(PAIRS)][0],
                 MARKERS[at % len(MARKERS)],

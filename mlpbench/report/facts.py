@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from pydantic import ValidationError
 
+from mlpbench.backends.registry import BackendConfig
 from mlpbench.evaluators.physics import reference_frequencies
 from mlpbench.frames import Float
 from mlpbench.numbers import THIN, listing, number, plural, seconds
 from mlpbench.study.study import Study, remembered, rows_of, unique
-from mlpbench.study.words import natural
+from mlpbench.study.words import backends, natural
 
 MACHINE = ["device", "device_name", "cpu", "threads"]
 UNSTATED = "not stated"
@@ -36,6 +39,20 @@ def budget(config: dict[str, Any]) -> str:
 def budgets(study: Study, dataset: str | None = None) -> list[str]:
     """The different budgets of the study's trials."""
     return sorted({budget(config) for config in study.config(dataset)}, key=natural)
+
+
+@remembered
+def declared(study: Study) -> dict[str, BackendConfig]:
+    """What the study's backends declare of themselves: as installed here, else as their records hold it."""
+    installed, said = backends(), {}
+    for record in study.records:
+        name = str(record["identifiers"].get("backend"))
+        if name in said:
+            continue
+        node = ((record.get("config") or {}).get("backend") or {}).get(name)
+        with contextlib.suppress(ValidationError, TypeError):  # of a version of mlpbench that declared other things
+            said[name] = installed[name] if name in installed else BackendConfig.model_validate(node)
+    return dict(sorted(said.items()))
 
 
 def level_of_theory(study: Study, dataset: str) -> str:

@@ -109,8 +109,9 @@ def setting_labels(trials: pd.DataFrame, data: bool = False) -> pd.Series:
 def _names(trials: pd.DataFrame) -> list[str]:
     """Architecture as a reader knows it, with its size where the study has several sizes of one architecture."""
     several = trials.groupby("architecture")["size"].nunique().max() > 1
+    titles = {architecture: display_name(architecture) for architecture in trials["architecture"].unique()}
     return [
-        f"{display_name(architecture)} {size}" if several else display_name(architecture)
+        f"{titles[architecture]} {size}" if several else titles[architecture]
         for architecture, size in zip(trials["architecture"], trials["size"], strict=True)
     ]
 

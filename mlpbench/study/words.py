@@ -2,22 +2,47 @@
 
 from __future__ import annotations
 
+import os
 import re
+from functools import cache
 
-_NAMES = {
-    "schnet": "SchNet",
-    "painn": "PaiNN",
-    "nequip": "NequIP",
-    "mace": "MACE",
-    "toy": "Toy pair potential",
-    "allegro": "Allegro",
-}
-ORDER = tuple(_NAMES)  # in which architectures take their colours and markers
+from mlpbench.backends.registry import ArchitectureInfo, BackendConfig
+from mlpbench.config import load_backends
 
 
 def display_name(architecture: str) -> str:
     """An architecture as its authors write it, e.g. ``MACE`` for ``mace``; unknown ones as they are."""
-    return _NAMES.get(architecture, architecture)
+    info = architectures().get(architecture)
+    return architecture if info is None else info.title
+
+
+def place(architecture: str) -> int | None:
+    """Which colour and marker an architecture has in every report; None: the first that is free."""
+    info = architectures().get(architecture)
+    return None if info is None else info.place
+
+
+def architectures() -> dict[str, ArchitectureInfo]:
+    """Every architecture that a backend declares here, by name.
+
+    Raises:
+        UserError: see :func:`backends`.
+    """
+    return {name: info for backend in backends().values() for name, info in backend.architectures.items()}
+
+
+def backends() -> dict[str, BackendConfig]:
+    """What the files in ``conf/backend`` declare, those of outside packages included, by name of the backend.
+
+    Raises:
+        UserError: such a file cannot be used.
+    """
+    return _backends(os.getcwd(), os.environ.get("MLPBENCH_CONF"))
+
+
+@cache
+def _backends(folder: str, conf: str | None) -> dict[str, BackendConfig]:
+    return load_backends()
 
 
 def natural(text: str) -> tuple[tuple[int, float, str], ...]:

@@ -1,4 +1,8 @@
-"""The contract every backend's adapter fulfils. ``tests/contract`` holds each registered one to it."""
+"""The contract every backend's adapter fulfils; ``mlpbench.testing`` tests it.
+
+What the core knows of a backend without importing its adapter (architectures, citations, licence, capabilities) stands
+in ``conf/backend/<name>.yaml``.
+"""
 
 from __future__ import annotations
 
@@ -49,7 +53,6 @@ class TrainOutcome:
         best_valid_loss: its validation loss.
         stopped_by: ``epochs``, ``steps``, ``seconds`` or ``patience``.
         resumed: True if it began from the checkpoint of an interrupted training.
-        resume_exact: False if the package's checkpoint does not hold all that an exact resume needs.
         native_command: what repeats this training with the package alone, from the trial's ``native`` folder.
     """
 
@@ -61,11 +64,10 @@ class TrainOutcome:
     best_valid_loss: float
     stopped_by: str
     resumed: bool = False
-    resume_exact: bool = True
     native_command: str = ""
 
     @classmethod
-    def of(cls, log: TrainingLog, native_command: str, resume_exact: bool = True) -> TrainOutcome:
+    def of(cls, log: TrainingLog, native_command: str) -> TrainOutcome:
         """The outcome that a finished training's account tells."""
         return cls(
             epochs=log.epoch,
@@ -76,7 +78,6 @@ class TrainOutcome:
             best_valid_loss=log.best,
             stopped_by=log.stopped_by() or "seconds",  # a package's timer may be some µs ahead of ours
             resumed=log.resumed,
-            resume_exact=resume_exact,
             native_command=native_command,
         )
 
@@ -129,17 +130,13 @@ class Adapter(ABC):
     """Turns one common request into a package's own configuration, trainer and predictor.
 
     Attributes:
-        architectures: names of the architectures the package provides here.
         packages: distributions whose versions are recorded with every result.
-        labels: what it can train on; with stress it takes cells, and frames that are periodic in some directions only.
         preload: modules that the package itself imports only when it trains or predicts; a resident worker imports
             them once for all trials. None of them may use the device or start threads when it is imported.
         deployments: names of the package's faster implementations, by deployment: ``compiled``, ``accelerated``.
     """
 
-    architectures: ClassVar[tuple[str, ...]]
     packages: ClassVar[tuple[str, ...]]
-    labels: ClassVar[tuple[str, ...]] = ("energy", "forces", "stress")
     preload: ClassVar[tuple[str, ...]] = ()
     deployments: ClassVar[Mapping[str, tuple[str, ...]]] = {}
 

@@ -13,7 +13,7 @@ from mlpbench.backends import processes
 from mlpbench.backends.environment import resolve
 from mlpbench.errors import UserError
 from mlpbench.protocol import Task
-from tests.contract.conftest import Subject, split_frames
+from mlpbench.testing import Subject, split_frames
 
 pytestmark = [pytest.mark.backend, pytest.mark.slow]
 

@@ -1,4 +1,4 @@
-"""What is special about SchNetPack's adapter; what it shares with the others stands in tests/contract."""
+"""What is special about SchNetPack's adapter; what it shares with the others stands in mlpbench.testing."""
 
 import json
 import os

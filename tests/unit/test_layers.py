@@ -35,7 +35,7 @@ LAYERS = [
     {"study"},
     {"converging", "comparison", "decision", "pilot", "tables"},
     {"run", "scoring", "progress", "report"},
-    {"cli"},
+    {"cli", "testing"},
     {"__main__"},
 ]
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from mlpbench.config import load_backends
 from mlpbench.literature import published_values, references_for
 from mlpbench.literature.bibliography import references
 from mlpbench.literature.published import _all
@@ -26,8 +27,7 @@ def test_an_entry_is_whole(one):
     assert one.bibtex.count("{") == one.bibtex.count("}")
     assert "keywords" not in one.bibtex
     assert re.fullmatch(r"20\d\d", one.fields["year"])
-    assert one.subjects
-    assert all(re.fullmatch(r"(architecture|package|dataset):[\w-]+", subject) for subject in one.subjects)
+    assert all(re.fullmatch(r"(package|dataset):[\w-]+", subject) for subject in one.subjects)
     assert "{" not in one.short
 
 
@@ -51,9 +51,25 @@ def test_every_data_set_has_the_reference_its_file_names(name):
                    cited.group(2) == r.fields.get("eprint") for r in found)  # fmt: skip
 
 
-@pytest.mark.parametrize("name", ["schnet", "painn", "nequip", "allegro", "mace"])
-def test_every_architecture_has_a_reference(name):
-    assert references_for([f"architecture:{name}"])
+def test_every_architecture_has_a_name_and_a_reference():
+    declared = {name: info for backend in load_backends().values() for name, info in backend.architectures.items()}
+    assert set(declared) == {path.stem for path in (CONF / "architecture").glob("*.yaml")}
+    for name, info in declared.items():
+        assert info.title
+        assert (info.cite and set(info.cite) <= set(references())) or name == "toy", name
+
+
+def test_every_key_that_a_backend_names_is_there():
+    for backend in load_backends().values():
+        assert set(backend.cite) <= set(references()), backend.name
+        assert not backend.distribution or (backend.cite and backend.licence), backend.name
+
+
+def test_every_entry_belongs_to_something():
+    backends = load_backends().values()
+    infos = [info for backend in backends for info in backend.architectures.values()]
+    named = {key for part in [*backends, *infos] for key in part.cite} | {one.key for one in _all()}
+    assert {one.key for one in references().values() if not one.subjects} <= named
 
 
 def test_published_values_are_positive_sourced_and_in_metrics_that_we_have():

@@ -5,6 +5,7 @@ from __future__ import annotations
 from mlpbench.literature import Reference, published_values, references_for
 from mlpbench.literature.bibliography import references
 from mlpbench.numbers import listing
+from mlpbench.report.facts import declared
 from mlpbench.report.section import Block, Cell, Column, Commands, Details, Section, Table, Text
 from mlpbench.study.study import Study, unique
 from mlpbench.study.words import display_name
@@ -15,37 +16,50 @@ CORE = ("ase", "torch-sim-atomistic")  # packages that every backend brings and 
 
 def build(study: Study) -> Section | None:
     """What each is cited for, and one block to copy."""
-    used = _used(study)
-    found = {subject: references_for([subject]) for subject in used}
-    keys = unique([one.key for entries in found.values() for one in entries])
-    keys += [key for key in _sources(study) if key not in keys]
+    known = _bibliography(study)
+    cited = {words: [key for key in keys if key in known] for words, keys in _used(study).items()}
+    keys = unique([*(key for keys in cited.values() for key in keys), *_sources(study)])
     if not keys:
         return None
-    entries = [one for one in references().values() if one.key in keys]
-    blocks: list[Block] = [_table(study, entries, used)]
+    entries = [one for one in known.values() if one.key in keys]
+    blocks: list[Block] = [_table(study, entries, cited)]
     bibtex = "\n\n".join(one.bibtex for one in entries).splitlines()
     blocks.append(Details("BibTeX", [Commands(bibtex, "", file="references.bib")], paper=False))
-    missing = [words for subject, words in used.items() if not found[subject]]
+    missing = [words for words, keys in cited.items() if not keys]
     if missing:
         blocks.append(Text(f"No entry is known for {listing(missing)}: cite their own sources.", role="note"))
     return Section("cite", "What to cite", "", blocks)
 
 
-def _used(study: Study) -> dict[str, str]:
-    """Subject of the bibliography -> what it is, in words."""
-    found: dict[str, str] = {}
+def _bibliography(study: Study) -> dict[str, Reference]:
+    """Every entry known by its key: mlpbench's own, then those that the study's backends bring."""
+    known = dict(references())
+    for backend in declared(study).values():
+        path = backend.bibliography_path()
+        if path is not None and path.is_file():  # the package may be installed elsewhere only
+            known = {**references(path), **known}
+    return known
+
+
+def _used(study: Study) -> dict[str, list[str]]:
+    """What the study used, in words -> the keys of its references."""
+    keys: dict[str, list[str]] = {}
+    backends = declared(study)
+    infos = {name: info for backend in backends.values() for name, info in backend.architectures.items()}
     for name in unique(study.trials["architecture"].tolist()):
-        found[f"architecture:{name}"] = f"{display_name(name)} (architecture)"
+        keys[f"{display_name(name)} (architecture)"] = infos[name].cite if name in infos else []
+    for name, backend in backends.items():
+        if backend.distribution or backend.cite:
+            keys[f"{backend.distribution or name} (package)"] = backend.cite
     packages = {c.removeprefix("version_") for c in study.trials.columns if c.startswith("version_")}
-    backends = ("schnetpack", "nequip", "nequip-allegro", "mace-torch")
-    for name in sorted((set(backends) | set(CORE)) & packages):
-        found[f"package:{name}"] = f"{name} (package)"
+    for name in sorted(set(CORE) & packages):
+        keys[f"{name} (package)"] = [one.key for one in references_for([f"package:{name}"])]
     for config in study.config():
         data = config.get("dataset") or {}
         name = str(data.get("collection") or data.get("name") or "")
         if name:
-            found[f"dataset:{name}"] = f"{data.get('name') or name} (data)"
-    return found
+            keys[f"{data.get('name') or name} (data)"] = [one.key for one in references_for([f"dataset:{name}"])]
+    return keys
 
 
 def _sources(study: Study) -> list[str]:
@@ -53,10 +67,10 @@ def _sources(study: Study) -> list[str]:
     return unique([one.key for dataset in study.datasets for one in published_values(dataset)])
 
 
-def _table(study: Study, entries: list[Reference], used: dict[str, str]) -> Table:
+def _table(study: Study, entries: list[Reference], cited: dict[str, list[str]]) -> Table:
     rows = []
     for one in entries:
-        what = [words for subject, words in used.items() if subject in one.subjects]
+        what = [words for words, keys in cited.items() if one.key in keys]
         rows.append([Cell(one.key), Cell(listing(what) or "published values"), Cell(one.short)])
     columns = [Column("Key", numeric=False), Column("For", numeric=False), Column("Reference", numeric=False)]
     return Table("references", f"What a paper that uses {study.name} should cite.", columns, rows)

@@ -7,13 +7,12 @@ from typing import Any
 import pandas as pd
 
 from mlpbench.numbers import listing, plural
-from mlpbench.report.facts import budgets, hardware
+from mlpbench.report.facts import budgets, declared, hardware
 from mlpbench.report.section import Block, Cell, Column, Section, Table, Text
 from mlpbench.study.study import Study, rows_of, unique
 from mlpbench.study.words import natural
 
 ORDER = 90
-FIRST = ("torch", "e3nn", "schnetpack", "nequip", "nequip-allegro", "mace-torch", "lightning", "ase", "numpy")
 
 
 def build(study: Study) -> Section | None:
@@ -24,18 +23,24 @@ def build(study: Study) -> Section | None:
 
 def _versions(study: Study) -> Table:
     columns_of = [c for c in study.trials.columns if c.startswith("version_")]
+    backends = sorted(study.trials["backend"].unique())
+    known = declared(study)
+    first = ["torch", *(backend.distribution for backend in known.values() if backend.distribution)]
     packages = sorted(
         (c.removeprefix("version_") for c in columns_of),
-        key=lambda p: (FIRST.index(p) if p in FIRST else 99, p),
+        key=lambda p: (first.index(p) if p in first else len(first), p),
     )
-    backends = sorted(study.trials["backend"].unique())
     rows = []
     for package in packages:
         found = [_joined(study.trials.loc[study.trials["backend"] == b, f"version_{package}"]) for b in backends]
         rows.append([Cell(package), *(Cell(f) for f in found)])
     rows.append([Cell("environment"), *(Cell(_environment(study, b)) for b in backends)])
+    said = [known.get(str(b)) for b in backends]
+    rows.append([Cell("licence"), *(Cell((one and one.licence) or "–") for one in said)])
+    rows.append([Cell("trains on"), *(Cell(listing(list(one.labels)) if one else "–") for one in said)])
+    rows.append([Cell("periodic"), *(Cell("–" if one is None else "yes" if one.periodic else "no") for one in said)])
     columns = [Column("Package", numeric=False), *(Column(str(b), numeric=False) for b in backends)]
-    caption = "Each backend runs in an environment of its own; the last row: digest of its pinned requirements."
+    caption = "Each backend runs in an environment of its own. environment: digest of its pinned requirements."
     return Table("versions", caption, columns, rows)
 
 

@@ -11,7 +11,6 @@ from mlpbench.worker.adapters.nequip import NequIPAdapter
 class AllegroAdapter(NequIPAdapter):
     """NequIP's trainer, data and predictions with Allegro's model, in an environment of its own."""
 
-    architectures: ClassVar[tuple[str, ...]] = ("allegro",)
     packages: ClassVar[tuple[str, ...]] = ("nequip-allegro", *NequIPAdapter.packages)
     deployments: ClassVar[Mapping[str, tuple[str, ...]]] = {
         "compiled": ("TorchScript", "AOTInductor"),

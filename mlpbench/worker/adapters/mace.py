@@ -133,7 +133,6 @@ class MacePotential(Potential):
 class MaceAdapter(Adapter):
     """Trains as ``mace_run_train`` does, in this process; resumes exactly from the last finished epoch."""
 
-    architectures = ("mace",)
     packages = ("mace-torch", "torch", "e3nn", "torch-ema", "matscipy", "torch-sim-atomistic")
     preload = ("git", "configargparse")
     deployments = DEPLOYMENTS

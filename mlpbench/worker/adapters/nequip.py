@@ -163,7 +163,6 @@ def _numpy(tensor: torch.Tensor) -> Any:
 class NequIPAdapter(Adapter):
     """Trains as ``nequip-train`` does, in this process; resumes exactly from the last finished epoch."""
 
-    architectures: ClassVar[tuple[str, ...]] = ("nequip",)
     packages: ClassVar[tuple[str, ...]] = (
         "nequip",
         "torch",

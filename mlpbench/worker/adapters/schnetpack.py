@@ -223,7 +223,6 @@ class SchnetpackPotential(Potential):
 class SchnetpackAdapter(Adapter):
     """Trains with SchNetPack's data module, task and callbacks in Lightning's trainer; resumes exactly."""
 
-    architectures = ("schnet", "painn")
     packages = ("schnetpack", "torch", "pytorch-lightning", "torchmetrics", "torch-ema", "vesin", "torch-sim-atomistic")
     preload = ("ase.db.sqlite",)
     deployments = DEPLOYMENTS

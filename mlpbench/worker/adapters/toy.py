@@ -133,9 +133,7 @@ class ToyCalculator(Calculator):
 class ToyAdapter(Adapter):
     """Ridge-regularised gradient descent with momentum on the common loss; resumes exactly."""
 
-    architectures = ("toy",)
     packages = ()
-    labels = ("energy", "forces")
 
     def __init__(self, request: Request) -> None:
         super().__init__(request)

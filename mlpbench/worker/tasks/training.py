@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from mlpbench.frames import Float, Frames
-from mlpbench.protocol import CHECKPOINT, PREDICTIONS, EventLog
+from mlpbench.protocol import CHECKPOINT, PREDICTIONS, EventLog, Request
 from mlpbench.worker.adapter import Adapter, common_loss
 from mlpbench.worker.timing.machine import EnergyMeter
 from mlpbench.worker.training import check_labels
@@ -21,18 +21,30 @@ def train(adapter: Adapter, options: dict[str, Any], events: EventLog) -> dict[s
     """
     frames = adapter.request.frames
     train, valid = Frames.load(frames["train"]), Frames.load(frames["valid"])
-    impossible = [label for label in adapter.request.labels if label not in adapter.labels]
-    if impossible:
-        raise ValueError(
-            f"{adapter.request.architecture['name']} cannot train on {', '.join(impossible)}, only on "
-            f"{', '.join(adapter.labels)}: set dataset.labels, and training.stress_weight=0 without stress"
-        )
+    _check_capabilities(adapter.request, train)
     check_labels(adapter.request.labels, train=train, valid=valid)
     (adapter.directory / CHECKPOINT).mkdir(exist_ok=True)
     meter = EnergyMeter(adapter.request.device)
     outcome = adapter.train(train, valid, events)
     energy = None if outcome.resumed else meter.watt_hours()  # what earlier sessions used was not counted
     return {**asdict(outcome), "n_parameters": adapter.load().n_parameters, "energy_wh": energy}
+
+
+def _check_capabilities(request: Request, train: Frames) -> None:
+    """What the backend's declaration says that it cannot do is not tried.
+
+    Raises:
+        ValueError: labels that it cannot train on, or periodic frames where it has no periodic boundaries.
+    """
+    name, labels = request.architecture["name"], request.capabilities.get("labels", request.labels)
+    impossible = [label for label in request.labels if label not in labels]
+    if impossible:
+        raise ValueError(
+            f"{name} cannot train on {', '.join(impossible)}, only on "
+            f"{', '.join(labels)}: set dataset.labels, and training.stress_weight=0 without stress"
+        )
+    if train.pbc.any() and not request.capabilities.get("periodic", True):
+        raise ValueError(f"{name} knows no periodic boundaries, and the training frames are periodic")
 
 
 def predict(adapter: Adapter, options: dict[str, Any], events: EventLog) -> dict[str, Any]:

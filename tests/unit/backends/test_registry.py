@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from mlpbench.backends import registry
 from mlpbench.backends.registry import ADAPTERS, BackendConfig, backend_nodes
+from mlpbench.config import conf_dirs
 from mlpbench.errors import UserError
 
 CONF = Path(__file__).parents[3] / "conf"
@@ -50,22 +51,46 @@ def test_a_file_of_another_form_is_named(tmp_path, text):
     assert str(path) in error.value.message
 
 
-def test_an_outside_package_announces_a_backend(tmp_path, monkeypatch):
-    path = write(tmp_path, "deep.yaml", "deep: {adapter: 'deep.adapter:Deep', requirements: deep.requirements.txt}")
-    (tmp_path / "deep_entry.py").write_text(
-        f"YAML = {str(path)!r}\ndef broken():\n    return {str(tmp_path / 'no')!r}\n"
-    )
+@pytest.fixture
+def announced(tmp_path, monkeypatch):
+    """Entry points of outside packages; ``deep`` is one that is complete."""
+    (tmp_path / "deep" / "conf" / "backend").mkdir(parents=True)
+    (tmp_path / "deep" / "__init__.py").write_text("raise ImportError('never imported by the core')\n")
+    write(tmp_path / "deep" / "conf", "deep.yaml", "deep: {adapter: 'deep.adapter:Deep', requirements: deep.txt}")
+    (tmp_path / "bare").mkdir()
+    (tmp_path / "bare" / "__init__.py").touch()
     monkeypatch.syspath_prepend(str(tmp_path))
-    points = [metadata.EntryPoint("deep", "deep_entry:YAML", registry.ENTRY_POINTS)]
+    points: list[metadata.EntryPoint] = []
     monkeypatch.setattr(registry.metadata, "entry_points", lambda group: points)
-    node = backend_nodes([CONF])["deep"]
-    assert node["requirements"] == str(path.parent / "deep.requirements.txt")
-    points[0] = metadata.EntryPoint("deep", "deep_entry:broken", registry.ENTRY_POINTS)
-    with pytest.raises(UserError, match="not a file"):
-        backend_nodes([CONF])
-    points[0] = metadata.EntryPoint("deep", "not_there:YAML", registry.ENTRY_POINTS)
-    with pytest.raises(UserError, match="ModuleNotFoundError"):
-        backend_nodes([CONF])
+    registry._find_outside.cache_clear()
+    yield points
+    registry._find_outside.cache_clear()
+
+
+def test_an_outside_package_brings_a_backend(tmp_path, announced):
+    announced.append(metadata.EntryPoint("deep", "deep", registry.ENTRY_POINTS))
+    assert conf_dirs()[-1] == tmp_path / "deep" / "conf"
+    backend = BackendConfig(name="deep", **backend_nodes(conf_dirs())["deep"])
+    assert backend.package == str(tmp_path / "deep")
+    assert backend.requirements_path() == tmp_path / "deep" / "deep.txt"
+
+
+def test_ones_own_file_for_an_outside_backend_finds_its_package(tmp_path, announced):
+    announced.append(metadata.EntryPoint("deep", "deep", registry.ENTRY_POINTS))
+    write(tmp_path / "mine", "deep.yaml", "deep: {adapter: 'deep.adapter:Deep', requirements: deep.txt, python: /x}")
+    node = backend_nodes([tmp_path / "mine", *conf_dirs()])["deep"]
+    assert (node["python"], node["package"]) == ("/x", str(tmp_path / "deep"))
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [("not_there", "does not name a package"), ("deep:YAML", "does not name a package"),
+     ("deep.adapter", "does not name a package"), ("bare", "no folder 'conf'")],
+)  # fmt: skip
+def test_an_entry_point_that_names_no_such_package_is_said(announced, value, message):
+    announced.append(metadata.EntryPoint("deep", value, registry.ENTRY_POINTS))
+    with pytest.raises(UserError, match=message):
+        conf_dirs()
 
 
 def test_settings_are_strict():

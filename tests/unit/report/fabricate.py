@@ -188,7 +188,6 @@ def _training(plan: Plan, point: Point, level: float, wall: float, at_rest: bool
         "best_valid_loss": (level / 1e3) ** 2,
         "stopped_by": "epochs",
         "resumed": False,
-        "resume_exact": True,
         "n_parameters": parameters,
         "wall_seconds": wall,
         "peak_memory_mb": 900.0,

@@ -1,32 +1,30 @@
-"""Runs inside a backend's environment: ``python -P probe.py FOLDER ...``, each with a ``request.json``.
+"""Requests carried out for the contract suite: it trains as a trial does and looks at what a trial does not report.
 
-It trains as a trial does and looks at what a trial does not report. Each folder gets ``probe.json`` and ``probe.npz``.
-The request's only task is ``probe``, with the options
+Started in a backend's environment by ``bootstrap.py FOLDER mlpbench.worker.probe``, where FOLDER has the file
+``probe-folders.json`` that lists the folders with a ``request.json``. Each of them gets ``probe.json`` and
+``probe.npz``. The request's only task is ``probe``, with the options
 
     splits   names of splits to predict
     stress   those of them with stress
     batch    frames in a forward pass, 4 unless told
     calculator   names of splits whose frames go one by one through the package's ASE calculator
-
-A request with labels that the adapter does not declare is not carried out.
 """
 
 from __future__ import annotations
 
 import json
-import runpy
 import sys
 from pathlib import Path
 from typing import Any
 
-runpy.run_path(str(Path(__file__).parents[2] / "mlpbench" / "worker" / "bootstrap.py"))["_mount"]()
+import numpy as np
 
-import numpy as np  # noqa: E402
+from mlpbench.frames import Frames
+from mlpbench.protocol import EVENTS, REQUEST, EventLog, Request, read_json
+from mlpbench.worker.adapter import Potential
+from mlpbench.worker.main import load_adapter
 
-from mlpbench.frames import Frames  # noqa: E402
-from mlpbench.protocol import EVENTS, REQUEST, EventLog, Request  # noqa: E402
-from mlpbench.worker.adapter import Potential  # noqa: E402
-from mlpbench.worker.main import load_adapter  # noqa: E402
+FOLDERS = "probe-folders.json"
 
 
 class Clipping:
@@ -70,10 +68,7 @@ def probe(folder: Path, clipping: Clipping | None) -> None:
     (task,) = request.tasks
     frames = {name: Frames.load(path) for name, path in request.frames.items()}
     adapter = load_adapter(request.adapter)(request)
-    seen: dict[str, Any] = {"labels": list(adapter.labels), "norms": None, "limits": None}
-    if set(request.labels) - set(adapter.labels):
-        (folder / "probe.json").write_text(json.dumps(seen), encoding="utf-8")
-        return
+    seen: dict[str, Any] = {"norms": None, "limits": None}
     adapter.checkpoints.mkdir(exist_ok=True)
     if clipping is not None:
         clipping.norms, clipping.limits = [], []
@@ -94,8 +89,9 @@ def probe(folder: Path, clipping: Clipping | None) -> None:
     (folder / "probe.json").write_text(json.dumps(seen), encoding="utf-8")
 
 
-def main(folders: list[str]) -> None:
-    """All requests in one process: the import of a package takes ten seconds."""
+def main(arguments: list[str]) -> int:
+    """Carry out all requests in one process: the import of a package takes ten seconds."""
+    folders = read_json(Path(arguments[0]) / FOLDERS)["folders"]
     first = Request.read(Path(folders[0]) / REQUEST)
     load_adapter(first.adapter)
     clipping = Clipping() if "torch" in sys.modules else None
@@ -103,7 +99,4 @@ def main(folders: list[str]) -> None:
         clipping.watch()
     for folder in folders:
         probe(Path(folder), clipping)
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])
+    return 0
