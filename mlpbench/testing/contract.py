@@ -9,6 +9,7 @@ import time
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -190,7 +191,7 @@ def test_same_seed_same_training(trained: Subject) -> None:
 @pytest.mark.parametrize(
     ("budget", "stopped_by"), [({"epochs": None, "steps": 5}, "steps"), ({"seconds": 1e-6}, "seconds")]
 )
-def test_budget_ends_at_an_epoch(trained: Subject, budget: dict, stopped_by: str) -> None:
+def test_budget_ends_at_an_epoch(trained: Subject, budget: dict[str, Any], stopped_by: str) -> None:
     results = trained.run(f"budget-{stopped_by}", [Task("train")], split_frames(), budget=budget)
     assert results["train"].status == "done", results["train"].reason
     values = results["train"].values

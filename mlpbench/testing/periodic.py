@@ -36,7 +36,7 @@ def crystals(count: int, seed: int) -> Frames:
         structures, [a.get_potential_energy() for a in structures], [a.get_forces() for a in structures],
         [a.get_stress() for a in structures],
     )  # fmt: skip
-    return frames.with_baseline(0.1 * frames.n_atoms)
+    return frames.with_baseline(0.1 * frames.n_atoms.astype(float))
 
 
 def strained(frames: Frames) -> Frames:

@@ -19,7 +19,7 @@ from mlpbench.worker.training import label_scale
 
 FACTORS = (0.05, 0.18, 5.0)  # kcal/mol, and labels far from 1 eV/Å
 SHIFT = {1: -400.0, 6: 70.0, 8: 9000.0}  # eV for each atom of an element
-WEIGHTS = ((1.0, 1.0), (10.0, 1.0), (1.0, 100.0))  # of energy and forces
+WEIGHTINGS = ((1.0, 1.0), (10.0, 1.0), (1.0, 100.0))  # of energy and forces
 STEPS = 20  # of the trainings whose clipping is watched
 
 
@@ -90,7 +90,7 @@ def watched(subject: Subject) -> Subject:
     one: dict[str, Any] = {"budget": {"epochs": None, "steps": 1, "interval": 1}}
     still = {"lr": 1e-12, "schedule": "constant", "ema_decay": None, "batch_size": 10}
     batch = {"train": mixed.select(slice(0, 10)), "valid": parts["valid"], "test": mixed.select(slice(0, 10))}
-    for energy, force in WEIGHTS:
+    for energy, force in WEIGHTINGS:
         add(f"loss-{energy}-{force}", batch, training={**still, "energy_weight": energy, "force_weight": force}, **one)
 
     some: dict[str, Any] = {"budget": {"epochs": None, "steps": STEPS, "interval": STEPS}}
@@ -125,7 +125,7 @@ def test_a_constant_for_each_element_in_the_energies_changes_nothing(watched: Su
     np.testing.assert_allclose(shifted["test.forces"], plain["test.forces"], atol=1e-3 * scale)
 
 
-@pytest.mark.parametrize(("energy", "force"), WEIGHTS)
+@pytest.mark.parametrize(("energy", "force"), WEIGHTINGS)
 def test_the_trainers_own_loss_is_the_common_loss(watched: Subject, energy: float, force: float) -> None:
     """What the package's trainer logged in its first step, on a batch of five sizes, before any weight has moved."""
     folder = f"loss-{energy}-{force}"
@@ -142,7 +142,8 @@ def _ratios(subject: Subject, folder: str) -> np.ndarray:
     noted = subject.probed(folder)
     if noted["norms"] is None:
         pytest.skip("no torch, no clipping")
-    return np.array(noted["norms"]) / np.array(noted["limits"])
+    norms, limits = np.array(noted["norms"], dtype=float), np.array(noted["limits"], dtype=float)
+    return np.asarray(norms / limits)
 
 
 def test_every_step_is_clipped_at_the_same_multiple_of_the_common_loss(watched: Subject) -> None:

@@ -46,7 +46,7 @@ class Clipping:
             self.limits.append(float(max_norm))
             return norm
 
-        torch.nn.utils.clip_grad_norm_ = noted  # type: ignore[assignment]
+        torch.nn.utils.clip_grad_norm_ = noted
 
 
 def by_calculator(potential: Potential, frames: Frames) -> dict[str, np.ndarray]:

@@ -22,7 +22,7 @@ import psutil
 from mlpbench import config
 from mlpbench.backends.environment import resolve
 from mlpbench.protocol import Task
-from tests.contract.conftest import Subject, split_frames
+from mlpbench.testing import Subject, split_frames
 
 SWITCH = "MLPBENCH_RESIDENT"
 
