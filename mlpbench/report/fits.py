@@ -52,12 +52,21 @@ def unfitted(study: Study, dataset: str, split: str) -> list[str]:
             if isinstance(error, NotAtRest)]  # fmt: skip
 
 
+_ROUND = (1.0, 1.2, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 10.0)  # times a power of ten
+
+
 def target_error(study: Study, dataset: str, name: str, split: str) -> float | None:
-    """A target that the question is fair for: the best mean at half the largest training size or less, rounded."""
+    """A target that the question is fair for: the best mean below the largest training size, rounded up.
+
+    Rounded up, so that at least one candidate reaches it within the sizes that were measured.
+    """
     table = cells(study, dataset, name, split)
     largest = max((n for _, n in table), default=0)
     means = [mean.value for (c, n), mean in table.items() if n < largest and c in study.lines(dataset)]
-    return float(f"{min(means):.1g}") if means else None
+    if not means:
+        return None
+    power = 10.0 ** math.floor(math.log10(min(means)))
+    return next(step * power for step in _ROUND if step * power >= min(means))
 
 
 def fit_table(study: Study, dataset: str, split: str) -> Table | None:
