@@ -12,7 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from mlpbench.evaluators.convergence import Rung, Verdict, agreement
+from mlpbench.evaluators.training import Rung, Verdict, agreement
 from mlpbench.protocol import read_json, write_json
 from mlpbench.records import RECORD, load_record
 from mlpbench.study.trial import Trial

@@ -139,7 +139,7 @@ def _beside_the_reference(
         )
     if "speed" in options and "speed" in fresh and fresh["speed"].status == "done":
         frames = Frames.load(trial.split.files[options["speed"]["split"]])
-        from mlpbench.references.timing import time_for_trial
+        from mlpbench.references.walltimes import time_for_trial
 
         time_for_trial(trial.directory, options["speed"], frames, backends, hardware())
 

@@ -18,7 +18,7 @@ from mlpbench.backends.environment import Environment
 from mlpbench.converging import convergence
 from mlpbench.devices import hardware
 from mlpbench.evaluators import SCORERS, Context, Row, Scorer
-from mlpbench.evaluators.convergence import at_rest, trivial_loss
+from mlpbench.evaluators.training import at_rest, trivial_loss
 from mlpbench.frames import Frames
 from mlpbench.protocol import EVENTS, HELLO, ProtocolError, Result, Status, read_events, read_json, write_json
 from mlpbench.records import RECORD, Record, load_curve, load_record, write_curve

@@ -64,7 +64,7 @@ def execute(arguments: argparse.Namespace) -> int:
 
 def _measure(arguments: argparse.Namespace, frames: Frames, default: dict[str, Any] | None, place: Path) -> int:
     from mlpbench.config import load_backends
-    from mlpbench.config.reference import load_reference
+    from mlpbench.config.composing import load_reference
     from mlpbench.devices import hardware
     from mlpbench.references.methods import complete_method, environment_of
     from mlpbench.references.walltimes import keep, measure
@@ -87,9 +87,9 @@ def _measure(arguments: argparse.Namespace, frames: Frames, default: dict[str, A
 
 def _recorded(file: str, place: Path) -> int:
     from mlpbench.protocol import write_json
-    from mlpbench.references.recorded import PACKAGED, read_recorded
+    from mlpbench.references.walltimes import PUBLISHED, read_published
 
-    rows = read_recorded(Path(file) if file else PACKAGED)
+    rows = read_published(Path(file) if file else PUBLISHED)
     write_json(place / RECORDED, {"rows": rows})
     for row in rows:
         cores = f"{row['cores']} cores" if row["cores"] else "cores not recorded"

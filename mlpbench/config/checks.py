@@ -14,8 +14,8 @@ from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel, ValidationError
 
 from mlpbench.backends.registry import BackendConfig
-from mlpbench.config.places import conf_dirs
 from mlpbench.config.schema import TrialConfig
+from mlpbench.config.setup import conf_dirs
 from mlpbench.errors import UserError, close_match
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from hydra import compose
@@ -18,10 +19,9 @@ from omegaconf.errors import OmegaConfBaseException
 from mlpbench.backends.registry import BackendConfig, backend_nodes
 from mlpbench.config.checks import check_backends, validate
 from mlpbench.config.explain import explain
-from mlpbench.config.places import conf_dirs
 from mlpbench.config.schema import TrialConfig
-from mlpbench.config.setup import CONFIG_NAME, hydra_state
-from mlpbench.errors import UserError
+from mlpbench.config.setup import CONFIG_NAME, conf_dirs, hydra_state
+from mlpbench.errors import UserError, close_match
 
 
 @dataclass(frozen=True)
@@ -158,3 +158,37 @@ def _first_value(override: Any) -> str:
     if override.is_sweep_override() and override.is_discrete_sweep():
         return f"{override.get_key_element()}={next(iter(override.sweep_string_iterator()))}"
     return str(override.input_line)
+
+
+def load_reference(overrides: Sequence[str], default: dict[str, Any] | None) -> dict[str, Any]:
+    """The method that ``overrides`` describe, not yet validated by its code's schema.
+
+    Args:
+        overrides: ``reference=NAME`` (a file of ``conf/reference``) and ``reference.SETTING=VALUE``.
+        default: without ``reference=NAME``: the data set's own method, or None.
+
+    Raises:
+        UserError: no such file, an override of something else, or neither a name nor a default.
+    """
+    named = [text.partition("=")[2] for text in overrides if text.startswith("reference=")]
+    others = [text for text in overrides if not text.startswith("reference=")]
+    for text in others:
+        if not text.startswith("reference.") or "=" not in text:
+            problem = f"'{text}' is not a setting of a reference method"
+            raise UserError(problem, "Give reference=NAME or reference.SETTING=VALUE.")
+    if not named and default is None:
+        raise UserError("the data set names no reference method", "Give one, e.g. reference=pyscf or reference=xtb.")
+    node = OmegaConf.load(_file(named[-1])) if named else OmegaConf.create(default or {})
+    try:
+        dotted = [text.removeprefix("reference.") for text in others]
+        merged: Any = OmegaConf.to_container(OmegaConf.merge(node, OmegaConf.from_dotlist(dotted)), resolve=True)
+    except OmegaConfBaseException as error:
+        raise UserError(str(error).splitlines()[0], "Overrides here look like reference.basis=def2-tzvp") from error
+    return dict(merged)
+
+
+def _file(name: str) -> Path:
+    found = {path.stem: path for folder in reversed(conf_dirs()) for path in (folder / "reference").glob("*.yaml")}
+    if name not in found:
+        raise UserError(f"reference={name}: there is no such file in conf/reference", close_match(name, found))
+    return found[name]

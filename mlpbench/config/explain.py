@@ -10,8 +10,7 @@ from hydra import compose
 from hydra.errors import OverrideParseException
 from omegaconf import DictConfig
 
-from mlpbench.config.places import conf_dirs
-from mlpbench.config.setup import CONFIG_NAME, hydra_state
+from mlpbench.config.setup import CONFIG_NAME, conf_dirs, hydra_state
 from mlpbench.errors import UserError, close_match
 
 # Hydra's launchers that run several trials at once, and the extra of mlpbench that brings each.

@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from mlpbench.config.checks import validate
 from mlpbench.config.composing import compose_raw
-from mlpbench.config.places import conf_dirs
+from mlpbench.config.setup import conf_dirs
 from mlpbench.errors import UserError
 
 _PLAIN = re.compile(r"[A-Za-z_][\w./-]*")  # text that Hydra reads as text without quotes

@@ -69,7 +69,7 @@ _MD_OPTIONS = ("limits", "reference_splits", "reference_interval_fs", "own_traje
 SCORERS = {
     scorer.name: scorer
     for scorer in (
-        Scorer("cost", 1, "train", f"{__name__}.cost:score", frames=False),
+        Scorer("cost", 1, "train", f"{__name__}.training:score", frames=False),
         Scorer("accuracy", 2, "predict", f"{__name__}.accuracy:score"),
         Scorer("physics", 2, "physics", f"{__name__}.physics:score", frames=False, references=True),
         Scorer("md", 2, "md", f"{__name__}.md:score", options=_MD_OPTIONS),

@@ -1,4 +1,8 @@
-"""What DFT costs: frames of a data set and growing molecules, timed with a reference code and kept with a study."""
+"""Wall times of a reference method: of frames and growing molecules measured here, or as others published them.
+
+:func:`measure` serves ``mlpbench dft time`` and is kept with a study, :func:`time_for_trial` a trial's ``speed`` task,
+:func:`read_published` codes that cannot run here.
+"""
 
 from __future__ import annotations
 
@@ -11,14 +15,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from ase import Atoms
 
 from mlpbench import turns
-from mlpbench.backends.registry import BackendConfig
+from mlpbench.backends.registry import BackendConfig, home
 from mlpbench.errors import UserError
+from mlpbench.evaluators.speed import REFERENCE
 from mlpbench.frames import Frames
 from mlpbench.protocol import ProtocolError, read_json, write_json
-from mlpbench.references.methods import complete_method, level_of, parse_method, require_open
+from mlpbench.references.labels import label_keys
+from mlpbench.references.methods import complete_method, environment_of, level_of, parse_method, require_open
 from mlpbench.references.running import request_frames, run_frames
 from mlpbench.references.series import build
 from mlpbench.seeds import digest
@@ -28,6 +35,8 @@ from mlpbench.worker.timing.machine import Watch
 FOLDER = "dft"  # in a study's results
 FORMAT = 1
 SIZES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)  # members of a series that are tried, in this order
+PUBLISHED = Path(__file__).with_name("published_wall_times.csv")
+COLUMNS = ("system", "n_atoms", "code", "cores", "seconds_per_step", "source")  # of that file
 
 Say = Callable[[str], None]
 
@@ -155,3 +164,119 @@ def load_kept(folder: Path) -> list[dict[str, Any]]:
             raise ProtocolError(f"{path}: format {data.get('format')}, this version reads format {FORMAT}")
         found.append(data)
     return found
+
+
+def time_reference(
+    frames: Frames,
+    method: dict[str, Any],
+    backend: BackendConfig,
+    *,
+    threads: int,
+    machine: dict[str, Any],
+    count: int = 3,
+    cache: Path | None = None,
+) -> dict[str, Any]:
+    """Seconds per frame (energy and forces) of ``method``; measured once per machine, method, frames and threads.
+
+    The first frame is computed twice: its first run pays for imports and tables (``cold_seconds``), the second counts.
+
+    Args:
+        frames: frames of a test split; the first ``count`` are used.
+        method: of the reference code (see :func:`mlpbench.references.methods.complete_method`).
+        backend: whose environment has the code.
+        threads: of the code.
+        machine: what :func:`mlpbench.devices.hardware` says.
+        count: frames to time.
+        cache: folder of the measurements; None: ``timings`` in mlpbench's home.
+
+    Returns:
+        ``seconds`` (one a frame), ``cold_seconds``, ``threads``, ``method``, ``cpu``, ``source``, ``conditions`` (see
+        :class:`mlpbench.worker.timing.machine.Watch`) and ``busy``: others were computing meanwhile; such a measurement
+        is not kept.
+
+    Raises:
+        UserError: the environment is not built, the code fails, or a frame does not converge.
+    """
+    method = complete_method(method)
+    few = frames.select(slice(min(count, len(frames))))
+    require_open(method, bool(few.pbc.any()))
+    keys = label_keys(few, method)
+    folder = home() / "timings" if cache is None else cache
+    path = folder / f"{digest([keys, method, threads, machine.get('cpu')])[:32]}.json"
+    try:
+        return read_json(path)
+    except (FileNotFoundError, ProtocolError):
+        pass  # never measured here, or cut short: it is measured now
+    answers, _, conditions = time_frames(few, method, backend, threads, lambda _: None)
+    seconds = [float(answer["seconds"]) for answer in answers]
+    found = {
+        "seconds": seconds[1:], "cold_seconds": seconds[0], "threads": threads, "method": method,
+        "cpu": machine.get("cpu"), "source": "measured on this machine", "conditions": conditions,
+        "busy": conditions["busy"], "version": answers[0]["version"],
+    }  # fmt: skip
+    if not conditions["busy"]:  # a time taken while others were computing is told, but not kept for later studies
+        write_json(path, found)
+    return found
+
+
+def time_for_trial(
+    directory: Path,
+    options: dict[str, Any],
+    frames: Frames,
+    backends: dict[str, BackendConfig],
+    machine: dict[str, Any],
+) -> dict[str, Any]:
+    """Time the reference beside a trial's ``speed`` task, and leave what came of it in its folder.
+
+    What hinders it becomes ``status: skipped`` and a reason: the potential's own speed does not depend on it.
+
+    Args:
+        directory: the trial's folder; ``speed_reference.json`` is written there.
+        options: ``evaluation.speed``; its ``reference`` has ``frames``, ``threads`` and ``method``, or is null.
+        frames: the split whose frames the potential was timed on.
+        backends: all backends.
+        machine: what :func:`mlpbench.devices.hardware` says.
+    """
+    wanted = options.get("reference")
+    if not wanted:
+        return {}
+    try:
+        method = complete_method(wanted["method"])
+        backend = environment_of(method, backends)
+        found = time_reference(
+            frames, method, backend, threads=wanted["threads"], machine=machine, count=wanted["frames"]
+        )
+        status = {"status": "done", "reason": "", **found, "median_seconds": float(np.median(found["seconds"]))}
+    except UserError as error:
+        status = {"status": "skipped", "reason": str(error).replace("\n ", ";")}
+    write_json(directory / REFERENCE, status)
+    return status
+
+
+def read_published(path: Path = PUBLISHED) -> list[dict[str, Any]]:
+    """Times of codes that cannot run here, one mapping a row.
+
+    Each has ``system``, ``n_atoms``, ``code``, ``cores`` (None: not recorded), ``seconds_per_step`` (wall
+    time of one self-consistent energy with forces, s) and ``source``, which none may lack.
+
+    Raises:
+        UserError: no such file, a column is missing, or a row has no source or no positive number.
+    """
+    try:
+        table = pd.read_csv(path)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read as CSV: {error}") from error
+    missing = [name for name in COLUMNS if name not in table]
+    if missing:
+        raise UserError(f"{path} has no column {', '.join(missing)}", f"It needs: {', '.join(COLUMNS)}")
+    rows = []
+    for number, row in enumerate(table.to_dict("records"), start=2):
+        size, seconds = pd.to_numeric([row["n_atoms"], row["seconds_per_step"]], errors="coerce")
+        if not (size > 0 and seconds > 0):
+            raise UserError(f"{path}, line {number}: n_atoms and seconds_per_step must be positive numbers")
+        if not isinstance(row["source"], str) or not row["source"].strip():
+            raise UserError(f"{path}, line {number}: a published time needs its source")
+        cores = None if pd.isna(row["cores"]) else int(row["cores"])
+        rows.append({"system": str(row["system"]), "n_atoms": int(size), "code": str(row["code"]), "cores": cores,
+                     "seconds_per_step": float(seconds), "source": row["source"]})  # fmt: skip
+    return rows

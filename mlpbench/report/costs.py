@@ -19,9 +19,9 @@ import pandas as pd
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from mlpbench.config.places import conf_dirs
+from mlpbench.config.setup import conf_dirs
 from mlpbench.errors import UserError
-from mlpbench.evaluators.cost import Payback, payback
+from mlpbench.evaluators.training import Payback, payback
 from mlpbench.frames import Float
 from mlpbench.metrics import metric
 from mlpbench.numbers import number, seconds

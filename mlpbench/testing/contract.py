@@ -16,7 +16,7 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from mlpbench.frames import Frames
-from mlpbench.literature.bibliography import references
+from mlpbench.literature import references
 from mlpbench.protocol import HELLO, Result, Task, read_events, read_json
 from mlpbench.testing.subject import Subject, ethanol_frames, pytest_generate_tests, split_frames, subject
 

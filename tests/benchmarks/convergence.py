@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 
 from mlpbench.converging import rung_of
-from mlpbench.evaluators.convergence import Rung, agreement, at_rest
+from mlpbench.evaluators.training import Rung, agreement, at_rest
 from mlpbench.records import load_all
 
 MARGIN = 0.02

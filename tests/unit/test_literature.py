@@ -7,9 +7,7 @@ import pytest
 import yaml
 
 from mlpbench.config import load_backends
-from mlpbench.literature import published_values, references_for
-from mlpbench.literature.bibliography import references
-from mlpbench.literature.published import _all
+from mlpbench.literature import _all, published_values, references, references_for
 from mlpbench.metrics import METRICS
 
 CONF = Path(__file__).parents[2] / "conf"

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from mlpbench.literature import Reference, published_values, references_for
-from mlpbench.literature.bibliography import references
+from mlpbench.literature import Reference, published_values, references, references_for
 from mlpbench.numbers import listing
 from mlpbench.report.facts import declared
 from mlpbench.report.section import Block, Cell, Column, Commands, Details, Section, Table, Text

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from mlpbench.evaluators.convergence import Rung, agreement, at_rest, trivial_loss
+from mlpbench.evaluators.training import Rung, agreement, at_rest, trivial_loss
 from mlpbench.frames import Frames
 from tests.support import ethanol_frames
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mlpbench.evaluators.cost import payback, rows
+from mlpbench.evaluators.training import cost_rows, payback
 
 TRAINING = {"wall_seconds": 100.0, "on_device": False, "peak_memory_mb": 900.0, "n_parameters": 7, "best_epoch": 2}
 CURVE = [{"epoch": 1, "step": 5}, {"epoch": 2, "step": 10}, {"epoch": 3, "step": 15}]
@@ -27,11 +27,11 @@ def test_a_potential_that_saves_nothing_is_never_paid_back() -> None:
 
 
 def test_cost_rows_leave_out_what_is_not_known() -> None:
-    found = {row["metric"]: row["value"] for row in rows(TRAINING, CURVE, threads=4)}
+    found = {row["metric"]: row["value"] for row in cost_rows(TRAINING, CURVE, threads=4)}
     assert found["train_device_seconds"] == 400.0
     assert found["best_step"] == 10
     assert "train_energy" not in found
-    on_gpu = {row["metric"]: row for row in rows({**TRAINING, "on_device": True, "energy_wh": 3.5}, [], threads=4)}
+    on_gpu = {row["metric"]: row for row in cost_rows({**TRAINING, "on_device": True, "energy_wh": 3.5}, [], threads=4)}
     assert on_gpu["train_device_seconds"]["value"] == 100.0
     assert (on_gpu["train_energy"]["value"], on_gpu["train_energy"]["unit"]) == (3.5, "Wh")
     assert "best_step" not in on_gpu

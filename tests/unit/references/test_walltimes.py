@@ -10,12 +10,11 @@ import pytest
 from ase import Atoms
 from ase.neighborlist import neighbor_list
 
-from mlpbench.config.reference import load_reference
+from mlpbench.config.composing import load_reference
 from mlpbench.errors import UserError
 from mlpbench.frames import Frames
-from mlpbench.references.recorded import read_recorded
 from mlpbench.references.series import CC, CH, alkane, build, water
-from mlpbench.references.walltimes import keep, load_kept, measure
+from mlpbench.references.walltimes import keep, load_kept, measure, read_published
 from tests.unit.references.conftest import BACKEND
 
 METHOD = {"code": "pyscf", "xc": "pbe", "basis": "def2-svp"}
@@ -78,21 +77,21 @@ def test_a_frame_without_a_label_is_no_timing(computed: Callable[[], int]) -> No
 
 
 def test_recorded_times_need_a_source(tmp_path: Path) -> None:
-    packaged = read_recorded()
+    packaged = read_published()
     assert len(packaged) == 6
     assert all(row["source"] and row["seconds_per_step"] > 0 for row in packaged)
     assert {row["cores"] for row in packaged} >= {32, None}
     header = "system,n_atoms,code,cores,seconds_per_step,source\n"
     for text, words in [
-        (header + "Si,8,VASP,4,2.5,\n", "line 2: a recorded time needs its source"),
+        (header + "Si,8,VASP,4,2.5,\n", "line 2: a published time needs its source"),
         (header + "Si,8,VASP,4,fast,log\n", "line 2: n_atoms and seconds_per_step must be positive"),
         ("system,n_atoms\nSi,8\n", "has no column code"),
     ]:
         (tmp_path / "t.csv").write_text(text)
         with pytest.raises(UserError, match=words):
-            read_recorded(tmp_path / "t.csv")
+            read_published(tmp_path / "t.csv")
     with pytest.raises(UserError, match="cannot be read"):
-        read_recorded(tmp_path / "none.csv")
+        read_published(tmp_path / "none.csv")
 
 
 def test_overrides_change_the_data_sets_method() -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from mlpbench.errors import UserError
 from mlpbench.protocol import write_json
-from mlpbench.references.recorded import read_recorded
+from mlpbench.references.walltimes import read_published
 from mlpbench.report.costs import Prices, load_prices
 from mlpbench.report.section import Bullets, Details, Figure, Section, Table, Text
 from mlpbench.report.sections.speed import build
@@ -183,10 +183,10 @@ def test_recorded_times_stand_with_their_sources(study: Study) -> None:
         return [table for table in tables if table.name.startswith("recorded")]
 
     assert recorded() == []
-    write_json(study.root / "dft" / "recorded.json", {"rows": read_recorded()})
+    write_json(study.root / "dft" / "recorded.json", {"rows": read_published()})
     (table,) = recorded()
     assert "unlike hardware" in table.caption
-    assert [row[-1].text for row in table.rows] == [row["source"] for row in read_recorded()]
+    assert [row[-1].text for row in table.rows] == [row["source"] for row in read_published()]
 
 
 def test_a_study_without_timings_has_no_such_section(tmp_path: Path) -> None:
