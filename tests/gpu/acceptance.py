@@ -84,7 +84,11 @@ def main() -> int:
     side_by_side = max(1, min(4, (os.cpu_count() or 1) // 3))
     for step in steps if options.dry else []:
         step.seconds *= 4  # a CPU that others use as well
-    finished = run_steps(steps, kept, begin + options.minutes * 60, side_by_side)
+    try:
+        finished = run_steps(steps, kept, begin + options.minutes * 60, side_by_side)
+    except KeyboardInterrupt:
+        kept.say("interrupted; what was finished is kept, and the same command goes on")
+        return 130
     done = sum(kept.done(step.name) for step in steps)
     spent = sum(float(kept.state["steps"].get(s.name, {}).get("cpu_seconds", 0.0)) for s in steps)
     kept.say(

@@ -62,6 +62,7 @@ class Bench:
         self.backend_of = found
         self.backends = list(dict.fromkeys([*self.architectures.values(), *(["toy"] if self.dry else [])]))
         self.size = "tiny" if self.dry else "small"
+        self.asked: dict[str, dict[str, Any]] = {}
         self.one_training: float | None = None  # mean wall seconds of one of those that 'packing' runs, by itself
 
     def remember(self, kept: Kept) -> None:
@@ -119,12 +120,15 @@ class Bench:
         return json.JSONDecoder().raw_decode(text[start:])[0]
 
     def ask(self, clock: Clock, backend: str) -> dict[str, Any]:
-        """Interpreter and path of a backend."""
+        """Interpreter and path of a backend; asked once."""
+        if backend in self.asked:
+            return self.asked[backend]
         log = self.work / "logs" / f"{clock.name.replace(':', '-')}.log"
         text = clock.call([sys.executable, "-c", _ASK, backend, *self.adopted()], self.variables(), log)
         found: dict[str, Any] = _after("ask:", text)[backend]
         if "problem" in found:
             raise Trouble(found["problem"].splitlines()[0])
+        self.asked[backend] = found
         return found
 
     def record(self, study: str, architecture: str, n_train: int | None = None) -> tuple[Path, dict[str, Any]]:

@@ -27,6 +27,7 @@ TABLES = ("agreement", "speed", "md", "packing", "accuracy")
 STATE, LOG = "acceptance.json", "acceptance.log"
 GRACE = 20.0  # s that an interrupted process has to write what it knows
 LEAST = 10.0  # s; with less time left no step is begun
+STOPPING = threading.Event()  # set by Ctrl-C: every step interrupts what it has started
 
 
 class Trouble(Exception):
@@ -100,7 +101,7 @@ class Clock:
         code, stopped = None, False
         while code is None:
             code = self._wait(process)
-            if code is None and (self.left <= 0 or (until is not None and until())):
+            if code is None and (STOPPING.is_set() or self.left <= 0 or (until is not None and until())):
                 stopped = True
                 code = self._stop(process)
                 break
@@ -108,6 +109,8 @@ class Clock:
         text = log.read_bytes()[start:].decode("utf-8", errors="replace")
         lines = [line for line in text.splitlines() if line.strip()]
         self.tail = "\n".join(lines[-12:])
+        if stopped and STOPPING.is_set():
+            raise Trouble("interrupted by the user", status="interrupted")
         if stopped and self.left <= 0:
             raise Trouble("its time limit was reached", status="timeout")
         if code != 0 and not stopped and not may_fail:
@@ -210,7 +213,11 @@ def run_steps(steps: Sequence[Step], kept: Kept, end: float, side_by_side: int) 
         while group[0].beside and todo and todo[0].beside and _kind(todo[0]) == _kind(group[0]):
             group.append(todo.pop(0))
         with ThreadPoolExecutor(max_workers=min(len(group), side_by_side)) as pool:
-            list(pool.map(lambda step: _run(step, kept, end), group))
+            try:
+                list(pool.map(lambda step: _run(step, kept, end), group))
+            except KeyboardInterrupt:
+                STOPPING.set()  # before the pool waits for its threads
+                raise
     return all(kept.done(step.name) for step in steps)
 
 
@@ -219,6 +226,8 @@ def _kind(step: Step) -> str:
 
 
 def _run(step: Step, kept: Kept, end: float) -> None:
+    if STOPPING.is_set():
+        return
     left = end - time.monotonic()
     if left < LEAST:
         kept.say(f"{step.name:<24} not begun: {max(left, 0):.0f} s are left of the whole; a second call goes on here")

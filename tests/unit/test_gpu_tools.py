@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
+import signal
+import subprocess
 import sys
 import time
 import zipfile
@@ -118,3 +120,29 @@ def test_a_list_of_the_target(tmp_path: Path) -> None:
     path.write_text("# nothing\n")
     with pytest.raises(UserError, match="lists no package"):
         read_target(path)
+
+
+STOPPED = """
+import sys, time
+from pathlib import Path
+from tests.gpu.runner import Kept, Step, run_steps
+folder = Path(sys.argv[1])
+code = "import time; print('begun', flush=True); time.sleep(60)"
+steps = [Step("x:slow", 100, lambda clock: clock.call([sys.executable, "-c", code], {}, folder / "log") and {}),
+         Step("y:next", 100, lambda clock: {})]
+run_steps(steps, Kept(folder / "out", folder / "work", None), time.monotonic() + 100, 1)
+"""
+
+
+def test_ctrl_c_ends_the_step_that_runs_and_begins_no_other(tmp_path: Path) -> None:
+    root = Path(__file__).parents[2]
+    process = subprocess.Popen([sys.executable, "-c", STOPPED, str(tmp_path)], cwd=root, stderr=subprocess.DEVNULL)
+    end = time.monotonic() + 60
+    while time.monotonic() < end and "begun" not in (
+        (tmp_path / "log").read_text() if (tmp_path / "log").exists() else ""
+    ):
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    process.wait(timeout=40)  # the step would have taken 60 s
+    known = json.loads((tmp_path / "out" / "acceptance.json").read_text())["steps"]
+    assert {name: entry["status"] for name, entry in known.items()} == {"x:slow": "interrupted"}
