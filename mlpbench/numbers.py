@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+WIDE = 10.0  # upper over lower end of a ratio that is hardly known
 THIN = "\u202f"  # narrow no-break space between number and unit
 
 
@@ -46,11 +47,20 @@ def interval(low: float | None, high: float | None) -> str:
 
 
 def ratio_text(value: float, low: float, high: float) -> tuple[str, str]:
-    """A ratio and its interval; digits are added until no end that differs from 1 reads as 1."""
+    """A ratio and its interval; digits are added until no end that differs from 1 reads as 1, nor a positive end as 0.
+
+    A ratio known only within a factor of ten or more has two digits, and so have its ends.
+    """
+    if low > 0 and WIDE * low < high < math.inf:
+        return _two_digits(value), f"{_two_digits(low)}–{_two_digits(high)}"
     places = decimals(value, low, high)
     while places < 4 and any(round(end, places) == 1 != end for end in (low, high)):
         places += 1
     return f"{value:.{places}f}", f"{low:.{places}f}–{high:.{places}f}"
+
+
+def _two_digits(value: float) -> str:
+    return number(value) if value >= 100 else f"{value:.{max(0, min(1 - math.floor(math.log10(value)), 8))}f}"
 
 
 def seconds(value: float | None) -> str:

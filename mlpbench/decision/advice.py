@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
+import pandas as pd
 import yaml
 
 from mlpbench.config import conf_dirs
@@ -15,7 +17,7 @@ from mlpbench.decision.evidence import CLEAR, View
 from mlpbench.decision.model import Advice, Assessment, Constraint, percent
 from mlpbench.errors import UserError
 from mlpbench.metrics import metric as find_metric
-from mlpbench.statistics.curves import NotAtRest, fit_learning_curve
+from mlpbench.statistics.curves import NotFitted, fit_learning_curve
 from mlpbench.statistics.extrapolation import frames_needed
 from mlpbench.statistics.paired import compare, pair
 from mlpbench.study.means import LABELS, worst_end
@@ -150,6 +152,12 @@ def _evaluation(name: str) -> str | None:
     return min(able, key=lambda n: (sum(v is not None for v in options[n].values()), n), default=None)
 
 
+def _steps(view: View, trials: pd.Series) -> npt.NDArray[np.float64] | None:
+    """Optimiser steps of the trials; None where all have converged, so that they no longer matter."""
+    table = view.study.trials.set_index("trial").loc[trials]
+    return None if table["converged"].eq(True).all() else table["steps"].to_numpy(dtype=float)
+
+
 def more_data(view: View, constraint: Constraint, candidates: Sequence[Assessment]) -> list[Advice]:
     """For each line that fails an error limit: the training set that its learning curve says would do."""
     rows = view.rows(constraint.metric, constraint.split, constraint.kind)
@@ -162,9 +170,9 @@ def more_data(view: View, constraint: Constraint, candidates: Sequence[Assessmen
         try:
             curve = fit_learning_curve(
                 part["n_train"].to_numpy(dtype=float), part["value"].to_numpy(), part["repetition"].to_numpy(),
-                at_rest=part["at_rest"].eq(True).to_numpy(),
+                at_rest=part["at_rest"].eq(True).to_numpy(), steps=_steps(view, part["trial"]),
             )  # fmt: skip
-        except NotAtRest:
+        except NotFitted:
             continue  # it says how far the optimisation got, not what more data would do
         need = frames_needed(curve, constraint.limit)
         largest = max((c for c in candidates if c.candidate.name == name), key=lambda c: c.candidate.n_train)

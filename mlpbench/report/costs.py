@@ -26,6 +26,7 @@ from mlpbench.frames import Float
 from mlpbench.metrics import metric
 from mlpbench.numbers import number, seconds
 from mlpbench.report import facts
+from mlpbench.report.estimates import geometric
 from mlpbench.report.section import Cell, Column, Table
 from mlpbench.report.timings import Timed, Way, beside, unlike
 from mlpbench.study.study import Study, remembered, rows_of, select
@@ -210,7 +211,7 @@ def _payback(study: Study, way: Way, reference: Timed, reference_rate: float, ow
     return payback(
         int(identifiers["n_train"]) + int(identifiers["n_valid"]),
         reference.seconds.value,
-        float(np.mean([record["training"]["wall_seconds"] for record in records])),
+        geometric(record["training"]["wall_seconds"] for record in records),
         way.values["ms_per_md_step"].value / 1e3,
         reference_rate=reference_rate,
         training_rate=own_rate,
@@ -242,7 +243,7 @@ def cost_table(study: Study, dataset: str, references: list[Timed]) -> Table | N
     rows = []
     for (candidate, n_train, machine), part in done.groupby(["candidate", "n_train", "machine"], sort=False):
         labels = int(part["n_train"].iloc[0] + part["n_valid"].iloc[0])
-        spent = energy.reindex(part["trial"]).mean()
+        spent = geometric(energy.reindex(part["trial"]))
         rows.append([
             Cell(str(candidate)), Cell(str(n_train), float(str(n_train))), Cell(str(machine)),
             _mean(part["train_seconds"], text=True),
@@ -265,7 +266,7 @@ def cost_table(study: Study, dataset: str, references: list[Timed]) -> Table | N
     ]  # fmt: skip
     return Table(
         f"training-cost-{dataset}",
-        f"What one training cost, {dataset}; means over repetitions on the same hardware. Energy is counted on NVIDIA "
+        f"What one training cost, {dataset}; geometric means over repetitions on the same hardware. Energy: on NVIDIA "
         "GPUs only.",
         columns,
         rows,
@@ -274,7 +275,7 @@ def cost_table(study: Study, dataset: str, references: list[Timed]) -> Table | N
 
 
 def _mean(values: pd.Series, *, text: bool = False, whole: bool = False) -> Cell:
-    mean = float(values.astype(float).mean())
+    mean = geometric(values.astype(float))
     if math.isnan(mean):
         return Cell("–")
     return Cell(seconds(mean) if text else number(round(mean) if whole else mean), mean)

@@ -14,13 +14,14 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import count
-from typing import Any
+from typing import Any, Literal
 
 import matplotlib
 import numpy as np
 import seaborn
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
+from matplotlib.text import Annotation
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from mlpbench.numbers import number
@@ -38,6 +39,7 @@ PAIRS = [
 ]  # fmt: skip
 VARIABLES = {INK: "ink", GRID: "grid", FAINT: "faint"} | {paper: f"c{i}" for i, (paper, _) in enumerate(PAIRS)}
 FIRST_SPARE = 4  # SchNet, PaiNN, NequIP and MACE are 0 to 3
+SIZES = ("tiny", "small", "medium", "large")
 MARKERS = ("o", "s", "^", "D", "P", "X", "v", "*")
 DASHES: tuple[Any, ...] = (
     "-",
@@ -46,6 +48,11 @@ DASHES: tuple[Any, ...] = (
     (0, (6, 1.5, 1.2, 1.5)),
     (0, (3, 1, 1, 1, 1, 1)),
 )
+
+BESIDE = "beside a point"
+OFFSETS: tuple[tuple[float, float, Literal["left", "right", "center"]], ...] = (
+    (6, 3, "left"), (6, -10, "left"), (-6, 3, "right"), (-6, -10, "right"), (0, 8, "center"), (0, -16, "center"),
+)  # points, from the symbol to the lower edge of the word
 
 RC: dict[Any, Any] = {
     "svg.fonttype": "none",
@@ -80,17 +87,20 @@ RC: dict[Any, Any] = {
 
 @dataclass(frozen=True)
 class Look:
-    """How one candidate is drawn: colour by architecture, dash and fill by variant."""
+    """How one candidate is drawn: colour by architecture; symbol likewise, or by variant where one has several."""
 
     color: str
     marker: str
     dash: Any
-    filled: bool = True
+    filled: bool = True  # an open symbol says that not all trainings came to rest
 
 
 @remembered
 def looks(study: Study) -> dict[str, Look]:
-    """Candidate -> look; an architecture whose backend declares a place has the same in every report."""
+    """Candidate -> look; an architecture whose backend declares a place has the same in every report.
+
+    Where an architecture has several variants (sizes), each variant has a symbol of its own, the same for all.
+    """
     table = study.table
     declared: dict[str, int | None] = {name: place(name) for name in table["architecture"].unique()}
     architectures = sorted(declared, key=lambda name: (declared[name] is None, declared[name] or 0, name))
@@ -101,17 +111,16 @@ def looks(study: Study) -> dict[str, Look]:
             taken = {*places.values(), *declared.values()}
             at = next(at for at in count(FIRST_SPARE) if at not in taken)
         places[name] = at
+    sizes = sorted(table["size"].unique(), key=lambda s: (SIZES.index(s) if s in SIZES else 99, s))
+    several = table.groupby("architecture")["candidate"].nunique().max() > 1
     found: dict[str, Look] = {}
     for architecture in architectures:
-        variants = list(dict.fromkeys(table.loc[table["architecture"] == architecture, "candidate"]))
-        for index, candidate in enumerate(variants):
-            at = places[architecture]
-            found[candidate] = Look(
-                PAIRS[at % len(PAIRS)][0],
-                MARKERS[at % len(MARKERS)],
-                DASHES[(at + index) % len(DASHES)],
-                index % 2 == 0,
-            )
+        mine = table.loc[table["architecture"] == architecture, ["candidate", "size"]].drop_duplicates("candidate")
+        at = places[architecture]
+        for index, (candidate, size) in enumerate(zip(mine["candidate"], mine["size"], strict=True)):
+            symbol = sizes.index(size) if several else at
+            dash = DASHES[(at + index) % len(DASHES)]
+            found[str(candidate)] = Look(PAIRS[at % len(PAIRS)][0], MARKERS[symbol % len(MARKERS)], dash)
     return found
 
 
@@ -139,7 +148,11 @@ def logarithmic(axes: Axes, which: str) -> None:
 
 
 def legend(axes: Axes, columns: int | None = None) -> None:
-    """The legend above the axes, where it hides nothing; in 4 columns, or 2 if names are long, unless it is said."""
+    """The legend above the axes, where it hides nothing; in 4 columns, or 2 if names are long, unless it is said.
+
+    The words beside points are moved apart: call it when everything is drawn and the axes are scaled.
+    """
+    _spread(axes)
     handles, labels = axes.get_legend_handles_labels()
     if handles:
         axes.legend(
@@ -175,7 +188,43 @@ def series(
 def point(axes: Axes, x: float, mean: Estimate, look: Look, text: str, *, filled: bool, label: str = "") -> None:
     """One mean with its interval and a word beside it; an open symbol where ``filled`` is false."""
     series(axes, [x], [mean], replace(look, filled=filled), label or "_nolegend_", line=0)
-    axes.annotate(text, (x, mean.value), xytext=(6, 3), textcoords="offset points", fontsize=7.5)
+    word_beside(axes, text, x, mean.value)
+
+
+def word_beside(axes: Axes, text: str, x: float, y: float, *, size: float = 7.5, color: str = INK) -> None:
+    """A word beside a point; :func:`legend` moves those apart that would hide each other."""
+    if text:
+        start = OFFSETS[0][:2]
+        word = axes.annotate(text, (x, y), xytext=start, textcoords="offset points", fontsize=size, color=color)
+        word.set_label(BESIDE)
+
+
+def _spread(axes: Axes) -> None:
+    """Move each word beside a point to the side where it overlaps least with other words and points."""
+    words = [text for text in axes.texts if isinstance(text, Annotation) and text.get_label() == BESIDE]
+    if not words:
+        return
+    axes.get_xlim(), axes.get_ylim()  # matplotlib scales axes when asked
+    points = axes.transData.transform([text.xy for text in words]) * 72 / axes.figure.dpi
+    taken = [(x - 4, y - 4, x + 4, y + 4) for x, y in points]
+    for text, (x, y) in zip(words, points, strict=True):
+        height = float(text.get_fontsize())
+        width = 0.62 * height * len(text.get_text())
+        boxes = []
+        for right, up, side in OFFSETS:
+            start = x + right - (width if side == "right" else width / 2 if side == "center" else 0)
+            boxes.append((start, y + up, start + width, y + up + height))
+        best = min(range(len(boxes)), key=lambda i: sum(_overlap(boxes[i], other) for other in taken))
+        text.xyann, side = OFFSETS[best][:2], OFFSETS[best][2]
+        text.set_horizontalalignment(side)
+        taken.append(boxes[best])
+
+
+def _overlap(first: Sequence[float], second: Sequence[float]) -> float:
+    """Area that two boxes (left, bottom, right, top) have in common."""
+    width = min(first[2], second[2]) - max(first[0], second[0])
+    height = min(first[3], second[3]) - max(first[1], second[1])
+    return width * height if width > 0 and height > 0 else 0.0
 
 
 def inline_svg(text: str, prefix: str, label: str) -> str:

@@ -6,7 +6,7 @@ The statistics are those of :mod:`mlpbench.statistics`; here they are asked abou
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -41,6 +41,14 @@ class Estimate:
     high: float
     n: int
     basis: Literal["repetitions", "frames", "none"]
+
+
+def geometric(values: Iterable[float]) -> float:
+    """The mean that the page gives of errors, times and sizes: geometric; arithmetic where a value is not positive."""
+    known = np.array([float(value) for value in values if value == value], dtype=np.float64)
+    if len(known) == 0 or (known == known[0]).all():
+        return float(known[0]) if len(known) else math.nan
+    return float(np.exp(np.log(known).mean())) if (known > 0).all() else float(known.mean())
 
 
 Ends = npt.NDArray[np.float64]  # (R, 2), lower and upper end over test frames

@@ -108,6 +108,30 @@ def rested(at_rest: Any) -> bool:
 
 
 @remembered
+def mean_words(study: Study, dataset: str, n_train: int | None = None) -> str:
+    """What an error shown is: ``geometric mean over 3 repetitions``, or ``one repetition``.
+
+    Args:
+        study: the study.
+        dataset: of it.
+        n_train: training frames; None: of all sizes.
+    """
+    done = study.table[(study.table["dataset"] == dataset) & (study.table["status"] == "done")]
+    done = done if n_train is None else done[done["n_train"] == n_train]
+    counts = done.groupby(["candidate", "n_train"])["repetition"].nunique()
+    low, high = (int(counts.min()), int(counts.max())) if len(counts) else (0, 0)
+    if high <= 1:
+        return "one repetition"
+    return f"geometric mean over {high if low == high else f'{low} to {high}'} repetitions"
+
+
+def tested(converged: Any) -> str:
+    """``yes``, ``no`` or ``not tested``."""
+    known = converged is not None and converged == converged
+    return ("yes" if rested(converged) else "no") if known else "not tested"
+
+
+@remembered
 def split_words(study: Study, dataset: str, split: str) -> str:
     """A split with its role, e.g. ``test_500K (in distribution, 200 frames)``."""
     role = "in distribution" if split == study.in_distribution(dataset) else "out of distribution"
@@ -117,6 +141,38 @@ def split_words(study: Study, dataset: str, split: str) -> str:
     ])  # fmt: skip
     frames = f", {number(int(counts[0]))}{THIN}frames" if counts else ""
     return f"{split} ({role if split != 'valid' else 'validation'}{frames})"
+
+
+def run_again(study: Study, dataset: str, *overrides: str, only: Sequence[str] = ()) -> str:
+    """A command that runs the study's architectures again with further overrides; what is known stays cached.
+
+    Args:
+        study: the study.
+        dataset: of it.
+        overrides: in place of those of the study; without ``dataset.n_train`` its largest is taken.
+        only: candidates; all where none is named.
+    """
+    rows = study.table[study.table["dataset"] == dataset]
+    rows = rows[rows["candidate"].isin(only)] if only else rows
+    names = ",".join(dict.fromkeys(rows["architecture"].astype(str)))
+    sizes = ",".join(dict.fromkeys(rows["size"].astype(str)))
+    named = any(override.startswith("dataset.n_train=") for override in overrides)
+    chosen = [] if named else [f"dataset.n_train={max(train_sizes(study, dataset))}"]
+    start = f"mlpbench run -m study={study.name} dataset={dataset} architecture={names} size={sizes}"
+    return " ".join([start, *chosen, *overrides])
+
+
+def rest_words(table: pd.DataFrame) -> str:
+    """How many finished trainings are at rest and have converged, e.g. ``all 6 at rest; converged: 4 of 6``."""
+    done = table[table["status"] == "done"]
+    rest = int(done["at_rest"].map(rested).sum())
+    counts = done["converged"].map(tested).value_counts()
+    first = f"all {len(done)} at rest" if rest == len(done) else f"{rest} of {len(done)} at rest"
+    untested, converged = int(counts.get("not tested", 0)), int(counts.get("yes", 0))
+    if untested == len(done):
+        return f"{first}; converged: not tested (budget=converge does that)"
+    open_ones = f" ({untested} not tested)" if untested else ""
+    return f"{first}; converged: {converged} of {len(done)}{open_ones}"
 
 
 TRIVIAL = "Trivial predictor"

@@ -8,8 +8,8 @@ from mlpbench.metrics import error_word, metric
 from mlpbench.numbers import interval, listing, number
 from mlpbench.report import facts
 from mlpbench.report.estimates import cells
-from mlpbench.report.section import Cell, Column, Table
-from mlpbench.statistics.curves import LearningCurve, NotAtRest, fit_learning_curve
+from mlpbench.report.section import Block, Bullets, Cell, Column, Commands, Table
+from mlpbench.statistics.curves import LearningCurve, NotAtRest, NotFitted, fit_learning_curve
 from mlpbench.statistics.extrapolation import (
     EXTRAPOLATION,
     DataMultiplier,
@@ -28,28 +28,42 @@ def curves(study: Study, dataset: str, name: str, split: str) -> dict[str, Learn
 
 
 @remembered
-def _fits(study: Study, dataset: str, name: str, split: str) -> dict[str, LearningCurve | NotAtRest]:
+def _fits(study: Study, dataset: str, name: str, split: str) -> dict[str, LearningCurve | NotFitted]:
     rows = study.part(dataset, name, split)
+    rows = rows.assign(steps=rows["trial"].map(study.trials.set_index("trial")["steps"]).astype(float))
     noise = study.label_noise(dataset, name)
-    found: dict[str, LearningCurve | NotAtRest] = {}
+    found: dict[str, LearningCurve | NotFitted] = {}
     for candidate in study.lines(dataset):
         part = select(rows[rows["value"] > 0], candidate=candidate)
         if part["n_train"].nunique() > 1:
             rest = part["at_rest"].map(facts.rested).to_numpy(dtype=bool)
+            steps = None if part["converged"].map(facts.rested).all() else part["steps"]
             try:
                 found[candidate] = fit_learning_curve(
-                    part["n_train"], part["value"], part["repetition"], at_rest=rest, noise=noise
+                    part["n_train"], part["value"], part["repetition"], at_rest=rest, steps=steps, noise=noise
                 )
-            except NotAtRest as error:
+            except NotFitted as error:
                 found[candidate] = error
     return found
 
 
-def unfitted(study: Study, dataset: str, split: str) -> list[str]:
-    """A sentence for each candidate whose curve is drawn without a fit, with what is missing."""
-    found = _fits(study, dataset, study.headline(dataset), split)
-    return [f"{c}: {error}. A larger budget (budget.steps) adds it." for c, error in found.items()
-            if isinstance(error, NotAtRest)]  # fmt: skip
+def unfitted(study: Study, dataset: str, split: str) -> list[Block]:
+    """What each curve that is drawn without a fit lacks, and the command that adds it."""
+    fits = _fits(study, dataset, study.headline(dataset), split)
+    missing = {c: error for c, error in fits.items() if isinstance(error, NotFitted)}
+    if not missing:
+        return []
+    lines = select(study.table, dataset=dataset)
+    names = lines["candidate"].isin(missing)
+    longest = int(lines.loc[names, "steps"].max()) if lines.loc[names, "steps"].notna().any() else 0
+    restless = any(isinstance(error, NotAtRest) for error in missing.values())
+    wanted = f"budget.steps={2 * longest if restless else longest}" if longest else "budget=converge"
+    sizes = ",".join(str(n) for n in facts.train_sizes(study, dataset))
+    repetitions = ",".join(str(r) for r in sorted(study.trials["repetition"].astype(int).unique()))
+    overrides = (f"dataset.n_train={sizes}", f"repetition={repetitions}", "budget=default", wanted)
+    command = facts.run_again(study, dataset, *overrides, only=list(missing))
+    label = "This adds the missing fits" + (", if it lets the trainings come to rest:" if restless else ":")
+    return [Bullets([f"{c}: {error}." for c, error in missing.items()], "note"), Commands([command], label)]
 
 
 _ROUND = (1.0, 1.2, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 10.0)  # times a power of ten

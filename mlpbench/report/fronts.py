@@ -116,6 +116,13 @@ def cost_kinds(study: Study, dataset: str) -> list[str]:
     return [k for k in ("speed", "train", "labels") if len({o.cost(k) for o in found if o.costs[k]}) > 1]
 
 
+def first_front(study: Study) -> tuple[str, str] | None:
+    """(data set, cost) of the front on the first screen: inference where it was timed, else training; None: none."""
+    dataset = study.datasets[0]
+    kinds = [kind for kind in cost_kinds(study, dataset) if kind != "labels"]
+    return (dataset, kinds[0]) if kinds else None
+
+
 def cost_axis(study: Study, kind: str) -> tuple[str, str]:
     """A cost in words, and its unit."""
     if kind == "speed":

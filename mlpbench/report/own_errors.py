@@ -9,8 +9,9 @@ import numpy as np
 from mlpbench.evaluators.md import LAST, OWN
 from mlpbench.metrics import metric
 from mlpbench.numbers import listing, number
-from mlpbench.report.drawing import FAINT, canvas, legend, logarithmic, looks
+from mlpbench.report.drawing import FAINT, canvas, legend, logarithmic, looks, word_beside
 from mlpbench.report.dynamics import WORDS, scores_of, trials_with_md
+from mlpbench.report.estimates import geometric
 from mlpbench.report.section import Block, Cell, Column, Figure, Panel, Table
 from mlpbench.study.study import Study, select
 
@@ -28,7 +29,7 @@ def own_blocks(study: Study, dataset: str) -> list[Block]:
         for candidate in (c for c in study.lines(dataset) if (c, n_train) in labelled):
             frames = labelled[candidate, n_train]
             usual = select(study.part(dataset, "force_mae", test), candidate=candidate, n_train=n_train)["value"]
-            error = float(usual.mean()) if len(usual) else float("nan")
+            error = geometric(usual)
             own, last = _errors(frames, OWN), _errors(frames, LAST)
             energy = _errors(frames, OWN, "energy_error_meV_per_atom")
             rows.append([
@@ -60,14 +61,14 @@ def own_finding(study: Study, dataset: str, n_train: int) -> str:
         usual = select(study.part(dataset, "force_mae", test), candidate=candidate, n_train=n)["value"]
         own = _errors(frames, OWN)
         if n == n_train and own and len(usual):
-            ratios[candidate] = float(np.mean(own)) / float(usual.mean())
+            ratios[candidate] = float(np.mean(own)) / geometric(usual)
     if not ratios:
         return ""
-    worse = [f"{candidate} is {number(ratio)} times" for candidate, ratio in ratios.items() if ratio > NOTABLE]
+    worse = [f"{candidate} has {number(ratio)} times" for candidate, ratio in ratios.items() if ratio > NOTABLE]
     if worse:
-        return f"On its own trajectory {listing(worse)} as wrong as on {test}."
+        return f"On its own trajectory {listing(worse)} its error on {test}."
     most = number(max(ratios.values()))
-    return f"On their own trajectories they are at most {most} times as wrong as on {test}."
+    return f"On their own trajectories no candidate has more than {most} times its error on {test}."
 
 
 def death_table(study: Study, dataset: str) -> Table | None:
@@ -144,9 +145,7 @@ def _figure(
                 seen |= {candidate} if label else set()
                 axes.plot([error] * len(errors), errors, marker, color=fill, markersize=3.5, alpha=0.55, label=label)
             if own:
-                axes.annotate(
-                    str(n_train), (error, float(np.median(own))), xytext=(7, -3), textcoords="offset points", fontsize=7
-                )
+                word_beside(axes, str(n_train), error, float(np.median(own)), size=7)
         logarithmic(axes, "xy")
         low, high = (f(axes.get_xlim() + axes.get_ylim()) for f in (min, max))
         limits = axes.get_xlim(), axes.get_ylim()

@@ -21,7 +21,7 @@ from mlpbench.report.fits import curves, target_error
 from mlpbench.report.section import Card
 from mlpbench.report.timings import speedup, timed, told_apart, unlike, ways
 from mlpbench.statistics.extrapolation import data_multiplier, frames_needed, label_hours
-from mlpbench.statistics.paired import holm
+from mlpbench.statistics.paired import LEAST_REPETITIONS, holm
 from mlpbench.study.study import Study
 
 SURE = 0.05  # level at which a difference is beyond doubt
@@ -169,7 +169,8 @@ def labels(study: Study, dataset: str, split: str) -> Pillar:
         why = (
             f"Needs {FEW} training sizes; there {'is' if len(sizes) == 1 else 'are'} {len(sizes)}."
             if len(sizes) < FEW
-            else "The trainings are not at rest: their curve would measure optimiser steps, not labels."
+            else "The trainings are not at rest, or took more steps with more labels: their curve would measure "
+            "optimiser steps, not labels."
         )
         return Pillar(Card("Labels needed", "not measured", [why], commands=[_more_sizes(study, dataset, sizes)]))
     needs = {c: frames_needed(curve, target) for c, curve in fitted.items()}
@@ -188,7 +189,8 @@ def labels(study: Study, dataset: str, split: str) -> Pillar:
     doubt, certain, instead = "the only curve", False, ""
     if len(order) > 1:
         ratio = data_multiplier(fitted[best], fitted[order[1]], target)
-        certain = bool(ratio.value and math.isfinite(ratio.lower) and ratio.lower > 1)
+        few = min(fitted[c].repetitions for c in order[:2]) < LEAST_REPETITIONS
+        certain = bool(ratio.value and math.isfinite(ratio.lower) and ratio.lower > 1 and not few)
         doubt = "beyond doubt" if certain else f"not beyond doubt: {order[1]} may need no more"
         if ratio.reason:
             instead = f"{order[1]} instead: {ratio.reason}"
@@ -209,19 +211,7 @@ def labels(study: Study, dataset: str, split: str) -> Pillar:
 def _more_sizes(study: Study, dataset: str, sizes: Sequence[int]) -> str:
     largest = max(sizes)
     wanted = sorted({*sizes, largest, max(1, largest // 2), max(1, largest // 4)})
-    return _again(study, dataset, f"dataset.n_train={','.join(map(str, wanted))}", "repetition=0,1,2")
-
-
-def _again(study: Study, dataset: str, *overrides: str) -> str:
-    """A command that runs the study's architectures again with further overrides; what is known stays cached."""
-    rows = study.table[study.table["dataset"] == dataset]
-    names = ",".join(dict.fromkeys(rows["architecture"].astype(str)))
-    sizes = ",".join(dict.fromkeys(rows["size"].astype(str)))
-    chosen = [] if any(o.startswith("dataset.n_train=") for o in overrides) else [
-        f"dataset.n_train={max(facts.train_sizes(study, dataset))}"
-    ]  # fmt: skip
-    start = f"mlpbench run -m study={study.name} dataset={dataset} architecture={names} size={sizes}"
-    return " ".join([start, *chosen, *overrides])
+    return facts.run_again(study, dataset, f"dataset.n_train={','.join(map(str, wanted))}", "repetition=0,1,2")
 
 
 def stability(study: Study, dataset: str) -> Pillar:
@@ -230,7 +220,7 @@ def stability(study: Study, dataset: str) -> Pillar:
     if not found:
         return Pillar(
             Card("Stability in MD", "not measured", ["Trains nothing again:"],
-                 commands=[_again(study, dataset, "evaluation=dev", "evaluation.speed=null")])
+                 commands=[facts.run_again(study, dataset, "evaluation=dev", "evaluation.speed=null")])
         )  # fmt: skip
     n_train = max(one.n_train for one in found)
     here = [one for one in found if one.n_train == n_train]
@@ -285,7 +275,7 @@ def speed(study: Study, dataset: str) -> Pillar:
     if not ran:
         return Pillar(
             Card("Speed beside DFT", "not measured", ["Trains nothing again:"],
-                 commands=[_again(study, dataset, "evaluation=speed"), f"mlpbench dft time {study.name}"])
+                 commands=[facts.run_again(study, dataset, "evaluation=speed"), f"mlpbench dft time {study.name}"])
         )  # fmt: skip
     fastest = {way.candidate: way for way in reversed(ran)}
     order = sorted(fastest.values(), key=lambda way: way.values["us_per_atom"].value)

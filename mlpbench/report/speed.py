@@ -13,7 +13,7 @@ from mlpbench.metrics import metric
 from mlpbench.numbers import listing, number, plural, seconds
 from mlpbench.protocol import ProtocolError, read_json
 from mlpbench.references.walltimes import FOLDER
-from mlpbench.report.drawing import FAINT, INK, canvas, legend, logarithmic, looks, point
+from mlpbench.report.drawing import FAINT, INK, canvas, legend, logarithmic, looks, point, word_beside
 from mlpbench.report.estimates import Estimate, cells
 from mlpbench.report.section import Block, Bullets, Cell, Column, Details, Panel, Table, mean_cell
 from mlpbench.report.timings import FAR, Timed, Way, beside, scaling, speedup, unlike
@@ -223,10 +223,8 @@ def _crosses(axes: Axes, rows: list[dict[str, Any]]) -> None:
     )  # fmt: skip
     for row in rows:
         cores = f"{row['cores']} cores" if row["cores"] else "cores unknown"
-        axes.annotate(
-            f"{row['code']} {row['system']}, {cores}", (row["n_atoms"], row["seconds_per_step"]), xytext=(5, -3),
-            textcoords="offset points", fontsize=6.5, color=FAINT,
-        )  # fmt: skip
+        word = f"{row['code']} {row['system']}, {cores}"
+        word_beside(axes, word, row["n_atoms"], row["seconds_per_step"], size=6.5, color=FAINT)
 
 
 def pareto_panel(study: Study, dataset: str, ran: list[Way], references: list[Timed]) -> Panel | None:
@@ -265,9 +263,9 @@ def pareto_panel(study: Study, dataset: str, ran: list[Way], references: list[Ti
     return Panel(f"speed-pareto-{dataset}", figure, alt, "Error beside speed")
 
 
-def growth(study: Study, ran: list[Way], references: list[Timed]) -> list[Block]:
-    """How the reference's cost grows, and where it would meet the potentials'."""
-    items = []
+def growth(study: Study, dataset: str, ran: list[Way], references: list[Timed]) -> list[Block]:
+    """How the reference's cost grows, and, folded away, how each potential's does and where the two would meet."""
+    items, rows = [], []
     for one in references:
         if one.law is None:
             continue
@@ -278,32 +276,41 @@ def growth(study: Study, ran: list[Way], references: list[Timed]) -> list[Block]
             f"{one.name} on {one.machine}: time grows as N^{law.exponent:.2f}{ends} over {one.series} of "
             f"{law.smallest:.0f} to {law.largest:.0f} atoms."
         )
-        for way in ran:
-            text = _meeting(study, way, one)
-            if text:
-                items.append(text)
-    return [Bullets(items)] if items else []
+        rows += [row for way in ran if (row := _meeting(study, way, one))]
+    if not items:
+        return []
+    columns = [
+        Column("Potential", numeric=False), Column("Beside", numeric=False),
+        Column("Exponent", "", "time of a call = a·N^exponent, N atoms"), Column("Sizes", "atoms"),
+        Column("Cheaper where measured", numeric=False),
+        Column("The fits meet at", "atoms", "extrapolated; a dash: at no number of atoms near those measured"),
+        Column("Times as fast", "", "at the largest size of the potential, or ten times the reference's largest"),
+        Column("at", "atoms"), Column("Remarks", numeric=False),
+    ]  # fmt: skip
+    caption = f"Growth of the time of a call with the atoms, {dataset}, from power laws fitted to the measured sizes."
+    table = Table(f"growth-{dataset}", caption, columns, rows)
+    return [Bullets(items), *([Details("Where potentials and reference would meet", [table])] if rows else [])]
 
 
-def _meeting(study: Study, way: Way, one: Timed) -> str:
+def _meeting(study: Study, way: Way, one: Timed) -> list[Cell]:
+    """One row of the table of :func:`growth`; empty where the two cannot be compared."""
     points, _ = scaling(study, way)
     if len(points) < 2 or one.law is None or beside(way, [one]) is None:
-        return ""
+        return []
     law = fit_power_law([p[0] for p in points], [p[1] for p in points])
     assert law is not None
     last = points[-1][0]
     largest = min(last, FAR * one.law.largest)
     cheaper = all(law.at(n) < one.law.at(n) for n in (one.law.smallest, one.law.largest))
     meeting = law.reaches(one.law)
-    where = (
-        f"the two fits would meet at {number(meeting)} atoms"
-        if meeting is not None and meeting <= FAR * max(last, one.law.largest)
-        else "the two fits meet at no number of atoms near these"
-    )
-    measured = "at every size measured it is the cheaper one" if cheaper else "at some sizes the reference is cheaper"
+    near = meeting is not None and meeting <= FAR * max(last, one.law.largest)
     ahead = one.law.at(largest) / law.at(largest)
-    far = " (reference extrapolated)" if largest > one.law.largest else ""
-    return (
-        f"{way.candidate} grows as N^{law.exponent:.2f} over {law.smallest:.0f} to {last:.0f} atoms; {measured}, "
-        f"{where}; at {largest:.0f} atoms it is {number(ahead)} times as fast{far}{unlike(way, one)}."
-    )
+    far = "reference extrapolated" if largest > one.law.largest else ""
+    return [
+        Cell(way.candidate), Cell(one.name), Cell(f"{law.exponent:.2f}", law.exponent),
+        Cell(f"{points[0][0]:.0f} to {last:.0f}", last),
+        Cell("the potential, everywhere" if cheaper else "the reference, at some sizes"),
+        Cell(f"about {number(float(f'{meeting:.1g}'))}", meeting) if near and meeting is not None else Cell("–"),
+        Cell(number(ahead), ahead), Cell(f"{largest:.0f}", largest),
+        Cell("; ".join(filter(None, [far, unlike(way, one).strip(" ()")])) or "–"),
+    ]  # fmt: skip

@@ -18,11 +18,26 @@ from mlpbench.statistics.intervals import joint_quantile
 
 Float = npt.NDArray[np.float64]
 
+SAME_STEPS = 1.05  # mean optimiser steps at two training sizes that differ by less than this factor are the same
 BENT = 0.05  # of the F test for curvature: a fit that the points contradict at this level is not extrapolated
 FLOOR_LEVEL = 0.01  # of the F test for a floor; a floor that is not there makes every extrapolation worthless
 
 
-class NotAtRest(ValueError):
+class NotFitted(ValueError):
+    """A learning curve was asked of errors that are no function of the labels alone."""
+
+
+class UnequalSteps(NotFitted):
+    """Trainings with more frames also took more optimiser steps: the errors measure both."""
+
+    def __init__(self, fewest: float, most: float) -> None:
+        super().__init__(
+            f"trainings took from {fewest:g} to {most:g} optimiser steps at different numbers of frames: no learning "
+            "curve is fitted"
+        )
+
+
+class NotAtRest(NotFitted):
     """A learning curve was asked of trainings that had not come to rest; :attr:`sizes` are theirs."""
 
     def __init__(self, sizes: Sequence[float]) -> None:
@@ -117,6 +132,7 @@ def fit_learning_curve(
     repetition: npt.ArrayLike,
     *,
     at_rest: npt.ArrayLike,
+    steps: npt.ArrayLike | None = None,
     floor: bool | None = None,
     noise: float = 0.0,
     confidence: float = 0.95,
@@ -129,6 +145,8 @@ def fit_learning_curve(
         repetition: (T,) label of each trial's repetition.
         at_rest: (T,) or one for all: whether the training had come to rest. Errors of trainings that had not are about
             optimisation, and a law through them about how that grew with N.
+        steps: (T,) optimiser steps of each trial, which must be the same at every size within 5 %; NaN: not known.
+            None: not asked, as for trainings that have converged.
         floor: fit a floor c; None: where an F test at 1 % and the AICc both ask for it and there are at
             least four sizes.
         noise: error of the labels themselves where the data set states it, in the unit of the errors.
@@ -136,12 +154,15 @@ def fit_learning_curve(
 
     Raises:
         NotAtRest: a trial that had not come to rest.
+        UnequalSteps: the means of the steps differ between sizes.
         ValueError: an error or a size that is not positive, or fewer than two sizes.
     """
     rested = np.broadcast_to(np.asarray(at_rest, dtype=bool), np.shape(n_train))
     if not rested.all():
         raise NotAtRest(sorted({float(size) for size in np.asarray(n_train, dtype=np.float64)[~rested]}))
     n, values = np.asarray(n_train, dtype=np.float64), np.asarray(error, dtype=np.float64)
+    if steps is not None:
+        _same_steps(n, np.broadcast_to(np.asarray(steps, dtype=np.float64), n.shape))
     labels = np.unique(np.asarray(repetition), return_inverse=True)[1]
     usable = np.isfinite(values) & np.isfinite(n)
     n, values, labels = n[usable], values[usable], labels[usable]
@@ -166,6 +187,13 @@ def fit_learning_curve(
         floored = _curve(bent, x, y, labels, sizes, center, confidence)
         curve = replace(floored, noise=noise, curvature=curve.curvature, curvature_p=curve.curvature_p)
     return replace(curve, floor_p=p)
+
+
+def _same_steps(n: Float, steps: Float) -> None:
+    known = np.isfinite(steps)
+    means = [float(steps[known & (n == size)].mean()) for size in np.unique(n[known])]
+    if means and max(means) > SAME_STEPS * min(means):
+        raise UnequalSteps(min(means), max(means))
 
 
 def _with_curvature(curve: LearningCurve, plain: _Fit, x: Float, y: Float, shifts: Float) -> LearningCurve:

@@ -9,7 +9,7 @@ from mlpbench.numbers import listing, number, plural, seconds
 from mlpbench.report import facts
 from mlpbench.report.drawing import canvas, logarithmic, looks
 from mlpbench.report.estimates import cells
-from mlpbench.report.fronts import cost_kinds, front_panel
+from mlpbench.report.fronts import first_front, front_panel
 from mlpbench.report.pillars import answer, sentence
 from mlpbench.report.section import Block, Bullets, Cards, Figure, Panel, Section, Text
 from mlpbench.study.study import Study, select
@@ -36,20 +36,21 @@ def build(study: Study) -> Section | None:
     blocks: list[Block] = [Bullets(limits, role="warning")] if limits else []
     blocks.append(Text(_conditions(study), role="note"))
     dataset = study.datasets[0]
-    return Section("answer", "In short", finding, blocks, _front(study, dataset) or _ranking(study, dataset), top)
+    return Section("answer", "In short", finding, blocks, _front(study) or _ranking(study, dataset), top)
 
 
-def _front(study: Study, dataset: str) -> Figure | None:
+def _front(study: Study) -> Figure | None:
     """Error against the cost that matters most: inference where it was timed, else training."""
-    kinds = [kind for kind in cost_kinds(study, dataset) if kind != "labels"]
-    if not kinds:
+    place = first_front(study)
+    if place is None:
         return None
+    dataset, kind = place
     numbers = "Numbers: training frames; b" if len(facts.train_sizes(study, dataset)) > 1 else "B"
     caption = (
         f"Pareto front on {study.in_distribution(dataset)}: what lies on the grey line is beaten by no other in both. "
-        f"{numbers}ars: 95 % intervals; open symbols: trainings among them that did not come to rest."
+        f"{numbers}ars: 95 % intervals; open symbols: trainings among them that are not at rest."
     )
-    return Figure(caption, [front_panel(study, dataset, kinds[0], name="answer", size=(4.8, 2.9))])
+    return Figure(caption, [front_panel(study, dataset, kind, name="answer", size=(4.8, 2.9))])
 
 
 def _ranking(study: Study, dataset: str) -> Figure | None:
@@ -77,9 +78,8 @@ def _ranking(study: Study, dataset: str) -> Figure | None:
         logarithmic(axes, "x")
         axes.set_xlabel(f"{entry.symbol} ({entry.unit})")
     caption = (
-        f"{entry.symbol} on {facts.split_words(study, dataset, split)}, {n_train} training frames: mean "
-        f"over repetitions, "
-        "95 % interval (bar) and every trial (ticks). Further left is better."
+        f"{entry.symbol} on {facts.split_words(study, dataset, split)}, {n_train} training frames: "
+        f"{facts.mean_words(study, dataset, n_train)}, 95 % interval (bar); every trial (ticks). Lower is better."
     )
     shown = [f"{c} {number(mean.value, mean.low, mean.high)}" for c, mean in means.items()]
     alt = f"{entry.symbol} in {entry.unit}, best first: {', '.join(shown)}."
@@ -87,10 +87,12 @@ def _ranking(study: Study, dataset: str) -> Figure | None:
 
 
 def _conditions(study: Study) -> str:
-    data = listing([f"{d}, {facts.level_of_theory(study, d)}" for d in study.datasets])
+    levels = [(d, facts.level_of_theory(study, d)) for d in study.datasets]
+    data = listing([d if level == facts.UNSTATED else f"{d}, {level}" for d, level in levels])
     budgets = "; ".join(facts.budgets(study))
+    rest = facts.rest_words(study.table)
     return (
-        f"Data: {data}. Training: {budgets}. Hardware: {'; '.join(facts.machines(study.trials))}. "
+        f"Data: {data}. Training: {budgets}; {rest}. Hardware: {'; '.join(facts.machines(study.trials))}. "
         f"Trials: {facts.statuses(study)}."
     )
 

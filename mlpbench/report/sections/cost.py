@@ -13,6 +13,7 @@ from mlpbench.report import facts
 from mlpbench.report.costs import Pace, paces
 from mlpbench.report.drawing import INK, canvas, legend, logarithmic, looks, point
 from mlpbench.report.estimates import cells
+from mlpbench.report.fronts import cost_kinds
 from mlpbench.report.section import Block, Cell, Column, Figure, Panel, Section, Table
 from mlpbench.statistics.intervals import intervals
 from mlpbench.study.study import Study, rows_of, select
@@ -21,9 +22,7 @@ ORDER = 35
 
 
 def build(study: Study) -> Section | None:
-    """One figure for each data set and each kind of hardware: times from different machines are never drawn
-    together.
-    """
+    """What stopping earlier would have given; and the final errors, where no Pareto front has them."""
     blocks: list[Block] = []
     for dataset in study.datasets:
         rows = select(study.table, dataset=dataset, status="done").dropna(subset=["train_seconds"])
@@ -31,28 +30,30 @@ def build(study: Study) -> Section | None:
         if rows.empty or split is None:
             continue
         rows = rows.assign(machine=[facts.hardware(row) for row in rows_of(rows)])
-        panels = [
-            _panel(study, dataset, split, str(machine), part, index)
-            for index, (machine, part) in enumerate(rows.groupby("machine"))
-        ]
-        caption = (
-            f"{metric(study.headline(dataset)).symbol} on {facts.split_words(study, dataset, split)} "
-            f"against the wall time of "
-            "one training (validation included). Each point is a candidate at one number of training "
-            "frames, written beside "
-            "it; lines join the training sizes. Lower left is better. An open symbol: at least one of its "
-            "trials had not "
-            "converged, so that its error would fall with a larger budget."
-        )
-        # Seconds of different machines say nothing about each other.
-        blocks += (_on_the_way(study, dataset, caption, panels[0]) if len(panels) == 1 else []) or [
-            Figure(caption, panels)
-        ]
+        one_machine = rows["machine"].nunique() == 1  # seconds of different machines say nothing about each other
+        blocks += _on_the_way(study, dataset) if one_machine else []
+        if "train" not in cost_kinds(study, dataset):  # else it is among the Pareto fronts
+            blocks.append(_final(study, dataset, split, rows))
     return Section("cost", "Error against training seconds", "", blocks) if blocks else None
 
 
-def _on_the_way(study: Study, dataset: str, end: str, final: Panel) -> list[Block]:
-    """Beside the errors at the end: those of the best checkpoint so far, and when each candidate reached a target."""
+def _final(study: Study, dataset: str, split: str, rows: pd.DataFrame) -> Figure:
+    """Errors at the end of the trainings, one picture for each kind of hardware."""
+    panels = [
+        _panel(study, dataset, split, str(machine), part, index)
+        for index, (machine, part) in enumerate(rows.groupby("machine"))
+    ]
+    caption = (
+        f"{metric(study.headline(dataset)).symbol} on {facts.split_words(study, dataset, split)} against the wall time "
+        "of one training (validation included). Each point is a candidate at one number of training frames, written "
+        "beside it; lines join the training sizes. Lower left is better. An open symbol: at least one of its trainings "
+        "is not at rest, so that its error would fall with a larger budget."
+    )
+    return Figure(caption, panels)
+
+
+def _on_the_way(study: Study, dataset: str) -> list[Block]:
+    """The errors of the best checkpoint so far, and when each candidate reached a target."""
     name = study.headline(dataset)
     found = paces(study, dataset, name)
     largest = [one for one in found if one.n_train == study.largest(dataset) and one.mean().size]
@@ -62,14 +63,14 @@ def _on_the_way(study: Study, dataset: str, end: str, final: Panel) -> list[Bloc
     words = error_word(name)
     unit = metric(name).unit
     caption = (
-        f"First picture: {end} Second: what each training would have given if it had been stopped earlier, "
+        "What each training would have given if it had been stopped earlier, "
         f"{largest[0].n_train} training frames: {words} error on the validation frames of the best checkpoint so far, "
         "against the seconds that the package's own training loop had run (validation included). Lines: geometric mean "
         f"over repetitions; bands: all of them; a cross: not all came to rest. Grey: {target:g} {unit}, which every "
         "trial of them reaches."
     )
     panel = _pace_panel(study, dataset, largest, words, target)
-    return [Figure(caption, [final, panel]), _pace_table(dataset, found, target, unit)]
+    return [Figure(caption, [panel]), _pace_table(dataset, found, target, unit)]
 
 
 def _round_up(value: float) -> float:
@@ -95,7 +96,7 @@ def _pace_panel(study: Study, dataset: str, largest: list[Pace], words: str, tar
         axes.set_ylabel(f"validation {words} MAE ({unit})")
         legend(axes)
     alt = f"Validation {words} error against training seconds for {', '.join(one.candidate for one in largest)}."
-    return Panel(f"pace-{dataset}", figure, alt, "On the way there, validation error")
+    return Panel(f"pace-{dataset}", figure, alt, "Validation error during training")
 
 
 def _pace_table(dataset: str, found: list[Pace], target: float, unit: str) -> Table:

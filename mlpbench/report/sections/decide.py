@@ -13,8 +13,17 @@ from mlpbench.errors import UserError
 from mlpbench.metrics import metric
 from mlpbench.numbers import number, seconds
 from mlpbench.report import facts
-from mlpbench.report.fronts import Option, cost_axis, cost_kinds, front, front_panel, options, speed_metric
-from mlpbench.report.section import Block, Cell, Column, Figure, Section, Slider, Table, Text, mean_cell
+from mlpbench.report.fronts import (
+    Option,
+    cost_axis,
+    cost_kinds,
+    first_front,
+    front,
+    front_panel,
+    options,
+    speed_metric,
+)
+from mlpbench.report.section import Block, Cell, Column, Details, Figure, Section, Slider, Table, Text, mean_cell
 from mlpbench.study.study import Study
 
 ORDER = 20
@@ -31,11 +40,15 @@ def build(study: Study) -> Section | None:
         if len(found) < 2:
             continue
         kinds = cost_kinds(study, dataset)
+        shown = [kind for kind in kinds if (dataset, kind) != first_front(study)]  # that one is on the first screen
+        if shown:
+            panels = [front_panel(study, dataset, kind) for kind in shown]
+            blocks.append(Figure(_caption(study, dataset), panels))
         if kinds:
-            panels = [front_panel(study, dataset, kind) for kind in kinds]
-            blocks += [Figure(_caption(study, dataset), panels), _table(study, dataset, found, kinds)]
+            blocks.append(_table(study, dataset, found, kinds))
         try:
-            blocks.append(decisions(study, dataset))
+            summary = "Examples of mlpbench select, with limits near this study's own errors that nobody has set"
+            blocks.append(Details(summary, [decisions(study, dataset)], paper=False))
         except UserError as error:  # e.g. this machine's conf has no such data set: no command could be written
             blocks.append(Text(f"What mlpbench select says of {dataset} is left out: {error.message}.", role="note"))
         blocks += _slider(study, dataset, found)
@@ -125,7 +138,8 @@ def _table(study: Study, dataset: str, found: list[Option], kinds: list[str]) ->
 
 def _columns(words: str, unit: str) -> list[Column]:
     note = "chance that it is on this front, over what the true means may be; a dash: its mean is not on it"
-    return [Column(words.capitalize(), unit), Column("on that front", "chance", note)]
+    first = words[:1].upper() + words[1:]  # MD stays MD
+    return [Column(first, unit), Column("On this front", "chance", note)]
 
 
 def _slider(study: Study, dataset: str, found: list[Option]) -> list[Block]:

@@ -41,7 +41,7 @@ def _blocks(study: Study, dataset: str, split: str, elements: list[str], n_train
         axes.grid(visible=False, axis="x")
         legend(axes)
     where = facts.split_words(study, dataset, split)
-    words = f"on {where}, {n_train} training frames; mean over repetitions, 95 % interval."
+    words = f"on {where}, {n_train} training frames; {facts.mean_words(study, dataset, n_train)}, 95 % interval."
     rows = [[Cell(c), *(mean_cell(tables[e].get((c, n_train))) for e in elements)] for c in names]
     columns = [Column("Candidate", numeric=False), *(Column(f"F MAE on {e}", "meV/Å") for e in elements)]
     alt = f"Force MAE on {', '.join(elements)} for {', '.join(names)}; numbers in the table below."

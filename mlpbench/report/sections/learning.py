@@ -10,7 +10,7 @@ from mlpbench.report import facts
 from mlpbench.report.drawing import Look, canvas, legend, logarithmic, looks, series
 from mlpbench.report.estimates import cells
 from mlpbench.report.fits import finding, fit_table, unfitted
-from mlpbench.report.section import Block, Bullets, Figure, Panel, Section
+from mlpbench.report.section import Block, Figure, Panel, Section
 from mlpbench.study.study import Study, select
 
 ORDER = 30
@@ -31,8 +31,8 @@ def build(study: Study) -> Section | None:
             f"Error on {facts.split_words(study, dataset, split)} against the number of training frames, "
             f"{dataset}; both axes "
             "logarithmic, so that a power law is a straight line. Small points: single trials; large points "
-            "and bars: mean "
-            "over repetitions with its 95 % interval; an open ring: a training that did not come to rest. "
+            "and bars: "
+            f"{facts.mean_words(study, dataset)}, with 95 % interval; an open ring: a training that is not at rest. "
             "Validation frames "
             f"({', '.join(str(n) for n in sorted(study.trials['n_valid'].unique()))}) are labels too and "
             f"come on top."
@@ -42,7 +42,7 @@ def build(study: Study) -> Section | None:
             caption += f" The labels' own noise, a floor for every potential, is {noise:g} meV/Å in the force error."
         table, missing = fit_table(study, dataset, split), unfitted(study, dataset, split)
         blocks += [Figure(caption, panels), *([table] if table else [])]
-        blocks += [Bullets(missing, "note")] if missing else []
+        blocks += missing
         found = found or finding(study, dataset, split)
     return Section("learning", "Learning curves", found, blocks) if blocks else None
 

@@ -162,7 +162,7 @@ def _scan_panel(study: Study, dataset: str, name: str, path: Path, arrays: dict[
                           label=candidate)  # fmt: skip
         axes.set_xlabel({"angle_deg": "angle (°)", None: "frame"}.get(key, "distance (Å)"))
         axes.set_ylabel("energy (meV)")
-        axes.legend(fontsize=6.5)
+        legend(axes, 2)
     alt = f"Energy along {name} for the reference and {', '.join(arrays)}; errors in the table above."
     return Panel(f"scan-{dataset}-{name}", figure, alt, name.replace("_", " "))
 

@@ -56,7 +56,7 @@ def _table(study: Study, dataset: str, entries: list[Published]) -> Table:
         Column("Architecture", numeric=False),
         Column("Published", "", "with the standard deviation over the paper's runs, where it gives one"),
         Column("Their n_train", "frames"),
-        Column("Ours", "", "mean over repetitions, 95 % interval, at the training size nearest to theirs"),
+        Column("Ours", "", "geometric mean over repetitions, 95 % interval, at the training size nearest to theirs"),
         Column("Our n_train", "frames"),
         Column("Ours / published", "", "the interval is of our mean alone; the published value is taken as it is"),
         Column("What differs", numeric=False),

@@ -12,7 +12,7 @@ from mlpbench.numbers import listing, plural
 from mlpbench.report import facts
 from mlpbench.report.estimates import POWER_AT, comparisons
 from mlpbench.report.section import Block, Cell, Column, Details, Section, Table, Text, ratio_cell
-from mlpbench.statistics.paired import Comparison
+from mlpbench.statistics.paired import LEAST_REPETITIONS, Comparison
 from mlpbench.statistics.pareto import Stability, rank_stability
 from mlpbench.statistics.variance import shared_variance, variance_shares
 from mlpbench.study.study import Study, select
@@ -87,6 +87,11 @@ def _pairs(
         f"inside ±{study.margin_words}. Power is said for a true difference of {EFFECT} %, with the variance taken at "
         "its upper 65 % limit."
     )
+    if any(p.verdict == "undecided" and not p.lower <= 1 <= p.upper for p in pairs):
+        caption += (
+            f" An interval that excludes 1 is still undecided with fewer than {LEAST_REPETITIONS} common repetitions: "
+            "two agree by chance too often."
+        )
     return Table(f"pairs-{dataset}", caption, columns, rows)
 
 

@@ -31,7 +31,7 @@ def build(study: Study) -> Section | None:
                 blocks += speed_tables(study, dataset, str(machine), here, references)
             blocks += _remarks(ran, references)
             blocks += _figures(study, dataset, ran, references)
-            blocks += growth(study, ran, references)
+            blocks += growth(study, dataset, ran, references)
             blocks += [table for table in (payback_table(study, dataset, ran, references),) if table is not None]
         costs = cost_table(study, dataset, references)
         blocks += [costs] if costs is not None else []

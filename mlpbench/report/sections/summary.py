@@ -6,14 +6,13 @@ import math
 from collections import Counter
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from mlpbench.metrics import metric
 from mlpbench.numbers import number
 from mlpbench.report import facts
 from mlpbench.report.equal import equal_cost
-from mlpbench.report.estimates import Verdict, against_best, cells
+from mlpbench.report.estimates import Verdict, against_best, cells, geometric
 from mlpbench.report.section import Block, Cell, Column, Details, Mark, Section, Table, mean_cell, trivial_cell
 from mlpbench.study.study import Study, rows_of, select
 
@@ -38,6 +37,11 @@ LEGEND = (
     "? these repetitions cannot tell it from the best; no mark: worse, Holm-corrected. "
     "Small print: 95 % interval over repetitions; where there are fewer than five, with the variance of the log error "
     "pooled over the column."
+)
+APART = (
+    " Two intervals may lie apart although the candidates are undecided: each is about one mean alone, while the mark "
+    "compares repetition by repetition, corrected (Holm) for all comparisons, and takes three common repetitions at "
+    "least."
 )
 
 
@@ -83,18 +87,21 @@ def _table(study: Study, dataset: str) -> Table:
         *([Column("Setting", "", "chosen on validation error", numeric=False)] if named else []),
         Column("n_train", "frames", "training frames"),
         *(Column(metric(name).symbol, metric(name).unit, metric(name).description) for name in names),
-        Column("Training", "s", "Wall time of the training, mean over repetitions on the same hardware"),
+        Column("Training", "s", "Wall time of the training, geometric mean over repetitions on the same hardware"),
         Column("Memory", "MB", "Largest resident memory of the worker up to the end of training"),
         Column("Parameters", "", "Trainable parameters"),
         Column("Done", "", "trials done of planned; what went wrong", numeric=False),
     ]
+    level = facts.level_of_theory(study, dataset)
     caption = (
-        f"{dataset}, {facts.level_of_theory(study, dataset)}; errors on "
+        f"{dataset}{'' if level == facts.UNSTATED else f', {level}'}; errors on "
         f"{facts.split_words(study, dataset, str(split))}; "
-        f"mean over repetitions; {'' if several else 'size ' + str(table['size'].iloc[0]) + '; '}budget: "
+        f"{facts.mean_words(study, dataset)}; {'' if several else 'size ' + str(table['size'].iloc[0]) + '; '}budget: "
         f"{', '.join(facts.budgets(study, dataset))}."
     )
     marked = LEGEND.format(margin=study.margin_words) + (f" {facts.TRIVIAL_WORDS}" if len(shown) > len(rows) else "")
+    if any(mark == "undecided" for column in marks.values() for mark in column.values()):
+        marked = marked.replace(" Small print:", f"{APART} Small print:")
     return Table(f"summary-{dataset}", caption, columns, shown, legend=marked)
 
 
@@ -162,7 +169,7 @@ def _time(done: list[Row]) -> Cell:
 
 def _mean(done: list[Row], column: str) -> Cell:
     values = [float(row[column]) for row in done if pd.notna(row[column])]
-    return Cell(number(float(np.mean(values))), float(np.mean(values))) if values else Cell("–")
+    return Cell(number(geometric(values)), geometric(values)) if values else Cell("–")
 
 
 def _state(trials: list[Row]) -> Cell:

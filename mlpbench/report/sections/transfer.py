@@ -48,8 +48,9 @@ def _figure(study: Study, dataset: str) -> Figure:
         axes.set_ylabel(f"{entry.symbol} ({entry.unit})")
         legend(axes)
     caption = (
-        f"{entry.symbol} on each test split of {dataset}, {n_train} training frames: mean over repetitions with its "
-        f"95 % interval. {'; '.join(facts.split_words(study, dataset, s) for s in splits)}."
+        f"{entry.symbol} on each test split of {dataset}, {n_train} training frames: "
+        f"{facts.mean_words(study, dataset, n_train)}, with 95 % interval. "
+        f"{'; '.join(facts.split_words(study, dataset, s) for s in splits)}."
     )
     alt = f"{entry.symbol} on {', '.join(splits)} for {', '.join(names)}; numbers in the table below."
     return Figure(caption, [Panel(f"transfer-{dataset}", figure, alt)])

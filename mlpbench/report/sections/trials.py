@@ -9,7 +9,7 @@ import pandas as pd
 
 from mlpbench.metrics import metric
 from mlpbench.numbers import number
-from mlpbench.report.facts import hardware
+from mlpbench.report import facts
 from mlpbench.report.section import Cell, Column, Details, Mark, Section, Table, Text
 from mlpbench.study.study import Study, rows_of, select
 
@@ -26,6 +26,7 @@ def build(study: Study) -> Section | None:
         Column("Trial", numeric=False),
         Column("Status", numeric=False),
         Column("At rest", numeric=False),
+        Column("Converged", numeric=False),
         *(Column(f"{metric(n).symbol}", metric(n).unit, "on the split in distribution") for n in names),
         Column("Epochs"),
         Column("Best epoch"),
@@ -62,11 +63,13 @@ def _errors(study: Study) -> dict[tuple[str, str], float]:
 def _row(row: dict[str, Any], errors: dict[tuple[str, str], float], names: list[str], several: bool) -> list[Cell]:
     done = row["status"] == "done"
     rested = "–" if not done else "yes" if row["at_rest"] == True else "no"  # noqa: E712
+    converged = "–" if not done else facts.tested(row["converged"])
     mark: Mark = "" if done else "bad"
     return [
         Cell(row["trial"]),
         Cell(row["status"].replace("_", " "), mark=mark, note=str(row["reason"] or "")),
         Cell(rested, mark="warn" if rested == "no" else "", note=str(row["rest_reason"] or "")),
+        Cell(converged, mark="warn" if converged == "no" else "", note=str(row["convergence_reason"] or "")),
         *(_value(errors.get((row["trial"], name))) for name in names),
         _value(row["epochs"]),
         _value(row["best_epoch"]),
@@ -74,7 +77,7 @@ def _row(row: dict[str, Any], errors: dict[tuple[str, str], float], names: list[
         _value(row["wall_seconds"]),
         _value(row["train_peak_memory"]),
         _value(row["n_parameters"]),
-        *([Cell(hardware(row))] if several else []),
+        *([Cell(facts.hardware(row))] if several else []),
         Cell(str(row["key"])[:8], str(row["key"])),
     ]
 

@@ -52,7 +52,8 @@ class Plan:
     n_train: Sequence[int] = (50, 200, 400)
     repetitions: int = 3
     settings: Sequence[dict[str, Any]] = ({},)  # full keys of the configuration -> values
-    epochs: int = 100
+    epochs: int = 100  # validations in the curve of a training
+    steps: int | None = 2000  # of the optimiser, at every size; None: as many as the epochs take
     noise: float = 0.06  # standard deviation of the log error over repetitions
     seed: int = 11
     predictions: bool = True
@@ -66,6 +67,10 @@ class Plan:
     restless: frozenset[tuple[str, int, int]] = frozenset({("painn", 400, 0)})
     frames: bool = True  # errors of noise on real frames; else drawn from the law, ten times as fast
     fates: dict[str, str] = field(default_factory=dict)  # trial -> its status; "missing": it was never run
+
+    def steps_at(self, n_train: int) -> int:
+        """Optimiser steps of a training, batches of 10."""
+        return self.steps or self.epochs * n_train // 10
 
 
 @dataclass(frozen=True)
@@ -137,7 +142,8 @@ def _trial(
     done, at_rest = status == "done", place not in plan.restless
     wall = seconds_per_frame * point.n_train * random.uniform(0.95, 1.05) / larger
     if plan.frames:
-        curve = _curve(random, plan.epochs, level, wall, at_rest, point.n_train) if status != "failed" else []
+        steps = plan.steps_at(point.n_train)
+        curve = _curve(random, plan.epochs, level, wall, at_rest, steps) if status != "failed" else []
         (root / point.trial).mkdir(parents=True, exist_ok=True)
         write_curve(root / point.trial, curve)
         rows = _predict(root / point.trial, random, frames, level, plan.predictions) if done else []
@@ -183,7 +189,7 @@ def _trial(
 def _training(plan: Plan, point: Point, level: float, wall: float, at_rest: bool, parameters: int) -> dict[str, Any]:
     return {
         "epochs": plan.epochs,
-        "steps": plan.epochs * point.n_train // 10,
+        "steps": plan.steps_at(point.n_train),
         "best_epoch": 80 if at_rest else 97,
         "best_valid_loss": (level / 1e3) ** 2,
         "stopped_by": "epochs",
@@ -247,7 +253,12 @@ def _config(plan: Plan, point: Point) -> dict[str, Any]:
         },
         "architecture": {"name": point.architecture, "backend": point.backend, "cutoff": 5.0},
         "training": {"batch_size": 10, "lr": 0.01},
-        "budget": {"epochs": plan.epochs, "steps": None, "seconds": None, "patience": None},
+        "budget": {
+            "epochs": None if plan.steps else plan.epochs,
+            "steps": plan.steps,
+            "seconds": None,
+            "patience": None,
+        },
     }
     for key, value in point.settings.items():
         node = config
@@ -259,7 +270,7 @@ def _config(plan: Plan, point: Point) -> dict[str, Any]:
 
 
 def _curve(
-    random: np.random.Generator, epochs: int, level: float, wall: float, at_rest: bool, n_train: int
+    random: np.random.Generator, epochs: int, level: float, wall: float, at_rest: bool, steps: int
 ) -> list[dict[str, Any]]:
     epoch = np.arange(1, epochs + 1)
     decay = np.exp(-epoch / (epochs / (8 if at_rest else 2)))
@@ -267,7 +278,7 @@ def _curve(
     return [
         {
             "epoch": int(e),
-            "step": int(e * n_train // 10),
+            "step": int(e * steps // epochs),
             "seconds": wall * e / epochs,
             "train_loss": 0.8 * f**2,
             "valid_loss": f**2,

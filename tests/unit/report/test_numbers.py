@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from mlpbench.numbers import THIN, decimals, interval, listing, number, seconds
+from mlpbench.numbers import THIN, decimals, interval, listing, number, ratio_text, seconds
 
 
 @pytest.mark.parametrize(
@@ -44,3 +44,9 @@ def test_durations_and_lists_read_as_a_person_would_say_them():
     assert seconds(600) == f"10.0{THIN}min"
     assert listing(["a", "b", "c"]) == "a, b and c"
     assert listing([]) == ""
+
+
+def test_a_ratio_that_is_hardly_known_never_reads_as_1_within_0():
+    assert ratio_text(1.3, 0.041, 41.3) == ("1.3", "0.041–41")
+    assert ratio_text(1.04, 1.01, 1.07) == ("1.04", "1.01–1.07")
+    assert ratio_text(150.0, 2.0, 11250.0) == ("150", f"2.0–11{THIN}250")

@@ -103,7 +103,7 @@ def test_speed_names_the_fastest_and_the_factor_of_the_runner_up(tmp_path: Path)
 
 
 def test_more_steps_with_more_labels_stand_in_the_headline(tmp_path: Path) -> None:
-    study = fabricate(tmp_path / "s", Plan(("schnet", "mace"), n_train=(50, 200), **QUICK))  # made up in epochs
+    study = fabricate(tmp_path / "s", Plan(("schnet", "mace"), n_train=(50, 200), steps=None, **QUICK))
     built = section.build(study)
     assert built is not None
     warnings = [item for block in built.blocks if isinstance(block, Bullets) for item in block.items]

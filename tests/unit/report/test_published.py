@@ -39,7 +39,7 @@ def test_ours_stand_beside_theirs_with_the_ratio_and_the_differences(study):
     assert row["Ours / published"] == pytest.approx(mean / 5.1)
     assert "trained on 200 frames, not 500" in row["What differs"]
     caption = section.blocks[0].caption
-    assert "100 epochs" in caption
+    assert "2000 steps" in caption
     assert "mace small" in caption
     assert "leave out those that repeat test frames" in caption
     assert "MACE" in section.finding
