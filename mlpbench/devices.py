@@ -22,6 +22,7 @@ from mlpbench.backends.environment import Environment
 from mlpbench.backends.probe import driver_present, hidden, probe, run_python
 from mlpbench.backends.registry import home
 from mlpbench.errors import UserError
+from mlpbench.protocol import replacing
 
 _ASK_TORCH = (
     "import json, torch\n"
@@ -150,10 +151,8 @@ def torch_report(environment: Environment) -> dict[str, Any]:
     except (OSError, ValueError):
         report = _ask_torch(environment)
     try:
-        cached.parent.mkdir(parents=True, exist_ok=True)
-        part = cached.with_name(f".{cached.name}.{os.getpid()}.part")
-        part.write_text(json.dumps(report), encoding="utf-8")
-        os.replace(part, cached)
+        with replacing(cached) as part:
+            part.write_text(json.dumps(report), encoding="utf-8")
     except OSError:
         return report  # a home that cannot be written to costs some seconds each time, and nothing else
     return report

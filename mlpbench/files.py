@@ -108,18 +108,6 @@ def problem_of(error: OSError) -> UserError | None:
     return UserError(f"{place}{(error.strerror or str(error)).lower()}", hint)
 
 
-@contextlib.contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A name beside ``path`` to write to; it becomes ``path`` by atomic rename, and vanishes on an error."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        yield part
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
-
-
 def sha256(path: Path) -> str:
     """sha256 (hex) of a file, read in blocks."""
     with open(path, "rb") as stream:

@@ -10,6 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
+from mlpbench.numbers import duration
 from mlpbench.study.artefacts import State, Status
 from mlpbench.study.trial import Trial
 
@@ -125,13 +126,6 @@ def _simulation(event: dict[str, Any]) -> str:
     everything = event.get("all_left_seconds", event["left_seconds"])
     more = f" ({duration(everything)} with what follows)" if everything > 1.01 * event["left_seconds"] + 1 else ""
     return f"md, {event['run']}: step {event['step']} of {event['steps']}, {event['alive']} replicas, {left}{more}"
-
-
-def duration(seconds: float) -> str:
-    """``40 s``, ``12 min``, ``3.5 h``."""
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
 
 
 def _headline(record: dict[str, Any]) -> str:

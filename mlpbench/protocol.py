@@ -11,6 +11,7 @@ import json
 import os
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -214,14 +215,25 @@ def read_events(path: Path, start: int = 0) -> Iterator[dict[str, Any]]:
                 yield event
 
 
-def write_json(path: Path, data: Any, mode: int | None = None) -> None:
-    """Write ``data`` to ``path`` by atomic rename, so that a reader never sees half a file. NaN is refused."""
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A name beside ``path`` to write to; it becomes ``path`` by atomic rename, and vanishes on an error."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    part.write_text(json.dumps(data, indent=2, allow_nan=False, default=_plain) + "\n", encoding="utf-8")
-    if mode is not None:
-        part.chmod(mode)
-    os.replace(part, path)
+    try:
+        yield part
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def write_json(path: Path, data: Any, mode: int | None = None) -> None:
+    """Write ``data`` to ``path`` by atomic rename, so that a reader never sees half a file. NaN is refused."""
+    text = json.dumps(data, indent=2, allow_nan=False, default=_plain) + "\n"
+    with replacing(path) as part:
+        part.write_text(text, encoding="utf-8")
+        if mode is not None:
+            part.chmod(mode)
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -17,6 +16,7 @@ from mlpbench.errors import UserError, close_match
 from mlpbench.files import locked
 from mlpbench.metrics import is_linear, metric
 from mlpbench.numbers import number
+from mlpbench.protocol import replacing
 from mlpbench.statistics.intervals import intervals
 from mlpbench.study.means import worst
 from mlpbench.study.rows import setting_labels
@@ -47,9 +47,8 @@ def write(study: Study) -> None:
 
 
 def _replace(path: Path, write_to: Callable[[Path], None]) -> None:
-    part = path.with_name(f".{path.name}.part")
-    write_to(part)
-    os.replace(part, path)
+    with replacing(path) as part:
+        write_to(part)
 
 
 def write_csv(table: pd.DataFrame, path: Path) -> None:

@@ -16,6 +16,7 @@ from packaging.requirements import InvalidRequirement, Requirement
 
 from mlpbench.backends.registry import home
 from mlpbench.errors import UserError
+from mlpbench.protocol import replacing
 
 # NVIDIA, NVIDIA under WSL, AMD. Asking torch itself takes seconds, and needs a torch.
 _DEVICE_FILES = ("/dev/nvidiactl", "/dev/dxg", "/dev/kfd")
@@ -212,10 +213,8 @@ def _mtime(path: str) -> int | None:
 
 
 def _write_cache(cache: Path, stamp: list[int], installed: Installed) -> None:
-    part = cache.with_name(f".{cache.name}.{os.getpid()}.part")
     try:
-        cache.parent.mkdir(parents=True, exist_ok=True)
-        part.write_text(json.dumps({"stamp": stamp, "installed": asdict(installed)}), encoding="utf-8")
-        os.replace(part, cache)
+        with replacing(cache) as part:
+            part.write_text(json.dumps({"stamp": stamp, "installed": asdict(installed)}), encoding="utf-8")
     except OSError:
         return  # a home that cannot be written to costs a second each time, and nothing else

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
+from mlpbench.numbers import duration
+
 
 class OnProgress(Protocol):
     """Told how far something is."""
@@ -50,7 +52,7 @@ class Stages:
         self._last, self._shown = now, True
         text = f"{self.name}: {stage}, {done:,}{f' of {total:,}' if total else ''} {unit}"
         if total and done > self._before:  # what was there at the start says nothing about the pace
-            text += f", about {_words((now - self._begin) / (done - self._before) * (total - done))} left"
+            text += f", about {duration((now - self._begin) / (done - self._before) * (total - done))} left"
         print(f"\r\x1b[2K{text}" if self._live else text, end="" if self._live else "\n", file=sys.stderr, flush=True)
 
     def close(self) -> None:
@@ -58,12 +60,6 @@ class Stages:
         if self._shown and self._live:
             print("\r\x1b[2K", end="", file=sys.stderr, flush=True)
         self._shown, self._last = False, time.monotonic()
-
-
-def _words(seconds: float) -> str:
-    if seconds < 300:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
 
 
 @contextmanager

@@ -7,6 +7,7 @@ from typing import Literal
 
 from mlpbench.errors import UserError
 from mlpbench.metrics import metric as find_metric
+from mlpbench.numbers import duration
 from mlpbench.study.means import LABELS
 from mlpbench.study.settings import Candidate
 
@@ -246,17 +247,11 @@ def _other(one: Assessment) -> str:
 
 
 def _cost(advice: Advice) -> str:
-    labels = f", {_hours(advice.label_hours)} of labels" if advice.label_hours else ""
-    return "" if advice.hours != advice.hours else f" (about {_hours(advice.hours)} of training{labels})"
+    labels = f", {duration(3600 * advice.label_hours)} of labels" if advice.label_hours else ""
+    return "" if advice.hours != advice.hours else f" (about {duration(3600 * advice.hours)} of training{labels})"
 
 
 def _how(command: str) -> str:
     if not command:
         return "No evaluation measures it on these data and this machine; it comes with every trial where it can."
     return "To measure it (nothing is trained again):\n" + "\n".join(f"  {line}" for line in command.splitlines())
-
-
-def _hours(hours: float) -> str:
-    if hours < 1 / 30:
-        return f"{hours * 3600:.0f} s"
-    return f"{hours * 60:.0f} min" if hours < 1 else f"{hours:.1f} h"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from mlpbench.datasets.readers import geometries
 from mlpbench.datasets.readers.ase_files import ENERGY_KEYS, FORCES_KEYS, STRESS_KEYS
 from mlpbench.errors import UserError
 from mlpbench.frames import Frames
+from mlpbench.protocol import replacing
 from mlpbench.references.labels import Label, OnLabel, Unlabelled, label
 from mlpbench.references.methods import level_of, parse_method
 
@@ -102,10 +102,8 @@ def label_file(
         if isinstance(answer, Label)
     ]
     if labelled:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        part = target.with_name(f".{target.name}.part")
-        write(part, labelled, format="extxyz")
-        os.replace(part, target)
+        with replacing(target) as part:
+            write(part, labelled, format="extxyz")
     return Filed(target, found)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -18,7 +17,7 @@ from mlpbench.evaluators.md import LABELS, LAST, OWN, STATUS
 from mlpbench.evaluators.md.fates import fates
 from mlpbench.evaluators.md.runs import FOLDER, Fate, Run, atoms_of, load_run
 from mlpbench.frames import Frames
-from mlpbench.protocol import ProtocolError, read_json, write_json
+from mlpbench.protocol import ProtocolError, read_json, replacing, write_json
 from mlpbench.references.labels import Label, label
 from mlpbench.references.methods import complete_method, environment_of, require_open
 
@@ -223,11 +222,9 @@ def _first_with(frames: Frames, numbers: Any) -> int:
 
 
 def _save(path: Path, good: list[tuple[Chosen, Label]]) -> None:
-    part = path.with_suffix(".part")
     names: dict[str, Any] = {f.name: np.array([getattr(chosen, f.name) for chosen, _ in good]) for f in fields(Chosen)}
-    with open(part, "wb") as stream:
+    with replacing(path) as part, open(part, "wb") as stream:
         np.savez(
             stream, **names, energy=[a.energy for _, a in good], forces=np.stack([a.forces for _, a in good]),
             seconds=[a.seconds for _, a in good],
         )  # fmt: skip
-    os.replace(part, path)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import tempfile
 from collections.abc import Callable
@@ -20,6 +19,7 @@ from mlpbench.backends.registry import BackendConfig
 from mlpbench.datasets.readers import geometries
 from mlpbench.errors import UserError
 from mlpbench.frames import Frames
+from mlpbench.protocol import replacing
 from mlpbench.references.methods import METHODS, parse_method, require_open
 from mlpbench.references.running import request_frames, run_workers
 
@@ -193,9 +193,8 @@ def _write(path: Path, drawn: Path, start: Atoms, run: Trajectory, sampling: Sam
             "sampler_energy": float(data["energy"][i]), "sampler": sampler,
         }  # fmt: skip
         structures.append(atoms)
-    part = path.with_name(f".{path.name}.part")
-    write(part, structures, format="extxyz")
-    os.replace(part, path)
+    with replacing(path) as part:
+        write(part, structures, format="extxyz")
 
 
 def _number(path: Path) -> int:

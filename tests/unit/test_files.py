@@ -11,7 +11,8 @@ import pytest
 
 from mlpbench import files
 from mlpbench.errors import UserError
-from mlpbench.files import locked, problem_of, replacing, slug, told
+from mlpbench.files import locked, problem_of, slug, told
+from mlpbench.protocol import replacing
 
 
 def test_a_slug_is_one_safe_name_and_no_two_names_share_one() -> None:

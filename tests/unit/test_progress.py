@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from mlpbench.progress import _describe, duration
+from mlpbench.numbers import duration
+from mlpbench.progress import _describe
 from mlpbench.worker.dynamics.record import Settings
 from mlpbench.worker.tasks.md import tell
 

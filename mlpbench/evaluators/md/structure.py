@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from itertools import combinations_with_replacement
 from pathlib import Path
@@ -15,6 +14,7 @@ from mlpbench.evaluators import Row
 from mlpbench.evaluators.md.runs import Fate, Run
 from mlpbench.frames import Float, Int
 from mlpbench.metrics import metric_row
+from mlpbench.protocol import replacing
 
 
 @dataclass(frozen=True)
@@ -258,10 +258,8 @@ def save_curves(path: Path, curves: Curves) -> None:
         arrays |= {f"{name}|edges": found.edges, f"{name}|found": found.density}
         if reference is not None:
             arrays[f"{name}|reference"] = reference.density
-    part = path.with_suffix(".part")
-    with open(part, "wb") as stream:
+    with replacing(path) as part, open(part, "wb") as stream:
         np.savez_compressed(stream, **arrays)
-    os.replace(part, path)
 
 
 def load_curves(path: Path) -> Curves:

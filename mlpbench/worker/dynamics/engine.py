@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from mlpbench.frames import Float, Int
+from mlpbench.protocol import replacing
 from mlpbench.units import ASE_TIME_IN_FS, BOLTZMANN, GPA
 from mlpbench.worker.dynamics.forces import Forces, Labels
 from mlpbench.worker.dynamics.integrators import (
@@ -224,15 +225,13 @@ class Engine:
         return hashlib.sha256(text.encode() + b"".join(np.ascontiguousarray(a).tobytes() for a in arrays)).hexdigest()
 
     def _save(self, step: int, phase: Phase, seconds: float) -> None:
-        part = self.state_file.with_suffix(".part")
-        with open(part, "wb") as stream:
+        with replacing(self.state_file) as part, open(part, "wb") as stream:
             np.savez(
                 stream, **{name: getattr(phase, name) for name in phase.__dataclass_fields__},
                 step=step, ended=self.ended, ended_step=self.ended_step, spent=self.spent + seconds,
                 start_energy=self.start_energy, fingerprint=np.array(self.print), chunks=self.recorder.chunks,
                 random=np.array(json.dumps(self.generator.bit_generator.state)),
             )  # fmt: skip
-        part.replace(self.state_file)
 
     def _load(self, labels: Labels) -> tuple[int, Phase] | None:
         """The stored state, if it is of this run and of this potential."""

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mlpbench.frames import Float, Int
+from mlpbench.protocol import replacing
 from mlpbench.worker.dynamics.integrators import Phase, kinetic_energy, per_fs, temperature
 
 # How a replica ended, as a number in the arrays. What a molecule died of is for the scores to find.
@@ -205,11 +206,8 @@ class Recorder:
             }
         if self.velocity_rows:
             arrays["velocities"] = np.stack(self.velocity_rows, axis=1)
-        self.folder.mkdir(parents=True, exist_ok=True)
-        part = self.folder / "piece.part"
-        with open(part, "wb") as stream:
+        with replacing(self.folder / f"chunk-{self.chunks:05d}.npz") as part, open(part, "wb") as stream:
             np.savez(stream, **arrays)  # type: ignore[arg-type]  # its stub takes **kwds for allow_pickle
-        part.replace(self.folder / f"chunk-{self.chunks:05d}.npz")
         self.rows, self.velocity_rows = [], []
         self.chunks += 1
 

@@ -15,6 +15,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from mlpbench.protocol import replacing
 from mlpbench.worker.process import die_with_parent
 from mlpbench.worker.reference.code import Code, NotConverged, Structure, load
 
@@ -70,6 +71,5 @@ def claim(path: Path) -> bool:
 
 
 def _write(path: Path, answer: dict[str, Any]) -> None:
-    part = path.with_suffix(".part")
-    part.write_text(json.dumps(answer), encoding="utf-8")
-    os.replace(part, path)
+    with replacing(path) as part:
+        part.write_text(json.dumps(answer), encoding="utf-8")

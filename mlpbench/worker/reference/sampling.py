@@ -23,6 +23,7 @@ from ase.md.langevin import Langevin
 from ase.md.velocitydistribution import MaxwellBoltzmannDistribution
 from ase.optimize import BFGS
 
+from mlpbench.protocol import replacing
 from mlpbench.worker.process import die_with_parent
 from mlpbench.worker.reference.ase_code import to_atoms
 from mlpbench.worker.reference.code import Array, Code, Structure, load
@@ -49,10 +50,8 @@ def main(argv: list[str]) -> int:
             text = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
             (folder / f"{name}.failed").write_text(text, encoding="utf-8")
             continue
-        part = folder / f"{name}.part"
-        with open(part, "wb") as stream:
+        with replacing(folder / f"{name}.npz") as part, open(part, "wb") as stream:
             np.savez(stream, **found, version=code.version)
-        os.replace(part, folder / f"{name}.npz")
     return 0
 
 

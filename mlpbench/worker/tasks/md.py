@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from mlpbench.frames import Frames
-from mlpbench.protocol import EventLog, read_json, write_json
+from mlpbench.protocol import EventLog, read_json, replacing, write_json
 from mlpbench.worker.adapter import Adapter, Potential
 from mlpbench.worker.dynamics.engine import Engine, Progress, start_temperatures
 from mlpbench.worker.dynamics.forces import choose
@@ -226,7 +225,5 @@ def clear(folder: Path, names: set[str], hidden: bool = False) -> None:
 
 def save(path: Path, **arrays: Any) -> None:
     """Write ``arrays`` to ``path``, compressed, by atomic rename."""
-    part = path.with_suffix(".part")
-    with open(part, "wb") as stream:
+    with replacing(path) as part, open(part, "wb") as stream:
         np.savez_compressed(stream, **arrays)
-    os.replace(part, path)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -14,7 +13,7 @@ from ase.neighborlist import neighbor_list
 from ase.optimize import BFGS
 
 from mlpbench.frames import Float, Frames, Int
-from mlpbench.protocol import EventLog
+from mlpbench.protocol import EventLog, replacing
 from mlpbench.worker.adapter import Adapter, Potential, Prediction
 from mlpbench.worker.tasks.crystal import cubic
 
@@ -55,10 +54,8 @@ def run(adapter: Adapter, options: dict[str, Any], events: EventLog) -> dict[str
         if name not in NOT_A_SCAN and str(path).endswith("xyz"):
             scan = Frames.from_atoms(iread(path, index=":"))
             arrays[f"scan.{name}"] = potential.predict(scan, len(scan)).energy
-    part = adapter.directory / f".{ARRAYS}.part"
-    with open(part, "wb") as stream:
+    with replacing(adapter.directory / ARRAYS) as part, open(part, "wb") as stream:
         np.savez(stream, **arrays)  # type: ignore[arg-type]  # its stub takes **kwds for allow_pickle
-    os.replace(part, adapter.directory / ARRAYS)
     return values
 
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 
 from mlpbench.frames import Float, Frames
-from mlpbench.protocol import CHECKPOINT, PREDICTIONS, EventLog, Request
+from mlpbench.protocol import CHECKPOINT, PREDICTIONS, EventLog, Request, replacing
 from mlpbench.worker.adapter import Adapter, common_loss
 from mlpbench.worker.timing.machine import EnergyMeter
 from mlpbench.worker.training import check_labels
@@ -64,10 +63,8 @@ def predict(adapter: Adapter, options: dict[str, Any], events: EventLog) -> dict
             arrays[f"{split}.stress"] = prediction.stress
         events.write("predicted", split=split, frames=len(frames))
     output = options.get("output", PREDICTIONS)
-    part = adapter.directory / f".{output}.part"
-    with open(part, "wb") as stream:
+    with replacing(adapter.directory / output) as part, open(part, "wb") as stream:
         np.savez(stream, **arrays)  # type: ignore[arg-type]  # its stub takes **kwds for allow_pickle
-    os.replace(part, adapter.directory / output)
     return {"splits": list(options["splits"])}
 
 
