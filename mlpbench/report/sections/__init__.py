@@ -18,12 +18,14 @@ from __future__ import annotations
 import importlib
 import pkgutil
 import traceback
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from types import ModuleType
 
-from mlpbench.report.section import Figure, Section, Table, Text, walk
+from mlpbench.report.section import Details, Figure, Section, Table, Text, walk
 from mlpbench.study.study import Study
+
+FOLDED = {"elements", "outliers", "parity", "uncertainty"}  # no pillar of the answer rests on them
 
 
 @dataclass(frozen=True)
@@ -72,8 +74,13 @@ def build_all(study: Study) -> tuple[list[Section], list[Failed]]:
             failed.append(Failed(name, f"{type(error).__name__}: {error}", traceback.format_exc()))
             section = _notice(failed[-1])
         if section is not None:
-            sections.append(section)
+            sections.append(_folded(section) if name in FOLDED else section)
     return sections, failed
+
+
+def _folded(section: Section) -> Section:
+    """Its heading and finding stay; the rest opens on demand."""
+    return replace(section, blocks=[Details("Figures and tables", section.blocks)]) if section.blocks else section
 
 
 def _finish(section: Section) -> None:

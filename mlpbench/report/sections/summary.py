@@ -57,7 +57,8 @@ def build(study: Study) -> Section | None:
 def _table(study: Study, dataset: str) -> Table:
     split = study.in_distribution(dataset)
     present = study.metrics_of(dataset, split)
-    names = [name for name in ACCURACY if name in present]
+    main = study.headline(dataset)
+    names = sorted((name for name in ACCURACY if name in present), key=lambda name: name != main)  # seen on a phone
     estimates = {name: cells(study, dataset, name, str(split)) for name in names}
     marks = {name: _marks(study, dataset, name, str(split)) for name in names}
     trivial = facts.trivial_errors(study, dataset, str(split))
