@@ -208,7 +208,8 @@ def backend_nodes(conf_dirs: Iterable[Path]) -> dict[str, dict[str, Any]]:
         conf_dirs: conf folders, most important first.
 
     Raises:
-        UserError: a file is not YAML or not of this form.
+        UserError: a file is not YAML or not of this form, or an outside package brings a backend or an architecture
+            under a name that another has already.
     """
     nodes: dict[str, dict[str, Any]] = {}
     packages = outside_packages()
@@ -218,8 +219,21 @@ def backend_nodes(conf_dirs: Iterable[Path]) -> dict[str, dict[str, Any]]:
             package = packages.get(str(node.get("adapter")).split(".")[0])
             if package is not None:
                 node = {"package": str(package), **node}
+            if folder.parent in packages.values():
+                _check_new(name, node, path, nodes)
             nodes.setdefault(name, node)
     return nodes
+
+
+def _check_new(name: str, node: Mapping[str, Any], path: Path, nodes: Mapping[str, Mapping[str, Any]]) -> None:
+    """The backend of an outside package and its architectures hide no others, and are hidden by none."""
+    hint = "Rename it in that package, or uninstall the package."
+    if name in nodes and nodes[name].get("adapter") != node.get("adapter"):
+        raise UserError(f"{path}: there is another backend '{name}', with the adapter {nodes[name]['adapter']}", hint)
+    for other, known in nodes.items():
+        common = set(known.get("architectures") or {}) & set(node.get("architectures") or {})
+        if common and other != name:
+            raise UserError(f"{path}: the backend '{other}' has an architecture '{min(common)}' already", hint)
 
 
 def read_backend(path: Path) -> tuple[str, dict[str, Any]]:

@@ -101,7 +101,8 @@ class _Keyed:
     def label(self, *, dataset: bool, sizes: bool, n_train: bool = True) -> str:
         """What it is of, as everywhere; ``dataset`` and ``sizes``: whether there are several to tell apart."""
         data, architecture, size = self.setting.line
-        name = f"{display_name(architecture)} {size}" if sizes else display_name(architecture)
+        title = display_name(architecture, [self.record])
+        name = f"{title} {size}" if sizes else title
         text = candidate_label(name, self.n_train, self.setting.label)
         if not n_train:
             text = ", ".join(part for part in (name, self.setting.label) if part)

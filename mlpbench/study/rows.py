@@ -75,7 +75,7 @@ class Rows:
         values = pd.DataFrame({**self._texts, **numbers}, columns=VALUES)
         if trials.empty:
             return trials, values.reindex(columns=["trial", *IDENTIFIERS, *VALUES, *keys, "setting"]), {}
-        trials["name"] = _names(trials)
+        trials["name"] = _names(trials, self.records)
         trials["superseded"] = _superseded(self.records)
         trials["counts_as"] = _counts_as(trials)
         place = np.repeat(np.arange(len(trials)), self._counts)
@@ -106,10 +106,10 @@ def setting_labels(trials: pd.DataFrame, data: bool = False) -> pd.Series:
     return pd.Series(labels, index=trials.index, dtype=object)
 
 
-def _names(trials: pd.DataFrame) -> list[str]:
+def _names(trials: pd.DataFrame, records: Sequence[Record]) -> list[str]:
     """Architecture as a reader knows it, with its size where the study has several sizes of one architecture."""
     several = trials.groupby("architecture")["size"].nunique().max() > 1
-    titles = {architecture: display_name(architecture) for architecture in trials["architecture"].unique()}
+    titles = {architecture: display_name(architecture, records) for architecture in trials["architecture"].unique()}
     return [
         f"{titles[architecture]} {size}" if several else titles[architecture]
         for architecture, size in zip(trials["architecture"], trials["size"], strict=True)

@@ -4,16 +4,30 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterable, Mapping
 from functools import cache
+from typing import Any
 
 from mlpbench.backends.registry import ArchitectureInfo, BackendConfig
 from mlpbench.config import load_backends
 
 
-def display_name(architecture: str) -> str:
-    """An architecture as its authors write it, e.g. ``MACE`` for ``mace``; unknown ones as they are."""
+def display_name(architecture: str, records: Iterable[Mapping[str, Any]] = ()) -> str:
+    """An architecture as its authors write it, e.g. ``MACE`` for ``mace``.
+
+    As its backend declares it here, else as one of ``records`` holds it (its package may be installed elsewhere only),
+    else the name itself.
+    """
     info = architectures().get(architecture)
-    return architecture if info is None else info.title
+    if info is not None:
+        return info.title
+    for record in records:
+        if record["identifiers"].get("architecture") == architecture:
+            nodes = ((record.get("config") or {}).get("backend") or {}).values()
+            said = next((node["architectures"].get(architecture) for node in nodes if node.get("architectures")), None)
+            if said:
+                return str(said["title"])
+    return architecture
 
 
 def place(architecture: str) -> int | None:

@@ -102,9 +102,9 @@ def command(tmp_path_factory: pytest.TempPathFactory) -> Command:
         "MLPBENCH_HOME": str(root / "home"), "OMP_NUM_THREADS": "1", "COLUMNS": "100",
     }  # fmt: skip
 
-    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    def run(*arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [sys.executable, *arguments], cwd=root / "work", env=variables, capture_output=True, text=True,
+            [sys.executable, *arguments], cwd=root / "work", env={**variables, **more}, capture_output=True, text=True,
             timeout=900, check=False,
         )  # fmt: skip
 
@@ -143,13 +143,16 @@ def test_a_trial_of_an_outside_backend_and_its_report(built: Command) -> None:
     assert "Foo and Bar 2026, doi:10.1234/foo" in page
     assert "Journal of Examples" in page
 
+    elsewhere = built("-m", "mlpbench.cli", "report", "outside", PYTHONPATH=str(Path(__file__).parents[2]))
+    assert elsewhere.returncode == 0, elsewhere.stdout + elsewhere.stderr
+    page = (root / "reports" / "outside" / "index.html").read_text(encoding="utf-8")
+    assert "FooNet" in page
+    assert "BSD-3-Clause" in page
+
 
 def test_its_trial_has_a_process_of_its_own_as_well(built: Command) -> None:
     """Neither a fork of a resident worker nor a fresh process finds the package by itself."""
-    done = built("-c", (
-        "import os, sys; os.environ['MLPBENCH_RESIDENT'] = '0'; from mlpbench.cli import main; "
-        f"sys.argv = ['mlpbench', *{list(RUN)!r}, 'repetition=1']; sys.exit(main())"
-    ))  # fmt: skip
+    done = built("-m", "mlpbench.cli", *RUN, "repetition=1", MLPBENCH_RESIDENT="0")
     assert done.returncode == 0, done.stdout + done.stderr
 
 

@@ -46,7 +46,7 @@ def _used(study: Study) -> dict[str, list[str]]:
     backends = declared(study)
     infos = {name: info for backend in backends.values() for name, info in backend.architectures.items()}
     for name in unique(study.trials["architecture"].tolist()):
-        keys[f"{display_name(name)} (architecture)"] = infos[name].cite if name in infos else []
+        keys[f"{display_name(name, study.records)} (architecture)"] = infos[name].cite if name in infos else []
     for name, backend in backends.items():
         if backend.distribution or backend.cite:
             keys[f"{backend.distribution or name} (package)"] = backend.cite

@@ -18,7 +18,7 @@ from ase.calculators.calculator import Calculator, all_changes
 from mlpbench.frames import Float, Frames
 from mlpbench.protocol import EventLog, Request, write_json
 from mlpbench.worker.adapter import Adapter, Potential, Prediction, TrainOutcome, common_loss
-from mlpbench.worker.training import TrainingLog
+from mlpbench.worker.training import TrainingLog, label_scale
 
 
 def _triangle(a: int, b: int) -> int:
@@ -151,7 +151,8 @@ class ToyAdapter(Adapter):
         hessian, gradient0 = (matrix.T * weight) @ matrix, (matrix.T * weight) @ target
         hessian += settings["ridge"] * np.eye(features.size)
         rate = training["lr"] / np.linalg.eigvalsh(hessian)[-1] * 100
-        coefficients = np.random.default_rng(self.request.seed).normal(0, 1e-3, features.size)
+        scale = label_scale(train, self.request.labels)
+        coefficients = scale * np.random.default_rng(self.request.seed).normal(0, 1e-3, features.size)
         velocity = np.zeros(features.size)
         log = TrainingLog(events, self.request, len(train))
         if self.last.exists():

@@ -83,6 +83,18 @@ def test_ones_own_file_for_an_outside_backend_finds_its_package(tmp_path, announ
 
 
 @pytest.mark.parametrize(
+    ("text", "message"),
+    [("toy: {adapter: 'deep.adapter:Deep'}", "another backend 'toy'"),
+     ("deep: {adapter: 'deep.adapter:Deep', architectures: {mace: {title: M}}}", "'mace' has an architecture 'mace'")],
+)  # fmt: skip
+def test_an_outside_package_hides_nothing_and_is_not_hidden(tmp_path, announced, text, message):
+    announced.append(metadata.EntryPoint("deep", "deep", registry.ENTRY_POINTS))
+    write(tmp_path / "deep" / "conf", "deep.yaml", text)
+    with pytest.raises(UserError, match=message):
+        backend_nodes(conf_dirs())
+
+
+@pytest.mark.parametrize(
     ("value", "message"),
     [("not_there", "does not name a package"), ("deep:YAML", "does not name a package"),
      ("deep.adapter", "does not name a package"), ("bare", "no folder 'conf'")],
