@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import os
 import re
@@ -14,11 +13,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from runner import Clock, Kept, Rows, Trouble
+from runner import Clock, Kept, Rows, Trouble, after, read_csv
 
 ROOT = Path(__file__).parents[2]
 ORDER = ["schnet", "painn", "nequip", "mace"]  # first, as they are compared; others follow
-DRY = ["schnet", "toy"]  # --dry times these alone; what is right or wrong it tries with all
+DRY, DRY_TORCH = "toy", "schnet"  # --dry times the toy, which needs no torch, and this where torch is needed
 LIMITS = {"float64": 1e-6, "float32": 5e-3}  # eV, eV/Å, eV/Å³: largest difference between CPU and GPU
 AIM = 20.0  # times the ASE loop's steps per second
 PER_DEVICE = 1000  # replicas at which the aim counts
@@ -58,7 +57,8 @@ class Bench:
         found = {p.stem: _backend_of(p) for p in sorted((ROOT / "conf" / "architecture").glob("*.yaml"))}
         names = [n for n in ORDER if n in found] + sorted(set(found) - set(ORDER) - {"toy"})
         self.architectures = {name: found[name] for name in names}
-        self.timed = [n for n in DRY if n in found] if self.dry else names
+        self.timed = [DRY] if self.dry else names
+        self.with_torch = [DRY_TORCH] if self.dry else names
         self.backend_of = found
         self.backends = list(dict.fromkeys([*self.architectures.values(), *(["toy"] if self.dry else [])]))
         self.size = "tiny" if self.dry else "small"
@@ -76,7 +76,7 @@ class Bench:
     def variables(self, core: bool = True) -> dict[str, str]:
         """The environment of a child: for the core with its packages, for a probe without."""
         kept = {k: v for k, v in os.environ.items() if not k.startswith(("PYTHON", "MLPBENCH_", "VIRTUAL_ENV"))}
-        named = {"OMP_NUM_THREADS": "1", "COLUMNS": "150", "PYTHONUNBUFFERED": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+        named = {"OMP_NUM_THREADS": "1", "COLUMNS": "150", "PYTHONUNBUFFERED": "1"}
         if core:
             named["PYTHONPATH"] = os.pathsep.join([*([str(self.site / "core")] if self.bundle else []), str(ROOT)])
         if self.dry:  # its timings mean nothing, and need not wait for other work on this machine
@@ -125,7 +125,7 @@ class Bench:
             return self.asked[backend]
         log = self.work / "logs" / f"{clock.name.replace(':', '-')}.log"
         text = clock.call([sys.executable, "-c", _ASK, backend, *self.adopted()], self.variables(), log)
-        found: dict[str, Any] = _after("ask:", text)[backend]
+        found: dict[str, Any] = after("ask:", text)[backend]
         if "problem" in found:
             raise Trouble(found["problem"].splitlines()[0])
         self.asked[backend] = found
@@ -147,7 +147,7 @@ class Bench:
         log = self.work / "logs" / "machine.log"
         found: dict[str, Any] = {"date": time.strftime("%Y-%m-%d"), "dry": self.dry, "python": sys.version.split()[0]}
         try:
-            found |= _after("machine:", clock.call([sys.executable, "-c", _MACHINE], self.variables(core=False), log))
+            found |= after("machine:", clock.call([sys.executable, "-c", _MACHINE], self.variables(core=False), log))
         except Trouble as trouble:
             found["problem"] = str(trouble)
         if shutil.which("nvidia-smi"):
@@ -254,7 +254,7 @@ class Bench:
         return head | spent | errors
 
     def speed(self, clock: Clock, name: str, deployments: str) -> Rows:
-        """Latency, throughput and growth of the trained potential, in every precision."""
+        """Latency, throughput and growth of the trained potential, with and without TF32 on a GPU."""
         n_train = 50 if self.dry else 200
         given = [f"size={self.size}", f"dataset.n_train={n_train}", "evaluation=speed"]
         given += [f"evaluation.speed.deployments=[{deployments}]"]
@@ -264,20 +264,21 @@ class Bench:
             given += [f"evaluation.speed.{key}={value}" for key, value in short.items()]
             given += ["budget.steps=20", "budget.interval=5", "dataset.n_valid=10"]
         else:
-            given += ["evaluation.speed.dtypes=[float32,float64]", "evaluation.speed.tf32=[false,true]"]
+            given += ["evaluation.speed.tf32=[false,true]", "evaluation.speed.blocks=5"]
+            given += ["evaluation.speed.block_seconds=0.2", "evaluation.speed.max_seconds_per_call=2"]
             given += [f"evaluation.speed.path_seconds={max(clock.left * 0.4, 20):.0f}"]
         # The two limits are no part of what is trained: the trial of the step 'accuracy' is measured.
         self.run(clock, "gpu", name, *given)
         text = self.mlpbench(clock, "table", "gpu", "--speed", "--results", str(self.results))
         folder, _ = self.record("gpu", name, n_train)
-        rows = [row for row in _read_csv(self.results / "gpu" / "speed.csv") if row["trial"] == folder.name]
+        rows = [row for row in read_csv(self.results / "gpu" / "speed.csv") if row["trial"] == folder.name]
         if not rows:
             raise Trouble(f"nothing was timed: {text.strip().splitlines()[-1][:200]}")
         return {"speed": rows}
 
     def md(self, clock: Clock, name: str) -> Rows:
         """Replica-steps per second of batched MD against the package's own ASE calculator."""
-        folder, _ = self.record("gpu", name, 50 if self.dry else 200)
+        folder, _ = self.record("device", name) if self.dry else self.record("gpu", name, 200)
         counts = ["1", "8"] if self.dry else ["1", "10", "100", "1000"]
         short = ["--rounds", "1", "--steps", "2"] if self.dry else ["--rounds", "3", "--steps", "10"]
         arguments = [str(folder), "--device", self.device, "--replicas", *counts, "--engines", "torch-sim", *short]
@@ -300,35 +301,40 @@ class Bench:
 
     def packing(self, clock: Clock, count: int, mps: bool = False) -> Rows:
         """``count`` trainings of unlike architectures at the same time; the first step also one after another."""
-        names = (self.timed * count)[:count]
+        names = (self.timed[:4] * count)[:count]
         study = f"packing-{count}{'-mps' if mps else ''}"
+        shutil.rmtree(self.results / study, ignore_errors=True)  # of an earlier try: what is cached costs no time
         variables = self._start_mps(clock) if mps else {}
         try:
-            commands = [self._short(study, n, i // len(self.timed)) for i, n in enumerate(names)]
+            commands = [self._short(study, n, i // len(self.timed[:4])) for i, n in enumerate(names)]
             together = self._together(clock, commands, variables)
         finally:
             if mps:
                 self._end_mps(variables)
-        alone = [
-            json.loads(path.read_text(encoding="utf-8"))["training"]["wall_seconds"]
-            for path in (self.results / study).glob("*/record.json")
-        ]
-        row = {"trainings": count, "how": "side by side, MPS" if mps else "side by side", "wall_seconds": together,
-               "device": self.device, "finished": len(alone), "sum_of_training_seconds": sum(alone),
-               "architectures": " ".join(names)}  # fmt: skip
-        if len(alone) < count:
-            raise Trouble(f"{len(alone)} of {count} trainings ended well", {"packing": [row]})
+        row = self._packed(study, "side by side, MPS" if mps else "side by side", names, together)
+        if row["finished"] < count:
+            raise Trouble(f"{row['finished']} of {count} trainings ended well", {"packing": [row]})
         return {"packing": [row]}
 
     def one_by_one(self, clock: Clock) -> Rows:
         """The same trainings one after another, one of each architecture: the yardstick of packing."""
-        begin = time.monotonic()
-        for name in self.timed:
+        shutil.rmtree(self.results / "packing-alone", ignore_errors=True)
+        begin, names = time.monotonic(), self.timed[:4]
+        for name in names:
             self.mlpbench(clock, *self._short("packing-alone", name, 0))
         wall = time.monotonic() - begin
-        row = {"trainings": len(self.timed), "how": "one after another", "wall_seconds": wall, "device": self.device,
-               "finished": len(self.timed), "architectures": " ".join(self.timed)}  # fmt: skip
-        return {"packing": [row]}
+        self.one_training = wall / len(names)
+        return {"packing": [self._packed("packing-alone", "one after another", names, wall)]}
+
+    def _packed(self, study: str, how: str, names: list[str], wall: float) -> dict[str, Any]:
+        records = [json.loads(p.read_text(encoding="utf-8")) for p in (self.results / study).glob("*/record.json")]
+        alone = [r["training"]["wall_seconds"] for r in records if r["status"] == "done"]
+        expected = self.one_training * len(names) if self.one_training else None
+        return {
+            "how": how, "trainings": len(names), "finished": len(alone), "device": self.device, "wall_seconds": wall,
+            "sum_of_training_seconds": sum(alone), "times_faster": expected / wall if expected else None,
+            "architectures": " ".join(names),
+        }  # fmt: skip
 
     def _short(self, study: str, name: str, repetition: int) -> list[str]:
         steps = 20 if self.dry else 300
@@ -384,18 +390,3 @@ class Bench:
 def _backend_of(path: Path) -> str:
     found = re.search(r"^backend:\s*(\S+)", path.read_text(encoding="utf-8"), re.MULTILINE)
     return found.group(1) if found else path.stem
-
-
-def _after(mark: str, text: str) -> dict[str, Any]:
-    for line in text.splitlines():
-        if line.startswith(mark):
-            found: dict[str, Any] = json.loads(line.removeprefix(mark))
-            return found
-    raise Trouble(f"no answer: {(text.strip().splitlines() or ['nothing was printed'])[-1][:200]}")
-
-
-def _read_csv(path: Path) -> list[dict[str, Any]]:
-    if not path.is_file():
-        return []
-    with path.open(newline="", encoding="utf-8") as stream:
-        return list(csv.DictReader(stream))

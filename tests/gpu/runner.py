@@ -156,8 +156,8 @@ class Kept:
                 shutil.copy(log, out / LOG)
 
     def done(self, name: str) -> bool:
-        """Whether the step was finished, by this call or an earlier one."""
-        return bool(self.state["steps"].get(name, {}).get("status") == "done")
+        """Whether the step was finished, by this call or an earlier one, or cannot be tried here (no MPS)."""
+        return self.state["steps"].get(name, {}).get("status") in ("done", "skipped")
 
     def add(self, name: str, entry: dict[str, Any], rows: Rows) -> None:
         """Keep what came of a step, in place of what an earlier try gave, and write everything."""
@@ -249,3 +249,24 @@ def _run(step: Step, kept: Kept, end: float) -> None:
     kept.say(f"{step.name:<24} {status:<8} {wall:6.1f} s wall, {clock.cpu_seconds:6.1f} s CPU  {reason}")
     if status == "failed" and clock.tail:
         kept.say("    | " + clock.tail.replace("\n", "\n    | "))
+
+
+def after(mark: str, text: str) -> dict[str, Any]:
+    """The JSON object behind ``mark`` in what a child printed.
+
+    Raises:
+        Trouble: there is none.
+    """
+    for line in text.splitlines():
+        if line.startswith(mark):
+            found: dict[str, Any] = json.loads(line.removeprefix(mark))
+            return found
+    raise Trouble(f"no answer: {(text.strip().splitlines() or ['nothing was printed'])[-1][:200]}")
+
+
+def read_csv(path: Path) -> list[dict[str, Any]]:
+    """The rows of a table; none if it is not there."""
+    if not path.is_file():
+        return []
+    with path.open(newline="", encoding="utf-8") as stream:
+        return list(csv.DictReader(stream))
