@@ -339,7 +339,11 @@ def rescore(study_root: Path, record: dict[str, Any], names: Sequence[str]) -> d
             references = reference_digests(context.references)
             inputs = score_inputs(scorer, result.key, options, frames, references)
             scores.inputs[SCORE + name] = {**inputs, "result": _stamp(here, scorer.task)}
-    kept = [row for row in record["metrics"] if row.get("scorer") not in names]
+    renewed = {(row["split"], row["metric"]) for row in scores.rows}  # an older row may not name its scorer
+    kept = [
+        row for row in record["metrics"]
+        if row.get("scorer") not in names and (row["split"], row["metric"]) not in renewed
+    ]  # fmt: skip
     changed = {**record, "metrics": kept + scores.rows, "inputs": scores.inputs, "finished": provenance.now()}
     if scores.problems:
         changed |= {"status": "failed", "reason": f"scoring {'; '.join(scores.problems)}"}
