@@ -113,7 +113,7 @@ def test_killed_and_started_again_it_computes_what_is_missing(tmp_path: Path, ge
         (["label", "geo/300K.xyz", "reference.conv_tol=-1"], "reference.conv_tol=-1"),
         (["label", "geo/300K.xyz", "--out", "geo/300K.xyz", *EMT_METHOD], "overwritten by its own labels"),
         (["label", "geo/300K.xyz", *EMT_METHOD, "reference.calculator=ase.calculators.emt.ET"], "no attribute 'ET'"),
-        (["sample", "CH3CH2OHH", "--out", "x"], "no molecule that ASE knows"),
+        (["sample", "CH3CH2OHH", "--out", "x"], "neither a file nor a molecule that ASE knows"),
         (["sample", "Cu2", "--out", "x", "sampling.frames=0"], "sampling.frames=0"),
         (["sample", "Cu2", "--out", "x", "recipe=ethanl"], "Did you mean 'ethanol'?"),
     ],
