@@ -97,21 +97,21 @@ def read_compiled(path: Path) -> list[Pin]:
         lines = path.read_text(encoding="utf-8").splitlines()
     except OSError as error:
         raise UserError(f"requirements file {path} cannot be read: {error.strerror}") from error
-    found: list[tuple[str, str, set[str]]] = []
+    rows: list[tuple[str, str, set[str]]] = []
     for line in lines:
         text = line.strip()
         comment = re.fullmatch(r"#\s*(?:via\s*)?(.*)", text)
         if comment:
-            if found and comment.group(1):
-                found[-1][2].add(_parent(comment.group(1)))
+            if rows and comment.group(1):
+                rows[-1][2].add(_parent(comment.group(1)))
             continue
         if not text or text.startswith("--hash"):
             continue
         pin = re.match(r"([A-Za-z0-9._-]+)(?:\[[^\]]*\])?==([^\s;\\]+)", text)
         if pin is None:
             raise UserError(f"{path}: '{text}' is not an exact pin (name==version)")
-        found.append((normalise(pin.group(1)), pin.group(2), set()))
-    return [Pin(name, version, frozenset(via)) for name, version, via in found]
+        rows.append((normalise(pin.group(1)), pin.group(2), set()))
+    return [Pin(name, version, frozenset(via)) for name, version, via in rows]
 
 
 def select(
@@ -156,10 +156,10 @@ def read_target_list(path: Path) -> dict[str, str]:
         if text.lstrip().startswith("[")
         else (r"(?m)^([A-Za-z0-9][A-Za-z0-9._-]*)(?:==|[ \t]+)(\d[^\s]*)")
     )
-    found = {normalise(name): version for name, version in re.findall(pattern, text)}
-    if not found:
+    versions = {normalise(name): version for name, version in re.findall(pattern, text)}
+    if not versions:
         raise UserError(f"--target-list {path}: no package is listed there", "Write it with: pip list > FILE")
-    return found
+    return versions
 
 
 def _parent(text: str) -> str:

@@ -75,13 +75,13 @@ def _measure(arguments: argparse.Namespace, frames: Frames, default: dict[str, A
     if arguments.frames < 1:
         raise UserError(f"--frames={arguments.frames}: at least one frame must be timed")
     for threads in _threads(arguments.threads, int(machine["threads_usable"])):
-        found = measure(
+        measured = measure(
             frames, method, backend, threads=threads, machine=machine, count=arguments.frames,
             series=None if arguments.series == "none" else arguments.series, series_seconds=arguments.series_seconds,
             say=lambda text: print(f"{method['code']}: {text}", flush=True),
         )  # fmt: skip
-        print(_summary(found))
-        print(f"  {keep(place, found)}")
+        print(_summary(measured))
+        print(f"  {keep(place, measured)}")
     return EXIT_DONE
 
 
@@ -128,34 +128,35 @@ def _from_dataset(name: str) -> tuple[Frames, dict[str, Any] | None]:
 
 
 def _threads(text: str, usable: int) -> list[int]:
-    found: list[int] = []
+    counts: list[int] = []
     for part in text.split(","):
         if part != "all" and not (part.isdigit() and int(part) > 0):
             raise UserError(f"--threads={text}: '{part}' is not a positive number or 'all'", "E.g. --threads 1,all")
         number = usable if part == "all" else int(part)
         if number > usable:
             raise UserError(f"--threads={text}: this process may use {usable} cores only", "Give fewer, or 'all'.")
-        if number not in found:
-            found.append(number)
-    return found
+        if number not in counts:
+            counts.append(number)
+    return counts
 
 
-def _summary(found: dict[str, Any]) -> str:
+def _summary(measured: dict[str, Any]) -> str:
     from mlpbench.evaluators.speed import median_interval
 
-    middle, low, high = median_interval(found["seconds"])
+    middle, low, high = median_interval(measured["seconds"])
     lines = [
-        f"{found['version']}, {found['level']}, {found['threads']} thread(s) of {found['hardware'].get('cpu')}:",
-        f"  {found['system']}: {middle:.3g} s a frame ({low:.3g} to {high:.3g}), cold {found['cold_seconds']:.3g} s, "
-        f"start of the code {found['start_seconds']:.3g} s",
+        f"{measured['version']}, {measured['level']}, {measured['threads']} thread(s) of "
+        f"{measured['hardware'].get('cpu')}:",
+        f"  {measured['system']}: {middle:.3g} s a frame ({low:.3g} to {high:.3g}), "
+        f"cold {measured['cold_seconds']:.3g} s, start of the code {measured['start_seconds']:.3g} s",
     ]
-    fit = found["fit"]
+    fit = measured["fit"]
     if fit is not None:
         ends = f" (95 % {fit['lower']:.2f} to {fit['upper']:.2f})" if "lower" in fit else " (two points: no interval)"
         lines.append(
-            f"  {found['series']['name']}: time grows as N^{fit['exponent']:.2f}{ends}, "
+            f"  {measured['series']['name']}: time grows as N^{fit['exponent']:.2f}{ends}, "
             f"{fit['smallest']:.0f} to {fit['largest']:.0f} atoms"
         )
-    if found["conditions"]["notice"]:
-        lines.append(f"  not a quiet machine: {found['conditions']['notice']}")
+    if measured["conditions"]["notice"]:
+        lines.append(f"  not a quiet machine: {measured['conditions']['notice']}")
     return "\n".join(lines)

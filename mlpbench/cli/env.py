@@ -165,7 +165,7 @@ def _wheels(arguments: argparse.Namespace) -> int:
         if requirements is None:
             raise UserError(f"the backend '{name}' has no requirements file, so nothing can be gathered")
         pins = read_compiled(requirements)
-    found = gather(
+    gathered = gather(
         pins,
         out,
         progress=_say,
@@ -175,17 +175,17 @@ def _wheels(arguments: argparse.Namespace) -> int:
         target=read_target_list(arguments.target_list) if arguments.target_list else None,
     )
     if name == "core" and not build_core_wheel(out, _say):
-        found.notes.append("mlpbench runs from a wheel here: copy that wheel into the folder as well")
-    listed = "".join(f"{pin.line}\n" for pin in found.pins)
+        gathered.notes.append("mlpbench runs from a wheel here: copy that wheel into the folder as well")
+    listed = "".join(f"{pin.line}\n" for pin in gathered.pins)
     (out / f"{name}.requirements.txt").write_text(listed, encoding="utf-8")
-    print(f"{out}: {len(found.pins)} packages for {name}, {found.megabytes:.0f} MB in the folder")
-    if found.left_out:
-        print(f"left out {len(found.left_out)}: {', '.join(pin.name for pin in found.left_out)}")
-    if found.built:
-        print(f"built from source: {', '.join(found.built)}")
-    for note in found.notes:
+    print(f"{out}: {len(gathered.pins)} packages for {name}, {gathered.megabytes:.0f} MB in the folder")
+    if gathered.left_out:
+        print(f"left out {len(gathered.left_out)}: {', '.join(pin.name for pin in gathered.left_out)}")
+    if gathered.built:
+        print(f"built from source: {', '.join(gathered.built)}")
+    for note in gathered.notes:
         print(f"note: {note}")
-    print(_then(name, bool(found.left_out)))
+    print(_then(name, bool(gathered.left_out)))
     return EXIT_DONE
 
 

@@ -45,8 +45,8 @@ def compare_studies(
     Raises:
         UserError: nothing matches, or a metric or split that is not in both studies.
     """
-    found = match(first, second)
-    done = [pair for pair in found.pairs if pair.done]
+    matched = match(first, second)
+    done = [pair for pair in matched.pairs if pair.done]
     for name in metrics:
         find_metric(name)
     scores = [(first.scores[pair.before["trial"]], second.scores[pair.after["trial"]]) for pair in done]
@@ -62,11 +62,11 @@ def compare_studies(
         same_training=sum(pair.same("train") and pair.same("valid") for pair in done),
         same_frames={split: sum(pair.same(split) for pair in done) for split in tests},
         other_frames={split: sum(not pair.same(split) for pair in done) for split in tests},
-        changes=tuple(find_changes(found.pairs)), only_first=tuple(found.only_first),
-        only_second=tuple(found.only_second),
-        lost=tuple(_state(p, p.after) for p in found.pairs if p.before["status"] == "done" != p.after["status"]),
-        gained=tuple(_state(p, p.before) for p in found.pairs if p.after["status"] == "done" != p.before["status"]),
-        judged=tuple(judged), margin=margin, notes=tuple(_notes(found.repeated, done)),
+        changes=tuple(find_changes(matched.pairs)), only_first=tuple(matched.only_first),
+        only_second=tuple(matched.only_second),
+        lost=tuple(_state(p, p.after) for p in matched.pairs if p.before["status"] == "done" != p.after["status"]),
+        gained=tuple(_state(p, p.before) for p in matched.pairs if p.after["status"] == "done" != p.before["status"]),
+        judged=tuple(judged), margin=margin, notes=tuple(_notes(matched.repeated, done)),
     )  # fmt: skip
 
 
@@ -110,7 +110,7 @@ def _judge(
     numbers = np.array([values[id(pair)][place] for pair in pairs], dtype=np.float64).reshape(-1, 2)
     linear = is_linear(name) or bool((numbers <= 0).any())
     change = numbers[:, 1] - numbers[:, 0] if linear else np.log(numbers[:, 1] / numbers[:, 0])
-    found: list[Judged] = []
+    judged: list[Judged] = []
     labels = ([EVERY] * len(pairs), [f"{p.family}, {EVERY}" for p in pairs], [p.setting for p in pairs])
     for level in labels:
         groups = {label: [i for i, own in enumerate(level) if own == label] for label in dict.fromkeys(level)}
@@ -126,8 +126,8 @@ def _judge(
         results = compare(asked, margin=margin, at=()) if asked else []
         for (label, rows), result in zip(groups.items(), results, strict=True):
             obstacle = _obstacle(name, split, [pairs[i] for i in rows])
-            found.append(_row(place, label, numbers[rows], result, obstacle, linear))
-    return found
+            judged.append(_row(place, label, numbers[rows], result, obstacle, linear))
+    return judged
 
 
 def _by_repetition(pairs: list[Matched], change: Float) -> Float:

@@ -143,9 +143,9 @@ class StudyComparison:
     def headline(self) -> str:
         """The answer in one sentence: each metric over all settings, and single ones where they differ."""
         places = list(dict.fromkeys((one.metric, one.split) for one in self.judged))
-        found = [self._verdict([one for one in self.judged if (one.metric, one.split) == place]) for place in places]
+        verdicts = [self._verdict([one for one in self.judged if (one.metric, one.split) == place]) for place in places]
         lost = f"; {len(self.lost)} trials finished before and not now" if self.lost else ""
-        said = "; ".join(found) or "nothing to compare"
+        said = "; ".join(verdicts) or "nothing to compare"
         return f"{self.second} against {self.first}, {self.matched} trials matched: {said}{lost}."
 
     def _verdict(self, rows: list[Judged]) -> str:
@@ -160,44 +160,44 @@ class StudyComparison:
         return "; ".join([f"{name} (settings: {listed})" if over else f"{name}: {listed}", *clear])
 
 
-def describe(found: StudyComparison) -> str:
+def describe(compared: StudyComparison) -> str:
     """The answer, what differs, and every metric."""
-    lines = [found.headline, "", *_matching(found), "", "What differs between matched trials:"]
-    lines += [f"  {change_text(change)}" for change in found.changes] or ["  nothing"]
-    for _, rows in groupby(found.judged, key=lambda row: (row.metric, row.split)):
-        lines += ["", *_table(list(rows), found.margin)]
-    for title, items in (("Done before and not now", found.lost), ("Done now and not before", found.gained)):
+    lines = [compared.headline, "", *_matching(compared), "", "What differs between matched trials:"]
+    lines += [f"  {change_text(change)}" for change in compared.changes] or ["  nothing"]
+    for _, rows in groupby(compared.judged, key=lambda row: (row.metric, row.split)):
+        lines += ["", *_table(list(rows), compared.margin)]
+    for title, items in (("Done before and not now", compared.lost), ("Done now and not before", compared.gained)):
         if items:
             lines += ["", f"{title}:", *[f"  {item}" for item in items]]
-    if found.notes:
-        lines += ["", *found.notes]
+    if compared.notes:
+        lines += ["", *compared.notes]
     return "\n".join(lines)
 
 
-def _matching(found: StudyComparison) -> list[str]:
+def _matching(compared: StudyComparison) -> list[str]:
     lines = [
-        f"{found.first}: {found.trials[0]} trials; {found.second}: {found.trials[1]}; {found.matched} pairs done in "
-        f"both, {len(found.settings)} settings."
+        f"{compared.first}: {compared.trials[0]} trials; {compared.second}: {compared.trials[1]}; "
+        f"{compared.matched} pairs done in both, {len(compared.settings)} settings."
     ]
-    lines.append(frames_text(found))
-    for name, alone in ((found.first, found.only_first), (found.second, found.only_second)):
+    lines.append(frames_text(compared))
+    for name, alone in ((compared.first, compared.only_first), (compared.second, compared.only_second)):
         if alone:
             more = f"; and {len(alone) - _MOST} more" if len(alone) > _MOST else ""
             lines.append(f"Only in {name}: {'; '.join(alone[:_MOST])}{more}.")
     return lines
 
 
-def frames_text(found: StudyComparison) -> str:
+def frames_text(compared: StudyComparison) -> str:
     """Which frames the pairs share, plainly."""
-    same = [s for s, count in found.same_frames.items() if count == found.matched]
-    other = [f"{s} ({count} of {found.matched} pairs)" for s, count in found.other_frames.items() if count]
-    parts = [f"Same training and validation frames in {found.same_training} of {found.matched} pairs"]
+    same = [s for s, count in compared.same_frames.items() if count == compared.matched]
+    other = [f"{s} ({count} of {compared.matched} pairs)" for s, count in compared.other_frames.items() if count]
+    parts = [f"Same training and validation frames in {compared.same_training} of {compared.matched} pairs"]
     if same:
         parts.append(f"the same test frames in {', '.join(same)}")
     if other:
         parts.append(f"OTHER test frames (or no longer known which) in {', '.join(other)}: errors there are not judged")
-    if found.same_potential:
-        parts.append(f"{found.same_potential} pairs have the same key, and so the same potential but for hardware")
+    if compared.same_potential:
+        parts.append(f"{compared.same_potential} pairs have the same key, and so the same potential but for hardware")
     return "; ".join(parts) + "."
 
 

@@ -41,7 +41,7 @@ def overrides_of(config: Mapping[str, Any], *, without: tuple[str, ...] = ()) ->
         UserError: the data set, architecture or size has no file in ``conf`` any more.
     """
     data = config["dataset"]
-    found = {
+    overrides = {
         "dataset": _dataset_option(data),
         "architecture": str(config["architecture"]["name"]),
         "size": str(config["size"]),
@@ -49,28 +49,28 @@ def overrides_of(config: Mapping[str, Any], *, without: tuple[str, ...] = ()) ->
     needed = {"dataset.variant": _value(data["variant"])} if data.get("variant") is not None else {}
     if data.get("kind") == "file":
         needed["dataset.path"] = _value(data["path"])
-    base = _composed(_texts({**found, **needed}))
+    base = _composed(_texts({**overrides, **needed}))
     for group in _GROUPS:
         wanted = config.get(group) or {}
         if group not in without and any(True for _ in _unlike(base[group], wanted, group)):
-            option = _closest(_texts({**found, **needed}), group, wanted)
+            option = _closest(_texts({**overrides, **needed}), group, wanted)
             if option is not None:
-                found[group] = option
-    chosen = _texts({**found, **needed})
-    found["dataset.n_train"] = str(data["n_train"])
-    found |= needed
+                overrides[group] = option
+    chosen = _texts({**overrides, **needed})
+    overrides["dataset.n_train"] = str(data["n_train"])
+    overrides |= needed
     told = set() if data.get("kind") == "file" else _TOLD  # of one's own file the user said it
     for key, value in _unlike(_composed(chosen), config):
         if key not in {*_OWN, *told, *needed, *without} and key.split(".")[0] not in {*without, "backend"}:
             # A key that no file has must be added, and so must what a mapping holds.
             added = isinstance(value, Mapping) or OmegaConf.select(_raw(chosen), key, default=_raw) is _raw
-            found[f"++{key}" if added else key] = _value(value)
+            overrides[f"++{key}" if added else key] = _value(value)
     own = str(config["architecture"]["backend"])
     for name in _BACKEND:
         value = (config.get("backend") or {}).get(own, {}).get(name)
         if value:
-            found[f"backend.{own}.{name}"] = _value(value)
-    return found
+            overrides[f"backend.{own}.{name}"] = _value(value)
+    return overrides
 
 
 def option_of(config: Mapping[str, Any], group: str) -> str | None:

@@ -141,9 +141,9 @@ def duplicates(frames: Fingerprinted, tolerance: float) -> list[Copy]:
         repeated: set[int] = set()
         for row in sorted(earlier):
             originals = [i for i in sorted(earlier[row]) if i not in repeated]
-            found = judge.copies(family, family, row, originals, first_only=True)
-            repeated.update([row] if found else [])
-            copies.extend(found)
+            copies_of_row = judge.copies(family, family, row, originals, first_only=True)
+            repeated.update([row] if copies_of_row else [])
+            copies.extend(copies_of_row)
     return sorted(copies, key=lambda copy: (copy.second, copy.first))
 
 
@@ -256,15 +256,15 @@ class LeakCheck:
     @property
     def warnings(self) -> list[str]:
         """Splits that lie suspiciously close to the pool, and frames that the pool holds twice."""
-        found = self.repeated or []
-        pairs = ", ".join(f"{copy.first} = {copy.second}" for copy in found[:6])
-        twice = f"{len(found)} frames of the pool repeat an earlier one (same configuration): {pairs}"
-        doubled = [f"{twice}; validation frames may be training frames too"] if found else []
+        repeated = self.repeated or []
+        pairs = ", ".join(f"{copy.first} = {copy.second}" for copy in repeated[:6])
+        twice = f"{len(repeated)} frames of the pool repeat an earlier one (same configuration): {pairs}"
+        doubled = [f"{twice}; validation frames may be training frames too"] if repeated else []
         return doubled + [
-            f"split {name}: a typical test frame lies {1 / found.ratio:.0f} times closer to a pool frame than random "
+            f"split {name}: a typical test frame lies {1 / leak.ratio:.0f} times closer to a pool frame than random "
             "pairs do, as neighbours of one trajectory would; errors on it say little about new configurations"
-            for name, found in self.splits.items()
-            if found.ratio < TOO_CLOSE and np.isfinite(found.nearest).sum() >= _ENOUGH
+            for name, leak in self.splits.items()
+            if leak.ratio < TOO_CLOSE and np.isfinite(leak.nearest).sum() >= _ENOUGH
         ]
 
     def allowed(self, dataset: Dataset, policy: str) -> Int:
@@ -305,7 +305,7 @@ class LeakCheck:
         }
 
     def _pairs(self, limit: int = 6) -> str:
-        pairs = [f"pool {c.first} = {name} {c.second}" for name, found in self.splits.items() for c in found.copies]
+        pairs = [f"pool {c.first} = {name} {c.second}" for name, leaks in self.splits.items() for c in leaks.copies]
         return ", ".join(pairs[:limit]) + (f", and {len(pairs) - limit} more pairs" if len(pairs) > limit else "")
 
 
@@ -325,7 +325,7 @@ def check_leaks(dataset: Dataset, tolerance: float, progress: OnProgress = silen
         tests = {name: Fingerprinted.of(test, counted) for name, test in dataset.tests.items()}
         counted = _Counted(progress, "looking for copies", total - len(dataset.pool))
         splits = {name: compare(pool, test, tolerance, counted) for name, test in tests.items()}
-        frames = sorted({copy.first for found in splits.values() for copy in found.copies})
+        frames = sorted({copy.first for leaks in splits.values() for copy in leaks.copies})
         repeated = duplicates(pool, tolerance) if len(dataset.pool) <= _LARGEST_POOL else None
         dataset.cache[key] = LeakCheck(tolerance, splits, np.array(frames, dtype=np.int64), repeated)
     check: LeakCheck = dataset.cache[key]

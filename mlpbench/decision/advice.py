@@ -60,13 +60,13 @@ def find_doubts(
             advice.append(more_repetitions(view, one, count, why))
     if chosen is not None:
         second = next((c for c in candidates if c.verdict == "passes" and c.objective == c.objective), None)
-        found = _close(view, chosen, second, goal) if second is not None else None
-        if found is not None and second is not None:
-            doubts.append(found[0])
+        close = _close(view, chosen, second, goal) if second is not None else None
+        if close is not None and second is not None:
+            doubts.append(close[0])
             advice += [
-                more_repetitions(view, c, found[1], f"tells whether it or {other.label} is better")
+                more_repetitions(view, c, close[1], f"tells whether it or {other.label} is better")
                 for c, other in ((chosen, second), (second, chosen))
-                if found[1]
+                if close[1]
             ]
     else:
         unknown = any(c.verdict == "unknown" for c in candidates)
@@ -90,14 +90,14 @@ def _close(view: View, chosen: Assessment, second: Assessment, goal: str) -> tup
     for one in (chosen, second):
         part = rows[rows["label"] == one.label]
         errors[one.label] = dict(zip(part["repetition"].astype(int), part["value"].astype(float), strict=True))
-    found = compare([pair(chosen.label, errors[chosen.label], second.label, errors[second.label])])[0]
-    if found.verdict in ("better", "tie") or found.n == 0:
+    comparison = compare([pair(chosen.label, errors[chosen.label], second.label, errors[second.label])])[0]
+    if comparison.verdict in ("better", "tie") or comparison.n == 0:
         return None
-    if found.verdict == "unknown":
+    if comparison.verdict == "unknown":
         return f"one repetition does not show whether {chosen.label} and {second.label} differ in {goal} by chance", 2
     text = f"{goal} of {chosen.label} and {second.label} is undecided"
-    span = f"(ratio {found.ratio:.3g}, 95 % interval {found.lower:.3g} to {found.upper:.3g})"
-    return f"{text} {span}", found.further or 0
+    span = f"(ratio {comparison.ratio:.3g}, 95 % interval {comparison.lower:.3g} to {comparison.upper:.3g})"
+    return f"{text} {span}", comparison.further or 0
 
 
 def more_repetitions(view: View, one: Assessment, count: int, why: str) -> Advice:

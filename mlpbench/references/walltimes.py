@@ -83,7 +83,7 @@ def measure(
     require_open(method, bool(few.pbc.any()))
     say(f"{len(few)} frames, {threads} thread{'s' * (threads > 1)}")
     answers, start_seconds, conditions = time_frames(few, method, backend, threads, say)
-    found: dict[str, Any] = {
+    measured: dict[str, Any] = {
         "format": FORMAT, "method": method, "level": parse_method(method).words(), "version": answers[0]["version"],
         "threads": threads, "hardware": machine, "date": datetime.date.today().isoformat(),
         "system": few.to_atoms()[0].get_chemical_formula(), "n_atoms": float(np.mean(few.n_atoms)),
@@ -93,11 +93,11 @@ def measure(
     if series is not None:
         say(f"series of {series}, at most {series_seconds:g} s")
         points, later = _series(series, method, backend, threads, series_seconds, say)
-        found["series"] = {"name": series, "points": points}
+        measured["series"] = {"name": series, "points": points}
         conditions = max(conditions, later, key=lambda one: float(one["others_cores"] or 0.0))  # the busier of both
         law = fit_power_law([p["n_atoms"] for p in points], [p["seconds"] for p in points])
-        found["fit"] = None if law is None else {k: v for k, v in asdict(law).items() if np.isfinite(v)}
-    return {**found, "conditions": conditions}
+        measured["fit"] = None if law is None else {k: v for k, v in asdict(law).items() if np.isfinite(v)}
+    return {**measured, "conditions": conditions}
 
 
 def time_frames(
@@ -143,11 +143,11 @@ def _run(
     return answers, wall - sum(answer["seconds"] for answer in answers), conditions
 
 
-def keep(folder: Path, found: dict[str, Any]) -> Path:
+def keep(folder: Path, measured: dict[str, Any]) -> Path:
     """Write a measurement to ``folder``; one of the same method, threads and hardware before it is replaced."""
-    who = digest([level_of(found["method"]), found["hardware"].get("cpu"), found["hardware"].get("gpus")])
-    path = folder / f"{found['method']['code']}-{who[:8]}-threads{found['threads']}.json"
-    write_json(path, found)
+    who = digest([level_of(measured["method"]), measured["hardware"].get("cpu"), measured["hardware"].get("gpus")])
+    path = folder / f"{measured['method']['code']}-{who[:8]}-threads{measured['threads']}.json"
+    write_json(path, measured)
     return path
 
 
@@ -157,13 +157,13 @@ def load_kept(folder: Path) -> list[dict[str, Any]]:
     Raises:
         ProtocolError: one of them cannot be read, or is of another version.
     """
-    found = []
+    measurements = []
     for path in sorted(folder.glob("*-threads*.json")):
         data = read_json(path)
         if data.get("format") != FORMAT:
             raise ProtocolError(f"{path}: format {data.get('format')}, this version reads format {FORMAT}")
-        found.append(data)
-    return found
+        measurements.append(data)
+    return measurements
 
 
 def time_reference(
@@ -209,14 +209,14 @@ def time_reference(
         pass  # never measured here, or cut short: it is measured now
     answers, _, conditions = time_frames(few, method, backend, threads, lambda _: None)
     seconds = [float(answer["seconds"]) for answer in answers]
-    found = {
+    measured = {
         "seconds": seconds[1:], "cold_seconds": seconds[0], "threads": threads, "method": method,
         "cpu": machine.get("cpu"), "source": "measured on this machine", "conditions": conditions,
         "busy": conditions["busy"], "version": answers[0]["version"],
     }  # fmt: skip
     if not conditions["busy"]:  # a time taken while others were computing is told, but not kept for later studies
-        write_json(path, found)
-    return found
+        write_json(path, measured)
+    return measured
 
 
 def time_for_trial(
@@ -243,10 +243,10 @@ def time_for_trial(
     try:
         method = complete_method(wanted["method"])
         backend = environment_of(method, backends)
-        found = time_reference(
+        measured = time_reference(
             frames, method, backend, threads=wanted["threads"], machine=machine, count=wanted["frames"]
         )
-        status = {"status": "done", "reason": "", **found, "median_seconds": float(np.median(found["seconds"]))}
+        status = {"status": "done", "reason": "", **measured, "median_seconds": float(np.median(measured["seconds"]))}
     except UserError as error:
         status = {"status": "skipped", "reason": str(error).replace("\n ", ";")}
     write_json(directory / REFERENCE, status)

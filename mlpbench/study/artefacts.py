@@ -124,7 +124,7 @@ def evaluation_options(trial: Trial) -> dict[str, dict[str, Any]]:
     config, dataset = trial.config, trial.dataset
     tests = [name for name in trial.split.files if name not in ("train", "valid")]
     own = config.dataset.in_distribution or (tests[0] if tests else "valid")
-    found: dict[str, dict[str, Any]] = {}
+    options_by_task: dict[str, dict[str, Any]] = {}
     for name in EVALUATIONS:
         node = getattr(config.evaluation, name)
         if node is None:
@@ -137,8 +137,8 @@ def evaluation_options(trial: Trial) -> dict[str, dict[str, Any]]:
         if name == "md":
             options["start_split"] = options["start_split"] or own
             options["own_trajectory"] = _with_method(options["own_trajectory"], "reference", method)
-        found[name] = options
-    return found
+        options_by_task[name] = options
+    return options_by_task
 
 
 def _with_method(node: dict[str, Any] | None, name: str, method: Any) -> dict[str, Any] | None:

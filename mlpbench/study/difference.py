@@ -97,11 +97,11 @@ def score_inputs(
 
 def reference_digests(references: dict[str, Any]) -> dict[str, dict[str, str]]:
     """Name -> ``content`` (of the file) and ``structures`` (of its geometries alone: another energy moves no atom)."""
-    found = {}
+    digests = {}
     for name, path in references.items():
         stat = Path(path).stat()
-        found[name] = _reference_digest(name, str(path), stat.st_size, stat.st_mtime_ns)
-    return found
+        digests[name] = _reference_digest(name, str(path), stat.st_size, stat.st_mtime_ns)
+    return digests
 
 
 @lru_cache(maxsize=256)

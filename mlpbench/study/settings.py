@@ -124,24 +124,24 @@ class _Leaves:
     def of(self, record: Record, climbs: bool) -> Parts:
         """What may be a setting in this record, by the first part of its key."""
         config = record["config"]
-        found = {
+        parts = {
             name: self._flat(name, value)
             for name, value in config.items()
             if name not in _NO_SETTING and name != "backend"
         }
         if isinstance(config.get("backend"), Mapping):
             node = config["backend"].get(record["identifiers"].get("backend")) or {}
-            found["backend"] = {f"backend.{key}": node.get(key) for key in _BACKEND}
-        found[DATA] = {DATA: record["identifiers"].get(DATA) or None}
+            parts["backend"] = {f"backend.{key}": node.get(key) for key in _BACKEND}
+        parts[DATA] = {DATA: record["identifiers"].get(DATA) or None}
         budget = config.get("budget") or {}
         if climbs:
-            rest = {key: value for key, value in found["budget"].items() if not key.startswith(CONVERGE)}
-            found["budget"] = {**rest, STEPS: LADDER, CONVERGE: None}
+            rest = {key: value for key, value in parts["budget"].items() if not key.startswith(CONVERGE)}
+            parts["budget"] = {**rest, STEPS: LADDER, CONVERGE: None}
         if budget.get("seconds"):
             machine = (record.get("provenance") or {}).get("hardware") or {}
             name = machine.get("device_name") or machine.get("cpu")
-            found[HARDWARE] = {HARDWARE: f"{name}, {machine.get('threads')} threads"}
-        return found
+            parts[HARDWARE] = {HARDWARE: f"{name}, {machine.get('threads')} threads"}
+        return parts
 
     def _flat(self, name: str, value: Any) -> dict[str, Any]:
         if not isinstance(value, Mapping):
@@ -352,7 +352,7 @@ def choose(trials: pd.DataFrame, settings: Mapping[str, Setting], valid: Mapping
     columns = ["trial", *PLACE, "name", "setting", "status", "counts_as", "train_seconds", "superseded"]
     rows = trials[columns].assign(error=trials["trial"].map(valid))
     rows.loc[rows["status"] != "done", "error"] = np.nan
-    found = []
+    candidates = []
     for _, part in rows.groupby(list(PLACE), sort=False):
         current = part[~part["superseded"]]
         labels = list(dict.fromkeys(current["setting"]))
@@ -361,14 +361,14 @@ def choose(trials: pd.DataFrame, settings: Mapping[str, Setting], valid: Mapping
         tried = [Tried(name, errors.get(name, np.nan), int(spent[name]), int(done.get(name, 0))) for name in labels]
         mine = current[current["setting"] == best]
         head = mine.iloc[0]
-        found.append(
+        candidates.append(
             Candidate(
                 head["dataset"], head["architecture"], head["size"], int(head["n_train"]),
                 settings[head["trial"]], head["name"], tuple(mine["trial"]), tuple(tried),
                 float(part["train_seconds"].astype(float).sum(min_count=1)),
             )
         )  # fmt: skip
-    return found
+    return candidates
 
 
 def _best(rows: pd.DataFrame, labels: Sequence[str]) -> tuple[str, dict[str, float]]:

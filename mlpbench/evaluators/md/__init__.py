@@ -84,40 +84,40 @@ def bath_rows(
     for name, run in runs.items():
         if name.startswith("nve-"):
             continue
-        kelvin, found = run.kelvin(options), ends[name]
+        kelvin, fates_of_run = run.kelvin(options), ends[name]
         length = float(run.arrays["length_fs"]) / 1000
-        replicas = [asdict(fate) for fate in found]
+        replicas = [asdict(fate) for fate in fates_of_run]
         kept["runs"][name] = {"length_ps": length, "temperature_K": kelvin, "replicas": replicas}
-        last_frames(directory / FOLDER, run, found)
+        last_frames(directory / FOLDER, run, fates_of_run)
         if options.get("write_extxyz"):
             whole_trajectories(directory / FOLDER, run)
-        rows += survival_rows(split_of(kelvin, "npt" if name == "npt" else ""), run, found)
+        rows += survival_rows(split_of(kelvin, "npt" if name == "npt" else ""), run, fates_of_run)
         if name != "npt":
-            rows += temperature_rows(split_of(kelvin), run, found, kelvin)
+            rows += temperature_rows(split_of(kelvin), run, fates_of_run, kelvin)
     return rows
 
 
-def survival_rows(split: str, run: Run, found: list[Fate]) -> list[Row]:
+def survival_rows(split: str, run: Run, fates: list[Fate]) -> list[Row]:
     """Survival at the planned length and restricted mean stable time; neither where all were censored before."""
     planned = float(run.arrays["length_fs"]) / 1000
-    curve = kaplan_meier([f.time_ps for f in found], [f.died for f in found])
+    curve = kaplan_meier([f.time_ps for f in fates], [f.died for f in fates])
     if not curve.known_at(planned * (1 - 1e-9)):
         return []  # a slow potential is not an unstable one: the record says how far it came
     mean, low, high = restricted_mean(curve, planned)
     survival = survival_interval(curve, planned)
     return [
-        metric_row(split, "md_survival", curve.at(planned), len(found), *survival),
-        metric_row(split, "md_stable_time", mean, len(found), low, high),
+        metric_row(split, "md_survival", curve.at(planned), len(fates), *survival),
+        metric_row(split, "md_stable_time", mean, len(fates), low, high),
     ]
 
 
-def temperature_rows(split: str, run: Run, found: list[Fate], kelvin: float) -> list[Row]:
+def temperature_rows(split: str, run: Run, fates: list[Fate], kelvin: float) -> list[Row]:
     """How far the thermostat is from its target, over the second half of every replica's sound frames."""
-    parts = [run.arrays["temperature"][r, f.frames // 2 : f.frames] for r, f in enumerate(found)]
+    parts = [run.arrays["temperature"][r, f.frames // 2 : f.frames] for r, f in enumerate(fates)]
     kelvins = np.concatenate(parts).astype(np.float64)
     if not len(kelvins):
         return []
-    return [metric_row(split, "md_temperature_error", 100 * abs(kelvins.mean() - kelvin) / kelvin, len(found))]
+    return [metric_row(split, "md_temperature_error", 100 * abs(kelvins.mean() - kelvin) / kelvin, len(fates))]
 
 
 def nve_rows(split: str, runs: dict[str, Run], kept: dict[str, Any]) -> list[Row]:
@@ -130,8 +130,8 @@ def nve_rows(split: str, runs: dict[str, Run], kept: dict[str, Any]) -> list[Row
     """
     drifts: dict[float, list[Drift]] = {}
     for name, run in runs.items():
-        found = [run_drift(run, r) for r in range(len(run))]
-        drifts[float(name.removeprefix("nve-").removesuffix("fs"))] = [d for d in found if d is not None]
+        slopes = [run_drift(run, r) for r in range(len(run))]
+        drifts[float(name.removeprefix("nve-").removesuffix("fs"))] = [d for d in slopes if d is not None]
     steps = sorted(drifts)
     kept["nve"] = {f"{step:g}": [asdict(drift) for drift in drifts[step]] for step in steps}
     if not steps or not drifts[steps[-1]]:
@@ -228,13 +228,13 @@ def own_rows(
     return rows, status
 
 
-def _compared(labels: dict[str, Any], k: int, run: Run, found: list[Fate]) -> dict[str, Any]:
+def _compared(labels: dict[str, Any], k: int, run: Run, fates: list[Fate]) -> dict[str, Any]:
     """The potential beside the reference on one labelled frame."""
     replica, frame = int(labels["replica"][k]), int(labels["frame"][k])
     ours = run.arrays["forces"][replica, frame].astype(np.float64)
     theirs = labels["forces"][k]
     energy = float(run.arrays["potential"][replica, frame] + run.arrays["baseline"] - labels["energy"][k])
-    kind, fate = str(labels["kind"][k]), found[replica]
+    kind, fate = str(labels["kind"][k]), fates[replica]
     one = {
         "run": run.name, "kind": kind, "replica": replica, "frame": frame,
         "time_ps": float(run.arrays["time_fs"][frame]) / 1000,

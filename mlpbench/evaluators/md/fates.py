@@ -79,28 +79,28 @@ def classify(
         structure: the test on g(r) of a periodic system.
     """
     good = replica.frames
-    found: dict[str, tuple[int, str]] = {}
+    failures: dict[str, tuple[int, str]] = {}
     times = replica.time_fs[:good]
     if good < len(replica.time_fs) and replica.ended != WALL_LIMIT:
-        found["exploded" if replica.ended == "exploded" else "non_finite"] = (good, "")
-    found |= _temperature(replica.temperature[:good], times, kelvin, limits)
+        failures["exploded" if replica.ended == "exploded" else "non_finite"] = (good, "")
+    failures |= _temperature(replica.temperature[:good], times, kelvin, limits)
     pairs: dict[str, tuple[int, int]] = {}
     if molecule and good:
         broken, pairs = _geometry(replica.positions[:good], numbers, limits, mean_distances, closest)
-        found |= broken
+        failures |= broken
     if structure is not None and good:
         first = structure(replica.positions[:good])
         if first is not None:
-            found["structure"] = (first, "")
+            failures["structure"] = (first, "")
     # The engine may end a replica behind its last stored frame, or between two frames.
     if replica.ended in ("non_finite", "exploded"):
-        found.setdefault(replica.ended, (good, ""))
-    if not found:
+        failures.setdefault(replica.ended, (good, ""))
+    if not failures:
         if replica.ended == WALL_LIMIT:
             return Fate(WALL_LIMIT, replica.ended_fs / 1000, good)
         return Fate(SURVIVED, replica.length_fs / 1000, good)
-    cause = min(found, key=lambda name: (found[name][0], CAUSES.index(name)))
-    frame, detail = found[cause]
+    cause = min(failures, key=lambda name: (failures[name][0], CAUSES.index(name)))
+    frame, detail = failures[cause]
     at_engine = cause in ("non_finite", "exploded") and replica.ended == cause
     when = replica.ended_fs if at_engine else float(replica.time_fs[min(frame, len(replica.time_fs) - 1)])
     return Fate(cause, when / 1000, frame, detail, pairs.get(cause, pairs.get("bond")))
@@ -114,12 +114,12 @@ def _temperature(kelvins: Float, times: Float, target: float, limits: Limits) ->
     width = min(width, len(kelvins))
     total = np.concatenate([[0.0], np.cumsum(kelvins, dtype=np.float64)])
     mean = (total[width:] - total[:-width]) / width  # mean[k] ends with frame k + width − 1
-    found = {}
+    failures = {}
     for name, bad in (("too_cold", mean < limits.cold * target), ("too_hot", mean > limits.hot * target)):
         if bad.any():
             k = int(np.argmax(bad))
-            found[name] = (k + width - 1, f"{mean[k]:.0f} K over {limits.temperature_window_fs:g} fs")
-    return found
+            failures[name] = (k + width - 1, f"{mean[k]:.0f} K over {limits.temperature_window_fs:g} fs")
+    return failures
 
 
 def bonds_of(positions: Float, numbers: Int, factor: float) -> Int:
@@ -146,7 +146,7 @@ def _geometry(
     if mean_distances is not None:  # a pair bonded here but not in the reference keeps its own length
         mean = np.where(mean_distances < limits.bond_factor * reach, mean_distances, start)
     nearest = _nearest_allowed(bonds, numbers, limits, closest)
-    found: dict[str, tuple[int, str]] = {}
+    failures: dict[str, tuple[int, str]] = {}
     pairs: dict[str, tuple[int, int]] = {}
     for begin in range(0, len(positions), 1000):
         r = distances(positions[begin : begin + 1000])
@@ -158,7 +158,7 @@ def _geometry(
             "fragment": (r.min(axis=2) > limits.fragment_A).any(axis=1),
         }
         for name, bad in tests.items():
-            if name not in found and bad.any():
+            if name not in failures and bad.any():
                 k = int(np.argmax(bad))
                 if name == "bond":
                     worst: tuple[int, ...] = tuple(int(i) for i in bonds[int(np.argmax(off[k]))])
@@ -171,10 +171,10 @@ def _geometry(
                     worst = (loose, int(np.argmin(r[k, loose])))
                     detail = f"{_pair_words(worst, numbers, r[k])}, and no atom is nearer"
                 pairs[name] = (worst[0], worst[1])
-                found[name] = (begin + k, detail)
-        if len(found) == len(tests):
+                failures[name] = (begin + k, detail)
+        if len(failures) == len(tests):
             break
-    return found, pairs
+    return failures, pairs
 
 
 def _nearest_allowed(bonds: Int, numbers: Int, limits: Limits, closest: Float | None) -> Float:
@@ -233,18 +233,18 @@ def fates(run: Run, context: Context, options: dict[str, Any]) -> list[Fate]:
     mean = None if run.periodic else mean_distances(context, run.numbers)
     closest = None if run.periodic else closest_distances(context, run.numbers)
     reference = reference_frames(context, options.get("reference_splits", []), run.numbers)
-    found = []
+    outcomes = []
     for index in range(len(run)):
         test = None
         if run.periodic and reference is not None and limits.structure is not None:
             test = _structure_test(run, index, reference, limits)
-        found.append(
+        outcomes.append(
             classify(
                 run.replica(index), run.numbers, run.kelvin(options), limits,
                 molecule=not run.periodic, mean_distances=mean, closest=closest, structure=test,
             )
         )  # fmt: skip
-    return found
+    return outcomes
 
 
 def _structure_test(run: Run, index: int, reference: tuple[Float, Float], limits: Limits) -> Any:

@@ -117,12 +117,12 @@ def vibrational_spectrum(
     return Distribution(edges, density / density.sum() / np.diff(edges))
 
 
-def vdos_error(found: Distribution, reference: Distribution) -> float:
+def vdos_error(simulated: Distribution, reference: Distribution) -> float:
     """W1 between the spectra over the reference's standard deviation, in %, band clipped at 99.9 % of its power."""
     power = np.cumsum(reference.density * np.diff(reference.edges))
     last = int(np.searchsorted(power, 0.999 * power[-1])) + 1
     edges = reference.edges[: last + 1]
-    ours = Distribution(edges, found.density[:last])
+    ours = Distribution(edges, simulated.density[:last])
     theirs = Distribution(edges, reference.density[:last])
     weight = theirs.density / theirs.density.sum()
     mean = float(weight @ theirs.centres)
@@ -146,11 +146,11 @@ class Diffusion:
 
 def mean_square_displacement(positions: Float, max_lag: int) -> Float:
     """(max_lag+1,) Å², over atoms and time origins, of (T, N, 3) unwrapped positions."""
-    found = np.zeros(max_lag + 1)
+    msd = np.zeros(max_lag + 1)
     for lag in range(1, max_lag + 1):
         step = positions[lag:] - positions[:-lag]
-        found[lag] = np.einsum("tni,tni->", step, step) / (step.shape[0] * step.shape[1])
-    return found
+        msd[lag] = np.einsum("tni,tni->", step, step) / (step.shape[0] * step.shape[1])
+    return msd
 
 
 def diffusion(
@@ -193,8 +193,8 @@ def diffusion(
         return f"not enough data: {len(slopes)} blocks of {block_ps:g} ps, {min_blocks} are needed"
     if np.mean(reach) < min_msd:
         return f"not enough data: atoms move {np.mean(reach):.2g} Å² in a block, {min_msd:g} Å² are needed"
-    found = interval(slopes, scale="linear")  # their mean is the diffusion constant; a geometric one falls short of it
-    return Diffusion(found.value, found.lower, found.upper, len(slopes))
+    mean = interval(slopes, scale="linear")  # their mean is the diffusion constant; a geometric one falls short of it
+    return Diffusion(mean.value, mean.lower, mean.upper, len(slopes))
 
 
 NAME = "vibrational spectrum"
@@ -208,7 +208,7 @@ JUMP = 5.0  # frames further apart than this multiple of the median step are not
 def spectrum_rows(
     split: str,
     run: Run,
-    found: list[Fate],
+    fates: list[Fate],
     step: float,
     reference: Float | None,
     interval_fs: float | None,
@@ -222,14 +222,14 @@ def spectrum_rows(
     Args:
         split: as in the table.
         run: with velocities, best at constant energy.
-        found: the fate of its replicas; velocities behind a collapse are not used.
+        fates: the fate of its replicas; velocities behind a collapse are not used.
         step: fs between stored velocities.
         reference: (T, N, 3) Å, frames of reference MD.
         interval_fs: between two of them; None where they are not consecutive.
         not_scored: metric -> reason, filled here.
         curves: filled here.
     """
-    parts = [run.arrays["velocities"][r, : _sound(run, fate, step)] for r, fate in enumerate(found)]
+    parts = [run.arrays["velocities"][r, : _sound(run, fate, step)] for r, fate in enumerate(fates)]
     theirs: list[Float] = []
     if reference is not None and interval_fs is not None:
         theirs = [velocities_of(part, interval_fs) for part in stretches(reference)]
@@ -287,13 +287,13 @@ def _spectrum(
     ]
     if not windows or length < 2:
         return None
-    found = vibrational_spectrum(np.stack(windows), step, masses, max_cm1=limit)
+    spectrum = vibrational_spectrum(np.stack(windows), step, masses, max_cm1=limit)
     if not differences:
-        return found
+        return spectrum
     # A central difference sees sin(ωΔt)/(ωΔt) of a velocity; the power has its square.
-    phase = found.centres / INVERSE_FS_IN_CM1 * step  # ωΔt / 2π
-    density = found.density / np.sinc(2 * phase) ** 2
-    return Distribution(found.edges, density / (density * np.diff(found.edges)).sum())
+    phase = spectrum.centres / INVERSE_FS_IN_CM1 * step  # ωΔt / 2π
+    density = spectrum.density / np.sinc(2 * phase) ** 2
+    return Distribution(spectrum.edges, density / (density * np.diff(spectrum.edges)).sum())
 
 
 def _centred(velocities: Float, masses: Float) -> Float:
@@ -317,7 +317,7 @@ def diffusion_rows(
     if not all(run.periodic for run, _, _ in runs):
         not_scored["diffusion"] = "a single molecule does not diffuse through anything"
         return []
-    undamped = [(run, found) for run, found, settings in runs if not _damps(settings)]
+    undamped = [(run, fates) for run, fates, settings in runs if not _damps(settings)]
     if not undamped:
         not_scored["diffusion"] = (
             f"a Langevin bath of more than {WEAK_PER_PS:g}/ps slows diffusion down (Basconi & Shirts, J. Chem. Theory "
@@ -326,9 +326,9 @@ def diffusion_rows(
         )
         return []
     answers = []
-    for run, found in undamped:
+    for run, fates in undamped:
         positions = run.arrays["positions"]
-        parts = [positions[r, fate.frames // 5 : fate.frames].astype(np.float64) for r, fate in enumerate(found)]
+        parts = [positions[r, fate.frames // 5 : fate.frames].astype(np.float64) for r, fate in enumerate(fates)]
         answers.append(diffusion(parts, run.interval_fs, run.masses))
     known = [answer for answer in answers if isinstance(answer, Diffusion)]
     if not known:

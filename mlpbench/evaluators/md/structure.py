@@ -54,9 +54,9 @@ def distance_histogram(positions: Float, r_max: float = 10.0, bins: int = 500) -
     return Distribution(edges, counts / total / np.diff(edges))
 
 
-def hr_error(found: Distribution, reference: Distribution) -> float:
+def hr_error(simulated: Distribution, reference: Distribution) -> float:
     """∫|h − h_ref| dr, between 0 and 2."""
-    return float((np.abs(found.density - reference.density) * np.diff(reference.edges)).sum())
+    return float((np.abs(simulated.density - reference.density) * np.diff(reference.edges)).sum())
 
 
 def minimum_images(positions: Float, cell: Float, pairs: tuple[Int, Int]) -> Float:
@@ -101,16 +101,16 @@ def rdf(
     return Distribution(edges, counts / ideal)
 
 
-def rdf_error(found: Distribution, reference: Distribution) -> float:
+def rdf_error(simulated: Distribution, reference: Distribution) -> float:
     """100·∫|g_ref − g| / ∫|g_ref − 1|, in %."""
     width = np.diff(reference.edges)
     scale = (np.abs(reference.density - 1.0) * width).sum()
-    return float(100.0 * (np.abs(found.density - reference.density) * width).sum() / scale)
+    return float(100.0 * (np.abs(simulated.density - reference.density) * width).sum() / scale)
 
 
-def rdf_distance(found: Distribution, reference: Distribution) -> float:
+def rdf_distance(simulated: Distribution, reference: Distribution) -> float:
     """∫|g − g_ref| dr in Å: the stability test of Fu et al. 2022."""
-    return float((np.abs(found.density - reference.density) * np.diff(reference.edges)).sum())
+    return float((np.abs(simulated.density - reference.density) * np.diff(reference.edges)).sum())
 
 
 def angle_histogram(
@@ -146,15 +146,15 @@ def angle_histogram(
 
 def _angles(vectors: Float, r: Float, near: Float) -> Float:
     """Degrees, of every pair of bonds that share an atom."""
-    found = []
+    angles = []
     for i in range(len(r)):
         neighbours = np.flatnonzero(near[i])
         if len(neighbours) < 2:
             continue
         units = vectors[i, neighbours] / r[i, neighbours, None]
         upper = np.triu_indices(len(neighbours), k=1)
-        found.append(np.degrees(np.arccos(np.clip((units @ units.T)[upper], -1.0, 1.0))))
-    return np.concatenate(found) if found else np.zeros(0)
+        angles.append(np.degrees(np.arccos(np.clip((units @ units.T)[upper], -1.0, 1.0))))
+    return np.concatenate(angles) if angles else np.zeros(0)
 
 
 def wasserstein(first: Distribution, second: Distribution) -> float:
@@ -165,10 +165,10 @@ def wasserstein(first: Distribution, second: Distribution) -> float:
     return float((np.abs(gap) * width).sum())
 
 
-def adf_error(found: Distribution, reference: Distribution) -> float:
+def adf_error(simulated: Distribution, reference: Distribution) -> float:
     """100·W1(found, reference) / W1(reference, sin θ), in %: 100 is as wrong as no structure at all."""
     isotropic = Distribution(reference.edges, np.sin(np.radians(reference.centres)))
-    return 100.0 * wasserstein(found, reference) / wasserstein(isotropic, reference)
+    return 100.0 * wasserstein(simulated, reference) / wasserstein(isotropic, reference)
 
 
 MIN_FRAMES = 20  # fewer say nothing about a distribution
@@ -179,7 +179,7 @@ RDF_R_MAX = 10.0  # Å, or half the cell where that is less
 def observable_rows(
     split: str,
     run: Run,
-    found: list[Fate],
+    fates: list[Fate],
     reference: tuple[Float, Float] | None,
     not_scored: dict[str, str],
     curves: Curves,
@@ -191,7 +191,7 @@ def observable_rows(
     Args:
         split: as in the table.
         run: at constant temperature.
-        found: the fate of each replica; frames behind a collapse are not used.
+        fates: the fate of each replica; frames behind a collapse are not used.
         reference: (T, N, 3) and (T, 3, 3) Å of reference MD, or None.
         not_scored: metric -> reason, filled here.
         curves: the distributions behind the rows, filled here.
@@ -200,7 +200,7 @@ def observable_rows(
     names = ("rdf_error", "adf_error") if run.periodic else ("hr_mae", "adf_error")
     if reference is None:
         return rows + _refuse(names, "the data set has no reference MD (evaluation.md.reference_splits)", not_scored)
-    positions, cells = sound_frames(run, found)
+    positions, cells = sound_frames(run, fates)
     if len(positions) < MIN_FRAMES or len(reference[0]) < MIN_FRAMES:
         few = f"{len(positions)} frames before collapse, {len(reference[0])} of the reference; {MIN_FRAMES} are needed"
         return rows + _refuse(names, few, not_scored)
@@ -222,10 +222,10 @@ def observable_rows(
     return [*rows, metric_row(split, "adf_error", adf_error(angles, expected), len(positions))]
 
 
-def sound_frames(run: Run, found: list[Fate]) -> tuple[Float, Float]:
+def sound_frames(run: Run, fates: list[Fate]) -> tuple[Float, Float]:
     """(T, N, 3) and (T, 3, 3) Å of all replicas before collapse, equilibration left out, thinned evenly."""
     positions, cells = [], []
-    for index, fate in enumerate(found):
+    for index, fate in enumerate(fates):
         part = slice(fate.frames // 5, fate.frames)
         positions.append(run.arrays["positions"][index, part].astype(np.float64))
         cells.append(run.cells(index, fate.frames)[part])
@@ -254,8 +254,8 @@ def pair_distributions(
 def save_curves(path: Path, curves: Curves) -> None:
     """Write ``curves`` as ``<name>|edges`` (B+1,), ``<name>|found`` (B,) and ``<name>|reference`` (B,)."""
     arrays: dict[str, Any] = {}
-    for name, (found, reference) in curves.items():
-        arrays |= {f"{name}|edges": found.edges, f"{name}|found": found.density}
+    for name, (simulated, reference) in curves.items():
+        arrays |= {f"{name}|edges": simulated.edges, f"{name}|found": simulated.density}
         if reference is not None:
             arrays[f"{name}|reference"] = reference.density
     with replacing(path) as part, open(part, "wb") as stream:

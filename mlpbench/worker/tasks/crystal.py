@@ -33,11 +33,11 @@ def cubic(potential: Potential, reference: Path, relaxed: Any) -> dict[str, Any]
     """
     data = json.loads(reference.read_text(encoding="utf-8"))
     start = Atoms(data["symbols"], scaled_positions=data["scaled_positions"], cell=np.eye(3), pbc=True)
-    found = lattice_constant(potential, start, float(data["lattice_constant_A"]))
-    if found is None:
+    lattice = lattice_constant(potential, start, float(data["lattice_constant_A"]))
+    if lattice is None:
         return {"lattice_constant_A": None}
-    values: dict[str, Any] = {"lattice_constant_A": found}
-    columns = {index: _response(potential, _scaled(start, found), index, relaxed) for index in (0, 3)}
+    values: dict[str, Any] = {"lattice_constant_A": lattice}
+    columns = {index: _response(potential, _scaled(start, lattice), index, relaxed) for index in (0, 3)}
     if all(column is not None for column in columns.values()):
         first, shear = columns[0], columns[3]
         assert first is not None
@@ -63,10 +63,10 @@ def lattice_constant(potential: Potential, start: Atoms, guess: float) -> float 
 
 def strain_tensor(index: int, size: float) -> Float:
     """(3, 3) symmetric, of one Voigt component (xx, yy, zz, yz, xz, xy); a shear has ``size`` = 2ε."""
-    found = np.zeros((3, 3))
+    strain = np.zeros((3, 3))
     i, j = ((0, 0), (1, 1), (2, 2), (1, 2), (0, 2), (0, 1))[index]
-    found[i, j] = found[j, i] = size if i == j else size / 2
-    return found
+    strain[i, j] = strain[j, i] = size if i == j else size / 2
+    return strain
 
 
 def _response(potential: Potential, crystal: Atoms, index: int, relaxed: Any) -> Float | None:
@@ -78,10 +78,10 @@ def _response(potential: Potential, crystal: Atoms, index: int, relaxed: Any) ->
         work.calc = relaxed(potential)
         BFGS(work, logfile=None, maxstep=0.05).run(fmax=FMAX, steps=200)
         plain = Atoms(work.numbers, positions=work.positions, cell=work.cell, pbc=True)
-        found = potential.predict(Frames.from_atoms([plain]), 1, stress=True).stress
-        if found is None or not np.isfinite(found).all():
+        stress = potential.predict(Frames.from_atoms([plain]), 1, stress=True).stress
+        if stress is None or not np.isfinite(stress).all():
             return None
-        stresses.append(found[0])
+        stresses.append(stress[0])
     return np.asarray((stresses[0] - stresses[1]) / (2 * STRAIN) / GPA, dtype=np.float64)
 
 

@@ -109,8 +109,8 @@ def consistency(
     square, scale = 0.0, 0.0
     for i, atoms in enumerate(frames.to_atoms()):
         which = np.sort(generator.permutation(3 * len(atoms))[:COORDINATES])
-        found = _predict(potential, displaced(atoms, displacement, which)).energy.reshape(-1, 2)
-        gradient = (found[:, 0] - found[:, 1]) / (2 * displacement)
+        energies = _predict(potential, displaced(atoms, displacement, which)).energy.reshape(-1, 2)
+        gradient = (energies[:, 0] - energies[:, 1]) / (2 * displacement)
         force = plain.forces[offsets[i] : offsets[i + 1]].ravel()[which]
         square += float(((force + gradient) ** 2).sum())
         scale += float((force**2).sum())
@@ -119,13 +119,13 @@ def consistency(
 
 def displaced(atoms: Atoms, displacement: float, which: Int | None = None) -> list[Atoms]:
     """Two structures for each coordinate (of ``which``, or all 3N), first up, then down, by ``displacement`` Å."""
-    found = []
+    moved = []
     for index in range(3 * len(atoms)) if which is None else which:
         for sign in (1, -1):
             positions = atoms.positions.copy()
             positions.flat[index] += sign * displacement
-            found.append(_moved(atoms, positions))
-    return found
+            moved.append(_moved(atoms, positions))
+    return moved
 
 
 def hessian(potential: Potential, atoms: Atoms, displacement: float) -> Float:
@@ -156,10 +156,10 @@ def cutoff_jump(potential: Potential, frame: Frames, cutoff: float) -> dict[str,
     pair = _outside(atoms, cutoff) if not atoms.pbc.any() else _at_cutoff(atoms, cutoff)
     if pair is None:
         return {}
-    found = _predict(potential, [pair(cutoff + k * CROSSING) for k in (-3, -1, 1, 3)])
+    predictions = _predict(potential, [pair(cutoff + k * CROSSING) for k in (-3, -1, 1, 3)])
     return {
-        "cutoff_jump_energy": _largest(_jump(found.energy.reshape(4, -1))),
-        "cutoff_jump_force": _largest(_jump(found.forces.reshape(4, -1))),
+        "cutoff_jump_energy": _largest(_jump(predictions.energy.reshape(4, -1))),
+        "cutoff_jump_force": _largest(_jump(predictions.forces.reshape(4, -1))),
     }
 
 
@@ -269,5 +269,5 @@ class PredictCalculator(Calculator):
         """Energy and forces of ``atoms``."""
         super().calculate(atoms, properties, system_changes)  # type: ignore[no-untyped-call]
         assert self.atoms is not None
-        found = _predict(self.potential, [self.atoms])
-        self.results = {"energy": float(found.energy[0]), "forces": found.forces}
+        prediction = _predict(self.potential, [self.atoms])
+        self.results = {"energy": float(prediction.energy[0]), "forces": prediction.forces}

@@ -41,30 +41,30 @@ def speed(adapter: Adapter, options: dict[str, Any], events: EventLog) -> dict[s
     frames = Frames.load(adapter.request.frames[options["split"]])
     frames = frames.select(slice(min(options["n_frames"], len(frames))))
     clock = Clock(adapter.request.device, options["blocks"], options["block_seconds"])
-    found: dict[str, Any] = {"n_atoms": float(np.mean(frames.n_atoms)), "timestep_fs": options["timestep_fs"]}
+    values: dict[str, Any] = {"n_atoms": float(np.mean(frames.n_atoms)), "timestep_fs": options["timestep_fs"]}
     watch = Watch(adapter.request.threads, adapter.request.device)
     structures = frames.to_atoms()
     calculator = potential.calculator()
-    found["latency"], found["latency_again"], found["warmup_blocks"] = clock.twice(single(calculator, structures))
+    values["latency"], values["latency_again"], values["warmup_blocks"] = clock.twice(single(calculator, structures))
     prepare = potential.neighbours(calculator)
-    found["neighbours"] = clock.times(each(prepare, structures)) if prepare is not None else []
+    values["neighbours"] = clock.times(each(prepare, structures)) if prepare is not None else []
     events.write("progress", text="timed single calls")
-    found["batched"] = [_batched(clock, potential, frames, size) for size in options["batch_sizes"]]
+    values["batched"] = [_batched(clock, potential, frames, size) for size in options["batch_sizes"]]
     events.write("progress", text="timed batches")
-    found["md"] = md_steps(clock, calculator, structures[0], options)
+    values["md"] = md_steps(clock, calculator, structures[0], options)
     events.write("progress", text="timed MD steps")
     if options["memory_fraction"] is None:
-        found["scaling"] = list(series(adapter, calculator, options, events))
-    found["conditions"] = watch.report()
+        values["scaling"] = list(series(adapter, calculator, options, events))
+    values["conditions"] = watch.report()
     del potential, calculator
     _give_back(adapter.request.device)
     eager = paths.Deployment("eager", "", adapter.request.dtype, False)
     if options["memory_fraction"] is not None:
-        found["scaling"] = _until_memory_ends(adapter, eager, options)
+        values["scaling"] = _until_memory_ends(adapter, eager, options)
         events.write("progress", text="timed growing systems")
     planned = paths.plan(options, adapter.request.dtype, adapter.request.device, adapter.deployments)
-    found["paths"] = [_path(adapter, path, options, events) for path in planned]
-    return found
+    values["paths"] = [_path(adapter, path, options, events) for path in planned]
+    return values
 
 
 def _batched(clock: Clock, potential: Potential, frames: Frames, size: int) -> dict[str, Any]:
@@ -98,8 +98,8 @@ def _until_memory_ends(adapter: Adapter, path: paths.Deployment, options: dict[s
         seconds=options["path_seconds"], cap_mb=cap,
     )  # fmt: skip
     if result.status == "done":
-        found: list[dict[str, Any]] = result.values["scaling"]
-        return found
+        sizes: list[dict[str, Any]] = result.values["scaling"]
+        return sizes
     return _what_was_reached(list(read_events(folder / EVENTS)), result)
 
 
@@ -201,25 +201,25 @@ def series(
     structures = frames.select(slice(min(options["n_frames"], len(frames)))).to_atoms()[:SYSTEMS]
     clock = Clock(adapter.request.device, options["blocks"], options["block_seconds"])
     for copies in _copies(options["copies"], bool(options.get("forever"))):
-        found: dict[str, Any] = {"n_atoms": len(structures[0]) * copies}
-        events.write("growing", **found)
+        size: dict[str, Any] = {"n_atoms": len(structures[0]) * copies}
+        events.write("growing", **size)
         try:
             call = single(calculator, [grown(atoms, copies) for atoms in structures])
             first = clock.block(call, 1)
             if first > options["max_seconds_per_call"]:
                 limit = options["max_seconds_per_call"]
-                yield {**found, "seconds": [first], "stopped": f"a call takes longer than {limit:g} s"}
+                yield {**size, "seconds": [first], "stopped": f"a call takes longer than {limit:g} s"}
                 return
             slow = first > clock.seconds  # it fills a block by itself, and is warm after one
-            found["seconds"] = [clock.block(call, 1) for _ in range(SLOW_BLOCKS)] if slow else clock.times(call)
+            size["seconds"] = [clock.block(call, 1) for _ in range(SLOW_BLOCKS)] if slow else clock.times(call)
         except (MemoryError, RuntimeError) as error:
             if not isinstance(error, MemoryError) and not _says_memory(error):
                 raise
-            yield {**found, "seconds": [], "stopped": "out of memory"}
+            yield {**size, "seconds": [], "stopped": "out of memory"}
             return
-        found["peak_mb"] = _peak_mb(adapter.request.device)
-        events.write("size", **found)
-        yield found
+        size["peak_mb"] = _peak_mb(adapter.request.device)
+        events.write("size", **size)
+        yield size
 
 
 def _copies(listed: Sequence[int], forever: bool) -> Iterator[int]:
