@@ -66,7 +66,7 @@ def equal_cost(study: Study, dataset: str) -> list[Block]:
         else "The order of the means depends on what is held equal."
     )
     bullets = Bullets([order.sentence for order in found], "note")
-    return [Details(f"{head} At equal steps, seconds and MD cost", [bullets, _table(study, dataset, found)])]
+    return [Details(head, [bullets, _table(study, dataset, found)])]
 
 
 def _agrees(first: list[str], other: list[str]) -> bool:

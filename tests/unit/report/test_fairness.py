@@ -10,8 +10,10 @@ import pytest
 
 from mlpbench.report import facts
 from mlpbench.report.costs import Pace
+from mlpbench.report.drawing import looks
 from mlpbench.report.equal import by_md_cost, by_seconds, by_steps, equal_cost, error_at, nearest
-from mlpbench.report.section import Details, Table
+from mlpbench.report.fits import unfitted
+from mlpbench.report.section import Bullets, Commands, Details, Table
 from mlpbench.report.sections import answer, summary, transfer
 from mlpbench.study.study import Study
 from tests.unit.report.fabricate import Plan, fabricate, make_records
@@ -87,3 +89,26 @@ def test_equal_cost_in_md_takes_one_size_of_each_and_says_when_none_is_near(tmp_
     apart = by_md_cost(Study("s", tmp_path, few), "ethanol")
     assert apart is not None
     assert "Not equal" in apart.caveat
+
+
+def test_more_steps_with_more_labels_are_no_learning_curve_and_what_adds_one_is_said(tmp_path: Path) -> None:
+    plan = Plan(("schnet",), n_train=(50, 200), steps=None, frames=False, **QUICK)
+    reasons, command = unfitted(fabricate(tmp_path / "s", plan), "ethanol", "test_500K")
+    assert isinstance(reasons, Bullets)
+    assert isinstance(command, Commands)
+    assert "from 500 to 2000 optimiser steps" in reasons.items[0]
+    assert "dataset.n_train=50,200 repetition=0,1,2 budget=default budget.steps=2000" in command.lines[0]
+
+
+def test_convergence_is_said_also_where_all_is_well(tmp_path: Path) -> None:
+    study = fabricate(tmp_path / "s", Plan(("schnet",), n_train=(50,), repetitions=3, frames=False, **QUICK))
+    assert facts.rest_words(study.table) == "all 3 at rest; converged: not tested (budget=converge does that)"
+    one = study.table.assign(converged=[True, False, None])
+    assert facts.rest_words(one) == "all 3 at rest; converged: 1 of 3 (1 not tested)"
+
+
+def test_sizes_of_one_architecture_have_symbols_of_their_own(tmp_path: Path) -> None:
+    plan = Plan(("schnet", "mace"), ("tiny", "small"), n_train=(50,), repetitions=1, frames=False, **QUICK)
+    found = looks(fabricate(tmp_path / "s", plan))
+    assert len({(look.color, look.marker) for look in found.values()}) == 4
+    assert all(look.filled for look in found.values())
