@@ -381,9 +381,9 @@ class Bench:
 
     def report(self, clock: Clock, out: Path) -> Rows:
         """The page of the study, beside the tables."""
-        given = ["report", "gpu", "--results", str(self.results), "--reports", str(self.work / "reports")]
-        self.mlpbench(clock, *given)
-        shutil.copy(self.work / "reports" / "gpu" / "index.html", out / "report.html")
+        page = self.work / "page"
+        self.mlpbench(clock, "report", "gpu", "--results", str(self.results), "--out", str(page))
+        shutil.copy(page / "index.html", out / "report.html")
         return {}
 
 
