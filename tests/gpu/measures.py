@@ -132,11 +132,15 @@ class Bench:
         return found
 
     def record(self, study: str, architecture: str, n_train: int | None = None) -> tuple[Path, dict[str, Any]]:
-        """Folder and record of a trial."""
-        for path in sorted((self.results / study).glob(f"{architecture}-*/record.json")):
+        """Folder and record of the newest trial, which must be done."""
+        paths = (self.results / study).glob(f"{architecture}-*/record.json")
+        for path in sorted(paths, key=lambda path: path.stat().st_mtime, reverse=True):
             record = json.loads(path.read_text(encoding="utf-8"))
-            if n_train is None or record["config"]["dataset"]["n_train"] == n_train:
-                return path.parent, record
+            if n_train is not None and record["config"]["dataset"]["n_train"] != n_train:
+                continue
+            if record["status"] != "done":
+                raise Trouble(f"{path.parent.name} is {record['status']}: {record['reason']}"[:300])
+            return path.parent, record
         raise Trouble(f"{architecture} left no record in study {study}")
 
     # -- steps ----------------------------------------------------------------------------------------------------
