@@ -13,8 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 from mlpbench.backends.build import FIRST_TORCH_GB, disk_left
-from mlpbench.backends.check import check_inside
-from mlpbench.backends.environment import State, environments, resolve
+from mlpbench.backends.environment import State, check_inside, environments, resolve
 from mlpbench.backends.probe import driver_present, hidden
 from mlpbench.backends.registry import BackendConfig, home
 from mlpbench.backends.uv import uv_version

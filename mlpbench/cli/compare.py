@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from mlpbench.cli._arguments import share
+from mlpbench.cli import share
 from mlpbench.errors import EXIT_DONE, EXIT_FAILED
 
 HELP = "what changed between two studies: settings, packages, hardware, and every metric with significance"

@@ -105,8 +105,7 @@ def _list(arguments: argparse.Namespace) -> int:
 
 
 def _check(arguments: argparse.Namespace) -> int:
-    from mlpbench.backends.check import check_inside
-    from mlpbench.backends.environment import resolve
+    from mlpbench.backends.environment import check_inside, resolve
 
     backend = _named(arguments.name, _backends(arguments.overrides))
     report = check_inside(backend, resolve(backend))

@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from mlpbench.cli._arguments import share
+from mlpbench.cli import share
 from mlpbench.errors import EXIT_DONE, EXIT_FAILED, UserError
 
 HELP = "write a study's report: one HTML file that opens offline, figures and tables"

@@ -63,13 +63,13 @@ def test_an_upgrade_that_makes_one_architecture_worse(records: list[Record]) -> 
         if record["identifiers"]["architecture"] == "mace":
             record["provenance"]["backend"]["versions"]["torch"] = "2.14.0"
             record["provenance"]["backend"]["lock"] = "ef" * 32
-        record["config"]["budget"]["epochs"] = 200
+        record["config"]["budget"]["steps"] = 4000
         record["key"] = "other"
         scale(record, "force_mae", 1.2 if record["identifiers"]["architecture"] == "mace" else 1.0)
 
     found = compare_studies(side("old", records), side("new", records, upgrade), ["force_mae"])
     changes = {(c.kind, c.what): (c.before, c.after, c.where) for c in found.changes}
-    assert changes["configuration", "budget.epochs"] == ("100", "200", "")
+    assert changes["configuration", "budget.steps"] == ("2000", "4000", "")
     assert changes["package", "torch"] == ("2.13.0", "2.14.0", "mace")
     assert changes["environment", "lock of the environment"] == ("cdcdcdcdcdcd", "efefefefefef", "mace")
     said = verdicts(found, "force_mae")
