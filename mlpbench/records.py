@@ -33,8 +33,10 @@ class Record:
         identifiers: dataset, data (digest of its content and labels), architecture, size, backend, n_train, n_valid,
             repetition.
         config: the resolved configuration, except other backends.
+        ladder: digest of all but the number of optimiser steps; trainings that share it differ in their length alone.
         labels: what entered the loss, and the weight of each in 1/eV², (Å/eV)², (Å³/eV)².
-        split: directory (relative to the study), digest, split_seed, counts, in_distribution, baseline, leak.
+        split: directory (relative to the study), digest, extensions (digest of each that was drawn from), split_seed,
+            counts, in_distribution, baseline, leak.
         training: the worker's :class:`~mlpbench.worker.adapter.TrainOutcome`, wall_seconds, peak memory, convergence.
         tasks: task name -> status, reason, wall_seconds, peak_memory_mb, key, values.
         metrics: rows of split, metric, value, unit, lower, upper, n, and the scorer that made it.
@@ -51,6 +53,7 @@ class Record:
     finished: str
     identifiers: dict[str, Any]
     config: dict[str, Any]
+    ladder: str
     labels: dict[str, float]
     split: dict[str, Any]
     training: dict[str, Any]

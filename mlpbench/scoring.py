@@ -16,6 +16,7 @@ from typing import Any
 from mlpbench import provenance
 from mlpbench.backends.environment import Environment
 from mlpbench.converging import convergence
+from mlpbench.datasets.dataset import extension_digests
 from mlpbench.devices import hardware
 from mlpbench.evaluators import SCORERS, Context, Row, Scorer
 from mlpbench.evaluators.training import at_rest, trivial_loss
@@ -102,6 +103,7 @@ def write_record(
         finished=provenance.now(),
         identifiers=trial.identifiers,
         config=_config(trial, here.record, kept),
+        ladder=trial.ladder,
         labels={label: float(trial.training[WEIGHTS[label]]) for label in trial.labels},
         split=_split(trial),
         training=training,
@@ -192,7 +194,7 @@ def _training_of(trial: Trial, result: Result | None, curve: list[dict[str, Any]
     if result is None or result.status != "done":
         return {}
     trivial = trivial_loss(Frames.load(trial.split.files["valid"]), trial.training, trial.labels)
-    return {**training_facts(result, curve, trivial), "ladder": trial.ladder, **convergence(trial.directory)}
+    return {**training_facts(result, curve, trivial), **convergence(trial.directory)}
 
 
 def training_facts(result: Result, curve: list[dict[str, Any]], trivial: float) -> dict[str, Any]:
@@ -267,6 +269,7 @@ def _split(trial: Trial) -> dict[str, Any]:
     return {
         "directory": str(trial.split.directory.relative_to(trial.study_root)),
         "digest": trial.split.digest,
+        "extensions": extension_digests(trial.dataset, manifest["splits"]),
         "split_seed": trial.split_seed,
         "in_distribution": trial.config.dataset.in_distribution,
         "counts": {name: part["frames"] for name, part in manifest["splits"].items()},

@@ -23,6 +23,7 @@ _ORDER = [
     "run",
     "plan",
     "score",
+    "studies",
     "table",
     "report",
     "compare",

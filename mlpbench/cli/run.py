@@ -36,7 +36,7 @@ def main(arguments: Sequence[str]) -> int:
     """Run the trials that ``arguments`` describe.
 
     Returns:
-        0 if every trial is done (or skipped with a reason), 1 if some failed.
+        0 if every trial is done (or some of them skipped with a reason), 1 if some failed or all were skipped.
 
     Raises:
         UserError: a mistake in the overrides, the data or an environment; nothing has been started then.
@@ -142,16 +142,16 @@ class Session:
         return roots
 
     def failed(self, roots: list[Path]) -> bool:
-        """True if a trial of this command is neither done nor skipped."""
+        """True if a trial of this command is neither done nor skipped, or all were skipped: nothing was done then."""
         from mlpbench.records import load_all
 
+        ended: set[str | None] = set()
         for root, names in self.names.items():
             status = self.ended
             if any(name not in status for name in names):  # they ran in other processes
                 status = {r["trial"]: r["status"] for r in load_all(root)} if root in roots else {}
-            if any(status.get(name) not in ("done", "skipped") for name in names):
-                return True
-        return False
+            ended |= {status.get(name) for name in names}
+        return bool(ended) and (not ended <= {"done", "skipped"} or ended == {"skipped"})
 
 
 _session: Session | None = None  # None also in a process that a launcher (joblib, submitit) started

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ import numpy as np
 from mlpbench.datasets.stages import OnProgress, silent
 from mlpbench.errors import UserError
 from mlpbench.frames import Frames, Int
+from mlpbench.seeds import digest
 
 LABEL_SECONDS = "label_seconds"  # info key: wall time of a frame's calculation, s; it prices the data
 LEVEL = "level_of_theory"  # info key
@@ -199,3 +200,51 @@ def reference_method(headers: Sequence[dict[str, Any]]) -> dict[str, Any] | None
 def listed(numbers: Int, limit: int = 10) -> str:
     """The first numbers, comma-separated."""
     return ", ".join(str(int(n)) for n in numbers[:limit]) + (", ..." if len(numbers) > limit else "")
+
+
+def data_digest(dataset: Dataset, labels: Sequence[str]) -> str:
+    """12 hex digits of what the numbers of a trial rest on: every frame of the pool and of the tests in eV and Å, and
+    the labels trained on. Files of one name with other content, or read in another unit, never look the same.
+    """
+    known = dataset.cache.get("data")
+    if known is None:
+        content = hashlib.sha256()
+        own = [] if dataset.valid is None else [("valid", dataset.valid)]
+        # An extension leaves the tests and earlier subsets as they were: the data are those that it extends.
+        base = dataset.pool.select(slice(0, dataset.pool_parts[0])) if dataset.pool_parts else dataset.pool
+        for name, frames in [("", base), *own, *sorted(dataset.tests.items())]:
+            content.update(f"{name}\0".encode())
+            _add_content(content, frames)
+        known = dataset.cache["data"] = content.hexdigest()
+    return digest([known, sorted(labels)])[:12]
+
+
+def _add_content(content: Any, frames: Frames) -> None:
+    content.update(f"{len(frames)}\0".encode())
+    for values in (
+        frames.n_atoms, frames.numbers, frames.positions, frames.cell, frames.pbc,
+        frames.energy, frames.forces, frames.stress,
+    ):  # fmt: skip
+        content.update(np.ascontiguousarray(values).data)
+
+
+def extension_digests(dataset: Dataset, splits: Mapping[str, Any]) -> list[str]:
+    """12 hex digits of each extension of the pool that training or validation frames were drawn from, in order.
+
+    ``splits`` are those of the split's manifest.
+
+    An extension is drawn from after all before it, so one list is the start of another where the data grew, and two
+    lists that part are different data.
+    """
+    drawn = [part["indices"] for name, part in splits.items() if name in ("train", "valid")]
+    last = max((index for indices in drawn for index in indices or []), default=-1)
+    digests = []
+    start = dataset.pool_parts[0] if dataset.pool_parts else 0
+    for length in dataset.pool_parts[1:]:
+        if last < start:
+            break
+        content = hashlib.sha256()
+        _add_content(content, dataset.pool.select(slice(start, start + length)))
+        digests.append(content.hexdigest()[:12])
+        start += length
+    return digests

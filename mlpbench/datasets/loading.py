@@ -193,13 +193,13 @@ def _without_free_atoms(
 
 
 def _say_partly_labelled(test: Frames, name: str, notes: Notes) -> None:
-    """A label that only some test frames have is not scored at all; that must not happen in silence."""
+    """Frames without a label are left out of its errors; that must not happen in silence."""
     for label in ("forces", "stress"):
         without = frames_without(test, label)
         if 0 < len(without) < len(test):
             notes.add(
                 f"warning: split {name}: {label} missing in {len(without)} of {len(test)} frames: {listed(without)}; "
-                f"errors of {label} need all frames labelled: move these frames to a split of their own"
+                f"errors of {label} are those of the other {len(test) - len(without)}"
             )
 
 

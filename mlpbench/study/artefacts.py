@@ -27,6 +27,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+
 from mlpbench import files
 from mlpbench.evaluators import SCORERS
 from mlpbench.protocol import (
@@ -112,9 +114,9 @@ def tasks_of(trial: Trial) -> list[Task]:
 
 
 def stress_splits(trial: Trial) -> list[str]:
-    """Splits whose frames all have a stress label, which is then predicted too."""
+    """Splits that have frames with a stress label, which is then predicted too."""
     parts = {"valid": trial.dataset.valid or trial.dataset.pool, **trial.dataset.tests}
-    return [name for name in trial.split.files if name in parts and parts[name].has_stress]
+    return [name for name in trial.split.files if name in parts and np.isfinite(parts[name].stress).all(axis=1).any()]
 
 
 def evaluation_options(trial: Trial) -> dict[str, dict[str, Any]]:

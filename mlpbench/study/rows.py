@@ -13,7 +13,7 @@ import pandas as pd
 from mlpbench.evaluators import speed
 from mlpbench.metrics import MAIN_ERRORS
 from mlpbench.statistics.repetitions import independent_repetitions
-from mlpbench.study.settings import PLACE, Setting, candidate_label, climbing, settings_of
+from mlpbench.study.settings import PLACE, Setting, candidate_label, climbing, ladder_of, settings_of
 from mlpbench.study.words import display_name, natural
 
 Record = dict[str, Any]
@@ -120,7 +120,7 @@ def _superseded(records: Sequence[Record]) -> list[bool]:
     """Of a ladder of budgets only the longest finished rung counts; the longest of all where none is finished."""
     ladders: dict[str, list[int]] = {}
     for index, (record, climbs) in enumerate(zip(records, climbing(records), strict=True)):
-        ladder = (record["training"] or {}).get("ladder")
+        ladder = ladder_of(record)
         if climbs and ladder:
             ladders.setdefault(str(ladder), []).append(index)
     result = [False] * len(records)

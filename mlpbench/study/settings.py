@@ -39,7 +39,7 @@ _OF_TRAINING = {"dataset.n_valid", "dataset.labels"}  # all other keys of a data
 _BACKEND = ("adapter", "adapter_version")
 _GROUPS = ("training", "budget")  # groups of conf/ whose option is a shorter name for several changed keys
 _MOST_KEYS = 3  # changed keys that a label lists one by one
-DATA, HARDWARE = "data", "hardware"
+DATA, EXTENSION, HARDWARE = "data", "extension", "hardware"
 STEPS, CONVERGE, LADDER = "budget.steps", "budget.converge", "until converged"
 
 
@@ -102,9 +102,14 @@ def climbing(records: Sequence[Record]) -> list[bool]:
     The first rung may have been run before, as an ordinary trial; it is recognised by the ladder that it shares.
     """
     asked = [bool((record["config"].get("budget") or {}).get("converge")) for record in records]
-    own = [(record.get("training") or {}).get("ladder") for record in records]
+    own = [ladder_of(record) for record in records]
     ladders = {ladder for ladder, climbs in zip(own, asked, strict=True) if climbs and ladder}
     return [climbs or ladder in ladders for climbs, ladder in zip(asked, own, strict=True)]
+
+
+def ladder_of(record: Record) -> str | None:
+    """Digest that the rungs of a ladder of budgets share, also those that failed and have no ``training``."""
+    return record.get("ladder") or (record.get("training") or {}).get("ladder")
 
 
 def _line(record: Record) -> Line:
@@ -133,6 +138,7 @@ class _Leaves:
             node = config["backend"].get(record["identifiers"].get("backend")) or {}
             parts["backend"] = {f"backend.{key}": node.get(key) for key in _BACKEND}
         parts[DATA] = {DATA: record["identifiers"].get(DATA) or None}
+        parts[EXTENSION] = {EXTENSION: list((record.get("split") or {}).get("extensions") or [])}
         budget = config.get("budget") or {}
         if climbs:
             rest = {key: value for key, value in parts["budget"].items() if not key.startswith(CONVERGE)}
@@ -180,10 +186,18 @@ def _varying(rows: Sequence[Parts]) -> set[str]:
             lacking = len(texts) < len(different) and (name == "architecture" or key.count(".") > 1)
             if (len(set(texts)) > 1 or lacking) and not any(other.startswith(f"{key}.") for other in seen):
                 varied.add(key)
+    if _one_chain([row[EXTENSION][EXTENSION] for row in rows]):
+        varied.discard(EXTENSION)
     known = all(row[DATA][DATA] for row in rows)
     if known and DATA not in varied:  # the same frames and labels, however they were found and read
         varied -= {key for key in varied if key.startswith("dataset.") and key not in _OF_TRAINING}
     return varied
+
+
+def _one_chain(extensions: Sequence[list[str]]) -> bool:
+    """Whether the data of all trials are one growing set: each list of extensions is the start of the longest."""
+    longest = max(extensions, key=len, default=[])
+    return all(longest[: len(one)] == one for one in extensions)
 
 
 def _get(parts: Parts, key: str) -> Any:

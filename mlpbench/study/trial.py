@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -17,7 +16,7 @@ from mlpbench.backends.environment import resolve
 from mlpbench.backends.registry import BackendConfig, Environment, built_lock
 from mlpbench.config import TrialConfig, compose_raw, environment_texts, validate
 from mlpbench.datasets import Dataset, Split
-from mlpbench.datasets.dataset import frames_without, why_not
+from mlpbench.datasets.dataset import data_digest, frames_without, why_not
 from mlpbench.datasets.schema import DatasetConfig
 from mlpbench.datasets.splits import settle
 from mlpbench.datasets.stages import stages
@@ -181,7 +180,8 @@ def plan_trial(overrides: Sequence[str], find: Find = resolve, *, write: bool = 
 
 def identify(raw: DictConfig, find: Find = resolve, *, write: bool = True, overrides: Sequence[str] = ()) -> Trial:
     """As :func:`plan_trial`, for a configuration that Hydra has composed already."""
-    config = validate(raw)
+    config, texts = validate(raw), environment_texts(raw)
+    _keep_secrets(texts)
     environment = find(config.backend_config)
     dataset = _load(config.dataset.model_dump_json(exclude={"n_train", "n_valid"}), config.dataset)
     config = config.model_copy(update={"dataset": settle(dataset, config.dataset)})
@@ -196,8 +196,22 @@ def identify(raw: DictConfig, find: Find = resolve, *, write: bool = True, overr
     return Trial(
         config=config, environment=environment, split=_split(config, dataset, split_seed, write), dataset=dataset,
         split_seed=split_seed, init_seed=init_seed, labels=labels, skip=_why_not(config, dataset),
-        environment_texts=environment_texts(raw),
+        environment_texts=texts,
     )  # fmt: skip
+
+
+def _keep_secrets(texts: dict[str, str]) -> None:
+    """Options of a package are written in clear: to ``request.json``, to ``native/`` and into checkpoints.
+
+    Raises:
+        UserError: one of them is taken from an environment variable.
+    """
+    for key, text in texts.items():
+        if key.startswith(("architecture.native.", "training.native.")):
+            raise UserError(
+                f"{key}={text}: the value of an environment variable would be stored in clear with the results",
+                "Write the value itself if it is no secret; else let the package read the variable on its own.",
+            )
 
 
 def remembering(find: Find) -> Find:
@@ -251,27 +265,6 @@ def labelled(dataset: Dataset, label: str) -> tuple[int, int]:
         total = sum(len(frames) for frames in parts)
         known[label] = (total - lacking, total)
     return known[label]
-
-
-def data_digest(dataset: Dataset, labels: Sequence[str]) -> str:
-    """12 hex digits of what the numbers of a trial rest on: every frame of the pool and of the tests in eV and Å, and
-    the labels trained on. Files of one name with other content, or read in another unit, never look the same.
-    """
-    known = dataset.cache.get("data")
-    if known is None:
-        content = hashlib.sha256()
-        own = [] if dataset.valid is None else [("valid", dataset.valid)]
-        # An extension leaves the tests and earlier subsets as they were: the data are those that it extends.
-        base = dataset.pool.select(slice(0, dataset.pool_parts[0])) if dataset.pool_parts else dataset.pool
-        for name, frames in [("", base), *own, *sorted(dataset.tests.items())]:
-            content.update(f"{name}\0{len(frames)}\0".encode())
-            for values in (
-                frames.n_atoms, frames.numbers, frames.positions, frames.cell, frames.pbc,
-                frames.energy, frames.forces, frames.stress,
-            ):  # fmt: skip
-                content.update(np.ascontiguousarray(values).data)
-        known = dataset.cache["data"] = content.hexdigest()
-    return digest([known, sorted(labels)])[:12]
 
 
 def _check_split_names(config: TrialConfig, dataset: Dataset) -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import difflib
+import importlib
+import inspect
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -178,3 +181,62 @@ def clip_norm(training: Mapping[str, Any], scale: float, factor: float = 1.0) ->
     """
     clip = training["gradient_clip"]
     return None if clip is None else float(clip) * scale**2 * factor
+
+
+def require_options(native: Mapping[str, Any], config: Mapping[str, Any], package: str) -> None:
+    """Refuse options of ``architecture.native`` that the package would not read.
+
+    An entry is known if mlpbench's own configuration has it, or if the class or function that the node builds
+    (``_target_``) takes it. Nodes that are built by something that takes any keyword are left to the package.
+
+    Args:
+        native: the user's options, nested as ``config`` is.
+        config: mlpbench's configuration of the package.
+        package: its name, for the message.
+
+    Raises:
+        ValueError: names the option and the close match.
+    """
+
+    def walk(over: Mapping[str, Any], base: Mapping[str, Any], path: str, inside: bool) -> None:
+        target = over.get("_target_", base.get("_target_"))
+        # A plain mapping within arguments (of an optimiser, by element) has entries that only the package knows.
+        parameters = None if inside and target is None else _parameters(target)
+        for key, value in over.items():
+            place = f"{path}.{key}"
+            if parameters is not None and key not in base and not key.startswith("_"):
+                require_option(str(key), {*base, *parameters}, place, package)
+            below = base.get(key)
+            if isinstance(value, Mapping) and isinstance(below, Mapping) and below:
+                walk(value, below, place, inside or target is not None)
+
+    walk(native, config, "architecture.native", False)
+
+
+def require_option(name: str, known: Iterable[str], place: str, package: str) -> None:
+    """Refuse ``name``, which stands at ``place``, unless ``package`` knows it.
+
+    Raises:
+        ValueError: it does not; with the close match.
+    """
+    options = sorted(option for option in known if not option.startswith("_"))
+    if name in options:
+        return
+    match = difflib.get_close_matches(name, options, n=1, cutoff=0.5)
+    meant = f": did you mean '{match[0]}'?" if match else ""
+    listed = f" Known: {', '.join(options)}" if len(options) <= 25 else ""
+    raise ValueError(f"{place}: {package} has no such option{meant}{listed}")
+
+
+def _parameters(target: Any) -> set[str] | None:
+    """Keywords that the class or function ``target`` (dotted) takes, none for no target; None if it takes any."""
+    if target is None:
+        return set()
+    module, _, attribute = str(target).rpartition(".")
+    try:
+        parameters = inspect.signature(getattr(importlib.import_module(module), attribute)).parameters.values()
+    except (ImportError, AttributeError, ValueError, TypeError):
+        return None  # what cannot be looked at here is left to the package
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
+        return None
+    return {parameter.name for parameter in parameters}

@@ -94,7 +94,7 @@ def judge_studies(roots: list[Path]) -> None:
     for root in roots:
         for record in load_all(root):
             if record["status"] == "done":
-                ladders[record["identifiers"]["architecture"], record["training"]["ladder"]].append(record)
+                ladders[record["identifiers"]["architecture"], record["ladder"]].append(record)
     rested = called = wrong = pairs = 0
     trainings = sum(len(records) for records in ladders.values())
     print(f"\n{'architecture':14s} {'steps':>14s} {'error × 4 steps':>16s}  verdict")

@@ -72,7 +72,7 @@ def test_converge_doubles_the_steps_until_two_trainings_agree(tmp_path: Path, ml
     steps = [record["training"]["steps"] for record in records]
     assert len(records) >= 2
     assert steps == [40 * 2**i for i in range(len(steps))]
-    assert len({record["training"]["ladder"] for record in records}) == 1
+    assert len({record["ladder"] for record in records}) == 1
     last = records[-1]["training"]
     assert [rung["steps"] for rung in last["rungs"]] == steps
     errors = [rung["error"] for rung in last["rungs"]]

@@ -16,7 +16,7 @@ from ase.stress import full_3x3_to_voigt_6_stress
 from mace.calculators import MACECalculator
 from mace.calculators import mace as calculators
 from mace.data import AtomicData, Configuration
-from mace.tools import AtomicNumberTable
+from mace.tools import AtomicNumberTable, build_default_arg_parser
 from mace.tools.torch_geometric.dataloader import DataLoader
 from mace.tools.train import evaluate
 
@@ -26,7 +26,7 @@ from mlpbench.worker.adapter import Adapter, Potential, Prediction, TrainOutcome
 from mlpbench.worker.adapters._mace_config import build_config, write_native
 from mlpbench.worker.adapters._mace_corrections import common_loss_function
 from mlpbench.worker.adapters._mace_training import POTENTIAL, Progress, fit
-from mlpbench.worker.training import TrainingLog
+from mlpbench.worker.training import TrainingLog, require_option
 
 # e3nn 0.4.4 annotates attributes in a way that newer torch warns about, once for every layer it compiles.
 warnings.filterwarnings("ignore", message="The TorchScript type system doesn't support", category=UserWarning)
@@ -146,6 +146,9 @@ class MaceAdapter(Adapter):
     def train(self, train: Frames, valid: Frames, events: EventLog) -> TrainOutcome:
         """See :meth:`Adapter.train`."""
         request = self.request
+        known = {action.dest for action in build_default_arg_parser()._actions}
+        for option in request.architecture.get("native") or {}:
+            require_option(option, known, f"architecture.native.{option}", "MACE")
         config = build_config(request, train, valid)
         command = write_native(self.native, config, request, train, valid)
         self.checkpoints.mkdir(parents=True, exist_ok=True)

@@ -42,7 +42,7 @@ from mlpbench.worker.adapters._nequip_config import (
 )
 from mlpbench.worker.adapters._nequip_deploy import DEPLOYMENTS, KERNELS, deploy
 from mlpbench.worker.adapters._nequip_training import Progress, fit, quiet
-from mlpbench.worker.training import TrainingLog
+from mlpbench.worker.training import TrainingLog, require_options
 
 MODEL = "sole_model"  # NequIP's name for the one model of a training module
 HEADER = """# NequIP's configuration of this training. Energies in the .xyz files are without the baseline.
@@ -188,7 +188,9 @@ class NequIPAdapter(Adapter):
         """See :meth:`Adapter.train`."""
         request = self.request
         config = build_config(request, train, valid, self.model(request.architecture))
-        config = merged(config, request.architecture.get("native") or {})
+        native = request.architecture.get("native") or {}
+        require_options(native, config, "NequIP")
+        config = merged(config, native)
         command = f"PYTHONPATH=. OMP_NUM_THREADS={request.threads} nequip-train -cn config"
         self._write_native(config, command, train, valid)
         log = TrainingLog(events, request, len(train))

@@ -47,7 +47,7 @@ from mlpbench.worker.adapters._schnetpack_config import (
 )
 from mlpbench.worker.adapters._schnetpack_deploy import DEPLOYMENTS, deploy
 from mlpbench.worker.adapters._schnetpack_progress import Progress
-from mlpbench.worker.training import TrainingLog
+from mlpbench.worker.training import TrainingLog, require_options
 
 COMMAND = "python train.py"
 HEADER = f"""# SchNetPack's configuration of this training. Energies in data.db are without the baseline.
@@ -239,7 +239,9 @@ class SchnetpackAdapter(Adapter):
         """See :meth:`Adapter.train`."""
         request = self.request
         config = build_config(request, train, valid)
-        config = merged(config, request.architecture.get("native") or {})
+        options = request.architecture.get("native") or {}
+        require_options(options, config, "SchNetPack")
+        config = merged(config, options)
         self._write_native(config, train, valid)
         write_json(self.facts, _facts(config, train, valid))
         trainer, task, data = native.build(placed(config, self.native, self.checkpoints))

@@ -18,7 +18,7 @@ from ase.calculators.calculator import Calculator, all_changes
 from mlpbench.frames import Float, Frames
 from mlpbench.protocol import EventLog, Request, write_json
 from mlpbench.worker.adapter import Adapter, Potential, Prediction, TrainOutcome, common_loss
-from mlpbench.worker.training import TrainingLog, label_scale
+from mlpbench.worker.training import TrainingLog, label_scale, require_options
 
 
 def _triangle(a: int, b: int) -> int:
@@ -143,6 +143,7 @@ class ToyAdapter(Adapter):
     def train(self, train: Frames, valid: Frames, events: EventLog) -> TrainOutcome:
         """See :meth:`Adapter.train`."""
         settings, training = self.request.architecture, self.request.training
+        require_options(settings.get("native") or {}, {}, "the toy")
         elements = sorted(set(train.numbers.tolist()) | set(valid.numbers.tolist()))
         features = Features(elements, settings["n_basis"], settings["cutoff"])
         self.native.mkdir(exist_ok=True)

@@ -18,6 +18,7 @@ from ase.io import write
 from mlpbench.cli import main
 from mlpbench.datasets import load, prepare_split
 from mlpbench.datasets.baseline import trivial_errors
+from mlpbench.datasets.dataset import data_digest, extension_digests
 from mlpbench.datasets.readers import read
 from mlpbench.datasets.readers.base import Labels, Notes
 from mlpbench.datasets.readers.convergence import unconverged
@@ -535,3 +536,15 @@ def test_an_extension_keeps_test_frames_and_earlier_subsets(tmp_path):
     assert splits[2]["splits"]["train"]["indices"][:20] == splits[0]["splits"]["train"]["indices"]
     assert splits[2]["splits"]["test"]["sha256"] == splits[0]["splits"]["test"]["sha256"]
     assert max(splits[2]["splits"]["train"]["indices"]) >= 32  # frames of the extension
+    other = file_config(path, n_train=40, extend_paths=[_file(tmp_path / "other.xyz", rattled_molecules(20, seed=6))])
+    twice = file_config(path, n_train=40, extend_paths=[more, str(tmp_path / "other.xyz")])
+    other_split = prepare_split(load(other), other, 3, tmp_path / "splits").manifest
+    drawn = [
+        extension_digests(load(config), manifest["splits"])
+        for config, manifest in ((after, splits[1]), (larger, splits[2]), (other, other_split), (twice, splits[2]))
+    ]
+    assert drawn[0] == []
+    assert len(drawn[1]) == len(drawn[2]) == 1
+    assert drawn[1] != drawn[2]  # two extensions of one pool are different data
+    assert drawn[3] == drawn[1]  # the second extension is not drawn from
+    assert data_digest(load(larger), ["energy"]) == data_digest(load(before), ["energy"])

@@ -111,8 +111,8 @@ def test_of_a_ladder_the_longest_finished_rung_counts() -> None:
     def rung(steps: int, status: str = "done", asked: bool = True) -> Record:
         def change(made: Record) -> None:
             made["config"]["budget"] = {"steps": steps, "converge": {"margin": 0.02} if asked else None}
-            made["training"] |= {"ladder": "one", "steps": steps}
-            made["status"] = status
+            made |= {"ladder": "one", "status": status}
+            made["training"] = {**made["training"], "steps": steps} if status == "done" else {}
 
         return trial(change)
 
@@ -133,3 +133,14 @@ def test_architectures_with_presets_of_their_own_have_no_setting() -> None:
         made["config"]["training"]["lr"] = 0.002
 
     assert labels(trial(), trial(other)) == ["", ""]
+
+
+def test_two_extensions_of_one_pool_are_two_data_and_a_growing_pool_is_one() -> None:
+    def drawn(*extensions: str) -> Callable[[Record], None]:
+        return lambda made: made["split"].update(extensions=list(extensions))
+
+    grown = [trial(drawn()), trial(drawn("a"), n=100), trial(drawn("a", "b"), n=200)]
+    assert labels(*grown) == ["", "", ""]  # one learning curve
+    parted = settings_of([*grown[:2], trial(drawn("c"), n=100)])
+    assert len({id(one) for one in parted}) == 3
+    assert len({one.label for one in parted}) == 3
