@@ -196,7 +196,7 @@ class Bench:
         training = record["training"]
         row = {
             "architecture": name, "device": record["provenance"]["hardware"].get("device"), "dtype": "float64",
-            "steps": training["steps"], "resumed": training["resumed"], "resume_exact": training["resume_exact"],
+            "steps": training["steps"], "resumed": training["resumed"],
             "train_seconds": training["wall_seconds"], "recorded_peak_mb": training["peak_device_memory_mb"],
         }  # fmt: skip
         rows: Rows = {"agreement": [row]}
