@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mlpbench.errors import EXIT_DONE, UserError
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 HELP = "print a study's comparison table"
+MOST = 10  # trials without a result that are listed
 
 
 def register(parser: argparse.ArgumentParser) -> None:
@@ -51,7 +56,10 @@ def execute(arguments: argparse.Namespace) -> int:
     if not arguments.speed:
         splits = {name: arguments.split or study.in_distribution(name) for name in study.datasets}
         where = ", ".join(dict.fromkeys(str(split) for split in splits.values() if split))
-        print(f"{study.name}: errors on {where}; mean ± standard deviation over repetitions")
+        if where:
+            print(f"{study.name}: errors on {where}; geometric mean ± standard deviation over repetitions")
+        else:
+            print(f"{study.name}: no trial has finished")
     print(table.to_string(index=False))
     restless = study.trials[study.trials["at_rest"] == False]  # noqa: E712  # pandas: NaN is neither
     if len(restless) and not arguments.speed:
@@ -59,4 +67,13 @@ def execute(arguments: argparse.Namespace) -> int:
             f"{len(restless)} of {len(study.trials)} trainings had not come to rest within their budget: "
             "their order is one of optimisation speed, not of what the architectures can reach"
         )
+    for line in _unfinished(study.trials):
+        print(line)
     return EXIT_DONE
+
+
+def _unfinished(trials: pd.DataFrame) -> list[str]:
+    """A line for each trial that has no result, with the reason; the first of many."""
+    lost = trials[trials["status"] != "done"]
+    lines = [f"  {row.trial}: {row.status}: {row.reason}" for row in lost.head(MOST).itertuples()]
+    return [*lines, f"  and {len(lost) - MOST} more without a result"] if len(lost) > MOST else lines

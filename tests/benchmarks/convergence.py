@@ -24,6 +24,7 @@ import numpy as np
 from mlpbench.converging import rung_of
 from mlpbench.evaluators.training import Rung, agreement, at_rest
 from mlpbench.records import load_all
+from mlpbench.study.settings import ladder_of
 
 MARGIN = 0.02
 WRONG = 0.05
@@ -94,7 +95,7 @@ def judge_studies(roots: list[Path]) -> None:
     for root in roots:
         for record in load_all(root):
             if record["status"] == "done":
-                ladders[record["identifiers"]["architecture"], record["ladder"]].append(record)
+                ladders[record["identifiers"]["architecture"], str(ladder_of(record))].append(record)
     rested = called = wrong = pairs = 0
     trainings = sum(len(records) for records in ladders.values())
     print(f"\n{'architecture':14s} {'steps':>14s} {'error × 4 steps':>16s}  verdict")
