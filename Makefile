@@ -11,7 +11,7 @@ help:
 	@echo "make test           set the core up and run its tests, with a backend that needs no torch"
 	@echo "make test-backends  build the real backends and hold each to the same contract (several minutes)"
 	@echo "make check          ruff and mypy"
-	@echo "make gpu-bundle     what a machine with a GPU and no network lacks, as wheels (about 45 MB), tried out here"
+	@echo "make gpu-bundle     what a machine with a GPU and no network lacks, as wheels (46 MiB), tried out here"
 
 setup:
 	@sh .ci/setup 2
