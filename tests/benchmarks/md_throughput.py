@@ -132,7 +132,8 @@ def main() -> int:
     """Measure and print JSON."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--replicas", type=int, nargs="+", default=[32], help="rounded up to a multiple of 8")
+    parser.add_argument("--replicas", type=int, nargs="+", default=[32], help="rounded up to a multiple of the starts")
+    parser.add_argument("--starts", type=int, default=8, help="frames the replicas start from (8)")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--engines", nargs="*", default=["predict", "torch-sim"], help="beside the ASE loop (both)")
@@ -157,7 +158,7 @@ def main() -> int:
         device = "cuda" if torch.cuda.is_available() else "cpu"
     adapter = load_adapter(request.adapter)(replace(request, device=device, directory=str(chosen.folder.resolve())))
     potential = adapter.load()
-    starts = start_frames(adapter, {"starts": 8, "start_split": chosen.split})
+    starts = start_frames(adapter, {"starts": chosen.starts, "start_split": chosen.split})
     found = {
         "architecture": request.architecture["name"], "dtype": request.dtype, "device": device,
         "device_name": torch.cuda.get_device_name() if device.startswith("cuda") else None,

@@ -33,7 +33,7 @@ def predictions(adapter: Any, frames: Any, dtype: str) -> tuple[dict[str, Any], 
         frames, cell=np.tile(np.eye(3) * BOX, (len(frames), 1, 1)), pbc=np.ones((len(frames), 3), dtype=bool)
     )
     stress = potential.predict(boxed, len(frames), stress=True).stress
-    if stress is None and "stress" in adapter.labels:
+    if stress is None and "stress" in adapter.request.capabilities["labels"]:
         raise ValueError(f"{adapter.request.architecture['name']} gave no stress, which it can be trained on")
     found = {"energy": free.energy, "forces": free.forces, "stress": stress}
     return found, time.perf_counter() - begin
