@@ -285,18 +285,8 @@ class Bench:
         folder, _ = self.record("device", name) if self.dry else self.record("gpu", name, 200)
         counts = ["1", "8"] if self.dry else ["1", "10", "100", "1000"]
         short = ["--rounds", "1", "--steps", "2"] if self.dry else ["--rounds", "3", "--steps", "10"]
-        arguments = [
-            str(folder),
-            "--device",
-            self.device,
-            "--replicas",
-            *counts,
-            "--starts",
-            "1",
-            "--engines",
-            "torch-sim",
-            *short,
-        ]
+        arguments = [str(folder), "--device", self.device, "--replicas", *counts, "--starts", "1"]
+        arguments += ["--engines", "torch-sim", *short]
         found = self.probe(clock, self.backend_of[name], "benchmarks/md_throughput.py", *arguments)
         rows = []
         for size in found["sizes"]:
