@@ -22,7 +22,7 @@ from mlpbench.report.section import Card
 from mlpbench.report.timings import speedup, timed, told_apart, unlike, ways
 from mlpbench.statistics.extrapolation import data_multiplier, frames_needed, label_hours
 from mlpbench.statistics.paired import LEAST_REPETITIONS, holm
-from mlpbench.study.study import Study
+from mlpbench.study.study import Study, select
 
 SURE = 0.05  # level at which a difference is beyond doubt
 FEW = 3  # training sizes that a learning curve wants
@@ -198,6 +198,9 @@ def labels(study: Study, dataset: str, split: str) -> Pillar:
             times = number(ratio.value, ratio.lower, ratio.upper)
             span = interval(ratio.lower, ratio.upper) if math.isfinite(ratio.lower) else "interval unknown"
             instead = f"{order[1]} instead: {times} times the labels ({span})"
+    done = select(study.table, dataset=dataset, status="done")
+    if not (done["converged"] == True).all():  # noqa: E712  # None and NaN: not tested
+        lines.append("for trainings of this length; that longer ones agree was not shown")
     bent = [c for c, curve in fitted.items() if curve.bends]
     if bent:
         lines.append(f"the curve of {listing(bent)} bends: a power law does not describe it well")
