@@ -14,16 +14,12 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 from ase.calculators.calculator import Calculator, all_changes
+from ase.neighborlist import neighbor_list
 
 from mlpbench.frames import Float, Frames
 from mlpbench.protocol import EventLog, Request, write_json
 from mlpbench.worker.adapter import Adapter, Potential, Prediction, TrainOutcome, common_loss
 from mlpbench.worker.training import TrainingLog, label_scale, require_options
-
-
-def _triangle(a: int, b: int) -> int:
-    low, high = min(a, b), max(a, b)
-    return high * (high + 1) // 2 + low
 
 
 class Features:
@@ -37,30 +33,27 @@ class Features:
         self.width = (cutoff - 0.6) / n_basis
         self.size = len(elements) * (len(elements) + 1) // 2 * n_basis
 
-    def design(self, numbers: Any, positions: Float) -> tuple[Float, Float]:
-        """(size,) energy row and (n, 3, size) force rows of one open structure."""
-        n = len(numbers)
-        energy, forces = np.zeros(self.size), np.zeros((n, 3, self.size))
-        for i in range(n):
-            for j in range(i):
-                bond = positions[i] - positions[j]
-                r = float(np.linalg.norm(bond))
-                if r >= self.cutoff:
-                    continue
-                value, slope = self._basis(r)
-                pair = _triangle(self.elements.index(int(numbers[i])), self.elements.index(int(numbers[j])))
-                part = slice(pair * self.n_basis, (pair + 1) * self.n_basis)
-                energy[part] += value
-                force = -np.outer(bond / r, slope)
-                forces[i, :, part] += force
-                forces[j, :, part] -= force
-        return energy, forces
+    def design(self, atoms: Atoms) -> tuple[Float, Float]:
+        """(size,) energy row and (n, 3, size) force rows of one structure, periodic images included."""
+        first, second, distance, bond = neighbor_list("ijdD", atoms, self.cutoff)
+        place = np.array([self.elements.index(int(z)) for z in atoms.numbers], dtype=int)
+        low = np.minimum(place[first], place[second])
+        high = np.maximum(place[first], place[second])
+        pair = high * (high + 1) // 2 + low
+        value, slope = self._basis(distance)
+        n_pairs = self.size // self.n_basis
+        energy = np.zeros((n_pairs, self.n_basis))
+        np.add.at(energy, pair, 0.5 * value)  # each pair is listed from both ends
+        forces = np.zeros((len(atoms), n_pairs, 3, self.n_basis))
+        np.add.at(forces, (first, pair), (bond / distance[:, None])[:, :, None] * slope[:, None, :])
+        return energy.ravel(), forces.transpose(0, 2, 1, 3).reshape(len(atoms), 3, self.size)
 
-    def _basis(self, r: float) -> tuple[Float, Float]:
-        shift = (r - self.centres) / self.width
+    def _basis(self, r: Float) -> tuple[Float, Float]:
+        """(P, n_basis) values and slopes at P distances (Å)."""
+        shift = (r[:, None] - self.centres) / self.width
         gauss = np.exp(-0.5 * shift**2)
-        fade = 0.5 * (1 + np.cos(np.pi * r / self.cutoff))
-        fade_slope = -0.5 * np.pi / self.cutoff * np.sin(np.pi * r / self.cutoff)
+        fade = 0.5 * (1 + np.cos(np.pi * r / self.cutoff))[:, None]
+        fade_slope = (-0.5 * np.pi / self.cutoff * np.sin(np.pi * r / self.cutoff))[:, None]
         return gauss * fade, gauss * fade_slope - gauss * fade * shift / self.width
 
 
@@ -74,12 +67,12 @@ class ToyPotential(Potential):
 
     def predict(self, frames: Frames, batch_size: int, stress: bool = False) -> Prediction:
         """See :meth:`Potential.predict`; stress is not available."""
-        rows = [self.one(a.numbers, a.positions) for a in frames.to_atoms()]
+        rows = [self.one(atoms) for atoms in frames.to_atoms()]
         return Prediction(np.array([e for e, _ in rows]), np.concatenate([f for _, f in rows]))
 
-    def one(self, numbers: Any, positions: Float) -> tuple[float, Float]:
+    def one(self, atoms: Atoms) -> tuple[float, Float]:
         """Energy (eV) and (n, 3) forces (eV/Å) of one structure."""
-        energy, forces = self.features.design(numbers, positions)
+        energy, forces = self.features.design(atoms)
         return float(energy @ self.coefficients), forces @ self.coefficients
 
     def calculator(self) -> Calculator:
@@ -124,9 +117,9 @@ class ToyCalculator(Calculator):
         system_changes: list[str] = all_changes,
     ) -> None:
         """Energy and forces of ``atoms``."""
-        super().calculate(atoms, properties, system_changes)  # type: ignore[no-untyped-call]
+        super().calculate(atoms, properties, system_changes)
         structure: Any = self.atoms
-        energy, forces = self.potential.one(structure.numbers, structure.positions)
+        energy, forces = self.potential.one(structure)
         self.results = {"energy": energy, "forces": forces}
 
 
@@ -195,7 +188,7 @@ def _linear_problem(features: Features, frames: Frames, training: dict[str, Any]
     rows, targets, weights = [], [], []
     offsets = frames.offsets
     for i, atoms in enumerate(frames.to_atoms()):
-        energy, forces = features.design(atoms.numbers, atoms.positions)
+        energy, forces = features.design(atoms)
         n = len(atoms)
         rows += [energy[None] / n, forces.reshape(3 * n, -1)]
         targets += [frames.target_energy[i : i + 1] / n, frames.forces[offsets[i] : offsets[i + 1]].ravel()]

@@ -104,7 +104,7 @@ def test_sgdml_round_trip(tmp_path):
 
 def test_sgdml_without_a_unit_that_can_be_told_is_refused(tmp_path):
     np.savez(tmp_path / "mol.npz", z=[6, 8], R=np.zeros((2, 2, 3)), E=[-1.0, -2.0])
-    with pytest.raises(UserError, match=r"unit of the energies cannot be told[\s\S]*dataset\.energy_unit=kcal/mol"):
+    with pytest.raises(UserError, match=r"cannot be inferred from the file[\s\S]*dataset\.energy_unit=kcal/mol"):
         frames_of(tmp_path / "mol.npz")
 
 

@@ -36,7 +36,7 @@ def test_a_log_gets_few_lines_with_the_time_left(
             now = float(second)
             progress("fingerprints", second * 1000, 200_000)
     said = capsys.readouterr().err.splitlines()
-    assert said[0] == "big: fingerprints, 2,000 of 200,000 frames, about 198 s left"
+    assert said[0] == "big: fingerprints, 2,000 of 200,000 frames, about 3 min left"
     assert len(said) == 4  # one after two seconds, then one every thirty
 
 
