@@ -117,7 +117,7 @@ class ToyCalculator(Calculator):
         system_changes: list[str] = all_changes,
     ) -> None:
         """Energy and forces of ``atoms``."""
-        super().calculate(atoms, properties, system_changes)
+        super().calculate(atoms, properties, system_changes)  # type: ignore[no-untyped-call]
         structure: Any = self.atoms
         energy, forces = self.potential.one(structure)
         self.results = {"energy": energy, "forces": forces}
