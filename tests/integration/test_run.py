@@ -228,7 +228,7 @@ def test_own_conf_wins_over_the_packaged(tmp_path: Path, mlpbench: Run) -> None:
     assert "n_basis: 5" in mlpbench("run", "architecture=toy", "--cfg", "job").stdout
     refused = mlpbench("init", ".")
     assert refused.returncode == 2
-    assert "there already" in refused.stderr
+    assert "exists already" in refused.stderr
 
 
 def test_an_unbuilt_backend_names_the_command(tmp_path: Path, mlpbench: Run) -> None:
