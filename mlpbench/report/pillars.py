@@ -83,18 +83,23 @@ def sentence(study: Study, dataset: str, found: Answer) -> str:
     parts = [f"With {plural(found.n_train, 'training frame')} of {dataset}, {best} {certain}"]
     if found.accuracy.certain and len(study.lines(dataset)) == 1:
         parts = [f"Only {best} was trained on {dataset}"]
-    if found.stability.best:
-        same = found.stability.best == best
-        parts.append("stays stable longest in MD" if same else f"{found.stability.best} stays stable longest in MD")
-    if found.speed.best:
-        same = found.speed.best == best
-        parts.append("is the fastest" if same else f"{found.speed.best} is the fastest")
+    open_ones = []
+    for pillar, verb, noun in (
+        (found.stability, "stays stable longest in MD", "stability in MD"), (found.speed, "is the fastest", "speed"),
+    ):  # fmt: skip
+        if pillar.certain:
+            parts.append(verb if pillar.best == best else f"{pillar.best} {verb}")
+        elif pillar.best and len(study.lines(dataset)) > 1:
+            open_ones.append(noun)
     missing = [
         word
         for word, pillar in (("stability", found.stability), ("speed", found.speed))
         if not pillar.best
     ]
     text = listing(parts) + "."
+    if open_ones:
+        verb = "do" if len(open_ones) > 1 else "does"
+        text += f" {listing(open_ones)[0].upper()}{listing(open_ones)[1:]} {verb} not single out one beyond doubt."
     return text + (f" {listing(missing).capitalize()} not measured yet." if missing else "")
 
 
@@ -177,7 +182,7 @@ def labels(study: Study, dataset: str, split: str) -> Pillar:
     order = sorted(needs, key=lambda c: needs[c].n if needs[c].reachable else math.inf)
     best, need, unit = order[0], needs[order[0]], metric(name).unit
     if not need.reachable:
-        return Pillar(Card("Labels needed", f"{target:g} {unit}: {need.reason}", [], commands=[]))
+        return Pillar(Card("Labels needed", "not known", [f"{target:g} {unit}: {need.reason}"]))
     known = math.isfinite(need.lower) and math.isfinite(need.upper)
     ends = f"95 % interval {interval(need.lower, need.upper)}" if known else need.note or "its interval is not known"
     lines = [f"training frames to {target:g} {unit}, {ends}"]

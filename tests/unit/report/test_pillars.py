@@ -108,3 +108,13 @@ def test_more_steps_with_more_labels_stand_in_the_headline(tmp_path: Path) -> No
     assert built is not None
     warnings = [item for block in built.blocks if isinstance(block, Bullets) for item in block.items]
     assert any("more optimiser steps" in item and "500 to 2000" in item for item in warnings)
+
+
+def test_the_sentence_claims_nothing_that_its_cards_doubt(tmp_path: Path) -> None:
+    study = fabricate(tmp_path / "s", Plan(("schnet", "mace"), n_train=(200,), repetitions=1, **QUICK))
+    simulated(study, {"schnet": 16, "mace": 16})
+    found = answer(study, "ethanol")
+    assert found is not None
+    said = sentence(study, "ethanol", found)
+    assert "stays stable longest" not in said
+    assert "Stability in md does not single out one beyond doubt." in said.replace("MD", "md")
