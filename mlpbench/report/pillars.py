@@ -79,27 +79,23 @@ def answer(study: Study, dataset: str) -> Answer | None:
 def sentence(study: Study, dataset: str, found: Answer) -> str:
     """What a colleague would say aloud: whom to take, and what is given up."""
     best = found.accuracy.best
+    several = len(study.lines(dataset)) > 1
     certain = "is the most accurate" if found.accuracy.certain else "has the lowest error, though not beyond doubt"
     parts = [f"With {plural(found.n_train, 'training frame')} of {dataset}, {best} {certain}"]
-    if found.accuracy.certain and len(study.lines(dataset)) == 1:
-        parts = [f"Only {best} was trained on {dataset}"]
+    if not several:
+        parts = [f"Only {best} was trained on {dataset}: there is nothing to compare it with"]
     open_ones = []
     for pillar, verb, noun in (
         (found.stability, "stays stable longest in MD", "stability in MD"), (found.speed, "is the fastest", "speed"),
     ):  # fmt: skip
         if pillar.certain:
             parts.append(verb if pillar.best == best else f"{pillar.best} {verb}")
-        elif pillar.best and len(study.lines(dataset)) > 1:
+        elif pillar.best and several:
             open_ones.append(noun)
-    missing = [
-        word
-        for word, pillar in (("stability", found.stability), ("speed", found.speed))
-        if not pillar.best
-    ]
+    missing = [word for word, one in (("stability", found.stability), ("speed", found.speed)) if not one.best]
     text = listing(parts) + "."
     if open_ones:
-        verb = "do" if len(open_ones) > 1 else "does"
-        text += f" {listing(open_ones)[0].upper()}{listing(open_ones)[1:]} {verb} not single out one beyond doubt."
+        text += f" No candidate is singled out beyond doubt by {listing(open_ones)}."
     return text + (f" {listing(missing).capitalize()} not measured yet." if missing else "")
 
 

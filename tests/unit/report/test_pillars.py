@@ -117,4 +117,11 @@ def test_the_sentence_claims_nothing_that_its_cards_doubt(tmp_path: Path) -> Non
     assert found is not None
     said = sentence(study, "ethanol", found)
     assert "stays stable longest" not in said
-    assert "Stability in md does not single out one beyond doubt." in said.replace("MD", "md")
+    assert "No candidate is singled out beyond doubt by stability in MD." in said
+
+
+def test_a_single_candidate_has_nothing_to_be_compared_with(tmp_path: Path) -> None:
+    study = fabricate(tmp_path / "s", Plan(("mace",), n_train=(200,), **QUICK))
+    found = answer(study, "ethanol")
+    assert found is not None
+    assert "nothing to compare it with" in sentence(study, "ethanol", found)
