@@ -185,6 +185,7 @@ def imitate(folder: Path, names: set[str], target: dict[str, str | None]) -> Pat
     """A virtual environment with those packages of the target that are relied upon; returns its interpreter."""
     variables = source_variables(None, False, lambda _: None)
     quiet: list[str] = []
+    folder.parent.mkdir(parents=True, exist_ok=True)
     if not interpreter(folder).exists():
         run_uv(["venv", "--python", str(base_python()), str(folder)], variables, quiet.append, folder.parent)
     wanted = {*names, "torch", "numpy", "pip"}
