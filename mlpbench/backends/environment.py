@@ -50,12 +50,15 @@ class State:
         state: ``built``, ``adopted``, ``missing``, ``half-built``, ``broken`` or ``unused``.
         path: folder of a built environment, interpreter of an adopted one.
         detail: versions, or what is wrong and how to fix it.
+        size_gb: 10⁹ bytes of the files in a built or half-built environment, each hard link counted in full; of a
+            missing one what the backend declares; None where neither is known.
     """
 
     name: str
     state: str
     path: Path
     detail: str
+    size_gb: float | None = None
 
 
 def resolve(backend: BackendConfig, home_folder: Path | None = None) -> Environment:
@@ -165,8 +168,18 @@ def environments(backends: Iterable[BackendConfig], home_folder: Path | None = N
     folder = home(home_folder) / "envs"
     for path in sorted(folder.glob("*")) if folder.is_dir() else []:
         if path.is_dir() and path not in used:
-            rows.append(State(path.name, "unused", path, "no backend uses it; mlpbench env remove --unused"))
+            detail = "no backend uses it; mlpbench env remove --unused"
+            rows.append(State(path.name, "unused", path, detail, disk_gb(path)))
     return rows
+
+
+def disk_gb(folder: Path) -> float:
+    """Size of all files below ``folder`` in 10⁹ bytes.
+
+    uv links files of its cache into an environment, so several environments share most of what each of them counts.
+    """
+    files = (Path(root) / name for root, _, names in os.walk(folder) for name in names)
+    return sum(file.lstat().st_size for file in files) / 1e9
 
 
 def remove(path: Path) -> None:
@@ -190,9 +203,12 @@ def _state(backend: BackendConfig, adopted: Path | None, home_folder: Path | Non
     except UserError as error:
         state = "broken" if adopted is not None else "half-built" if path.exists() else "missing"
         detail = error.hint if state == "missing" and error.hint else str(error).replace("\n ", ";")
-        return State(backend.name, state, path, detail)
+        size = {"half-built": disk_gb(path), "missing": backend.size_gb}.get(state)
+        return State(backend.name, state, path, detail, size)
     found = [f"{need.name} {installed.versions.get(need.name, 'missing')}" for need in needs(backend)]
-    return State(backend.name, "adopted" if adopted is not None else "built", path, ", ".join(found))
+    if adopted is not None:
+        return State(backend.name, "adopted", path, ", ".join(found))
+    return State(backend.name, "built", path, ", ".join(found), disk_gb(path))
 
 
 def _adopt(backend: BackendConfig, python: Path, pythonpath: tuple[str, ...], home_folder: Path | None) -> Environment:

@@ -59,6 +59,10 @@ class BackendConfig(BaseModel):
     )
     periodic: bool = Field(default=True, description="whether it knows periodic boundary conditions")
     exact_resume: bool = Field(default=True, description="whether a resumed training equals one without a break")
+    default: bool = Field(default=True, description="whether 'env build --all' builds it; if not, by name alone")
+    size_gb: float | None = Field(
+        default=None, gt=0, description="about how large its environment is, with CUDA's libraries (10⁹ bytes)"
+    )
 
     def requirements_path(self) -> Path | None:
         """Where the pinned requirements stand, or None if the backend can only be adopted."""

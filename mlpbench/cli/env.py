@@ -33,7 +33,7 @@ def register(parser: argparse.ArgumentParser) -> None:
 
     build = action("build", "build environments with uv", "mlpbench env build mace nequip")
     build.add_argument("names", metavar="NAME", nargs="*", help="backends, as in conf/backend")
-    build.add_argument("--all", action="store_true", help="every backend that has a requirements file")
+    build.add_argument("--all", action="store_true", help="the default set; the others are named, and built by name")
     build.add_argument("--wheels", metavar="DIR", type=Path, help="a folder of wheels to take packages from")
     build.add_argument("--offline", action="store_true", help="use no network: uv's cache, or --wheels alone")
     build.add_argument("--rebuild", action="store_true", help="build again what is built already")
@@ -51,7 +51,7 @@ def register(parser: argparse.ArgumentParser) -> None:
         help="cpu: torch's CPU build; default: the ordinary package, with CUDA; auto: the CPU build where this "
         "machine has no GPU driver and one is available (on a cluster's login node, say default)",
     )
-    action("list", "what is built, adopted, missing or unused", "mlpbench env list")
+    action("list", "what is built, adopted, missing or unused, its size and licence", "mlpbench env list")
     check = action("check", "import the packages inside; print versions and device", "mlpbench env check mace")
     check.add_argument("name", metavar="NAME", help="a backend")
     check.add_argument("overrides", metavar="KEY=VALUE", nargs="*", help="such as backend.mace.python=PATH")
@@ -77,8 +77,8 @@ def _build(arguments: argparse.Namespace) -> int:
     backends = _backends()
     if bool(arguments.names) == arguments.all:
         raise UserError("say which to build: names, or --all", f"Known: {', '.join(sorted(backends))}")
-    wanted = [b for b in backends.values() if b.requirements is not None] if arguments.all else []
-    for backend in wanted or [_named(name, backends) for name in arguments.names]:
+    wanted, left_out = _all(backends) if arguments.all else ([_named(name, backends) for name in arguments.names], [])
+    for backend in wanted:
         adopted, source = adopted_python(backend)
         if adopted is not None:
             _say(f"{backend.name}: note that {source} names {adopted}, which is used instead of what is built")
@@ -90,18 +90,37 @@ def _build(arguments: argparse.Namespace) -> int:
             torch=arguments.torch,
             progress=_say,
         )
+    for backend in left_out:
+        facts = ", ".join(filter(None, [_gigabytes(backend.size_gb, "about "), backend.licence]))
+        _say(f"{backend.name}: not in the default set{f' ({facts})' * bool(facts)}: mlpbench env build {backend.name}")
     return EXIT_DONE
+
+
+def _all(backends: dict[str, BackendConfig]) -> tuple[list[BackendConfig], list[BackendConfig]]:
+    """What ``--all`` builds, and what it leaves out; backends without requirements are in neither."""
+    buildable = [backend for backend in backends.values() if backend.requirements is not None]
+    return [b for b in buildable if b.default], [b for b in buildable if not b.default]
 
 
 def _list(arguments: argparse.Namespace) -> int:
     from mlpbench.backends.environment import environments
 
-    rows = [(row.name, row.state, str(row.path), row.detail) for row in environments(_backends().values())]
-    widths = [max(len(row[i]) for row in [*rows, ("BACKEND", "STATE", "", "")]) for i in range(2)]
-    print(f"{'BACKEND':<{widths[0]}}  {'STATE':<{widths[1]}}  WHERE AND WHAT")
-    for name, state, path, detail in rows:
-        print(f"{name:<{widths[0]}}  {state:<{widths[1]}}  {path}\n{'':<{sum(widths) + 4}}{detail}")
+    backends = _backends()
+    rows = [("BACKEND", "STATE", "SIZE", "LICENCE", "WHERE AND WHAT", "")]
+    for row in environments(backends.values()):
+        licence = backends[row.name].licence if row.name in backends else None
+        size = _gigabytes(row.size_gb, "~" if row.state == "missing" else "")
+        rows.append((row.name, row.state, size, licence or "", str(row.path), row.detail))
+    widths = [max(len(row[i]) for row in rows) for i in range(4)]
+    for row in rows:
+        start = "  ".join(f"{text:<{width}}" for text, width in zip(row, widths, strict=False))
+        print(f"{start}  {row[4]}" + (f"\n{'':<{sum(widths) + 8}}{row[5]}" if row[5] else ""))
+    print("SIZE counts files that several environments share (hard links into uv's cache) in each of them.")
     return EXIT_DONE
+
+
+def _gigabytes(size: float | None, before: str) -> str:
+    return "" if size is None else f"{before}{size:.1f} GB"
 
 
 def _check(arguments: argparse.Namespace) -> int:

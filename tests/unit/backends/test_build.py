@@ -15,6 +15,7 @@ from mlpbench.backends import uv
 from mlpbench.backends.build import build
 from mlpbench.backends.registry import COMPLETE, BackendConfig, built_folder, is_complete
 from mlpbench.backends.wheels import Pin
+from mlpbench.cli import main
 from mlpbench.errors import UserError
 
 # Stands in for uv: makes an interpreter, fails where the requirements say so, and keeps a diary.
@@ -55,6 +56,22 @@ def backend(tmp_path: Path, pins: str) -> BackendConfig:
     path = tmp_path / "x.txt"
     path.write_text(pins)
     return BackendConfig(name="x", adapter="a:B", requirements=str(path))
+
+
+def test_all_builds_the_default_set_and_names_the_rest(tmp_path, diary, monkeypatch, capsys):
+    first, second = backend(tmp_path, "a==1\n"), backend(tmp_path, "b==1\n")
+    second = second.model_copy(update={"name": "large", "default": False, "size_gb": 5.6, "licence": "LGPL-3.0"})
+    unbuildable = second.model_copy(update={"name": "elsewhere", "requirements": None})
+    known = {each.name: each for each in (first, second, unbuildable)}
+    monkeypatch.setattr("mlpbench.config.load_backends", lambda overrides: known)
+    assert main(["env", "build", "--all"]) == 0
+    said = capsys.readouterr().err
+    assert "large: not in the default set (about 5.6 GB, LGPL-3.0): mlpbench env build large" in said
+    assert is_complete(built_folder(first))
+    assert not built_folder(second).exists()
+    assert "elsewhere" not in said
+    assert main(["env", "build", "large"]) == 0
+    assert is_complete(built_folder(second))
 
 
 def quiet(line: str) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from mlpbench.backends import probe as probing
-from mlpbench.backends.environment import check, environments, needs, remove, resolve
+from mlpbench.backends.environment import check, disk_gb, environments, needs, remove, resolve
 from mlpbench.backends.probe import Installed, clashes, probe
 from mlpbench.backends.registry import (
     COMPLETE,
@@ -202,12 +202,15 @@ def test_the_list_and_removing(tmp_path, own_home):
     folder = pretend_built(toy())
     (own_home / "envs" / "toy-000000000000").mkdir()
     adopted = toy(name="adopted", python=sys.executable)
-    missing = other(tmp_path, "", "x==1\n")
+    missing = other(tmp_path, "", "x==1\n").model_copy(update={"size_gb": 5.6})
+    (folder / "library.so").write_bytes(bytes(3000))
     rows = environments([toy(), adopted, missing])
     assert [(row.name, row.state) for row in rows] == [
         ("toy", "built"), ("adopted", "adopted"), ("other", "missing"), ("toy-000000000000", "unused"),
     ]  # fmt: skip
     assert "mlpbench env build other" in rows[2].detail
+    assert rows[0].size_gb == pytest.approx(disk_gb(folder)) == pytest.approx(3e-6, rel=0.5)
+    assert [row.size_gb for row in rows[1:]] == [None, 5.6, 0.0]
     with locked(build_lock(folder)), pytest.raises(UserError, match="another process"):
         remove(folder)
     remove(folder)
