@@ -112,9 +112,9 @@ def _list(arguments: argparse.Namespace) -> int:
         size = _gigabytes(row.size_gb, "~" if row.state == "missing" else "")
         rows.append((row.name, row.state, size, licence or "", str(row.path), row.detail))
     widths = [max(len(row[i]) for row in rows) for i in range(4)]
-    for row in rows:
-        start = "  ".join(f"{text:<{width}}" for text, width in zip(row, widths, strict=False))
-        print(f"{start}  {row[4]}" + (f"\n{'':<{sum(widths) + 8}}{row[5]}" if row[5] else ""))
+    for *short, path, detail in rows:
+        start = "  ".join(f"{text:<{width}}" for text, width in zip(short, widths, strict=True))
+        print(f"{start}  {path}" + (f"\n{'':<{sum(widths) + 8}}{detail}" if detail else ""))
     print("SIZE counts files that several environments share (hard links into uv's cache) in each of them.")
     return EXIT_DONE
 
