@@ -299,6 +299,7 @@ def worker_environment(environment: Environment, threads: int) -> dict[str, str]
         variables[f"{name}_NUM_THREADS"] = str(threads)
     variables["VECLIB_MAXIMUM_THREADS"] = str(threads)
     variables["PYTHONHASHSEED"] = "0"  # the order of sets must not vary from run to run
+    variables["PYTORCH_NVML_BASED_CUDA_CHECK"] = "1"  # an import that asks for a GPU must not initialise it: see Forked
     variables[PARENT_VARIABLE] = str(os.getpid())
     return variables
 

@@ -6,12 +6,12 @@
 
 Runs under Python 3.12 or later and needs nothing but the standard library. Steps, each with its own limit, a line in
 the log and its rows written at once: ``install``, ``import`` (each backend); ``train`` (train, be interrupted, go on,
-predict, stress; CPU against GPU; memory); ``accuracy`` (real budgets, ``small``); ``speed`` (latency, throughput,
-growth until the memory is full); ``md`` (1 to 1,000 replicas against the ASE loop, aim 20 times); ``packing`` (4, 8, 16
-trainings side by side, plain and under MPS); ``compiled`` (compiled and accelerated paths); ``published`` (AcAc as its
-authors train); ``dft``; ``report``. The same command again goes on where the first ended; ``--earlier DIR`` names the
-OUT of a call on a machine that is gone. Exits with 1 if a step is not done. An architecture that is new in
-``conf/architecture`` gets its steps by itself.
+predict, stress; CPU against GPU; memory); ``cpu`` (a trial on the CPU of this machine); ``accuracy`` (real budgets,
+``small``, all at the same time); ``md`` (1 to 1,000 replicas against the ASE loop, aim 20 times); ``speed`` (latency,
+throughput, growth until the memory is full, eager and compiled); ``packing`` (4, 8, 16 trainings side by side, plain
+and under MPS); ``published`` (AcAc as its authors train); ``tf32``; ``dft``; ``report``. The same command again goes
+on where the first ended; ``--earlier DIR`` names the OUT of a call on a machine that is gone. Exits with 1 if a step is
+not done. An architecture that is new in ``conf/architecture`` gets its steps by itself.
 """
 
 from __future__ import annotations
@@ -35,30 +35,35 @@ PAGE = 30.0  # s that are kept free for the report, which comes last
 def steps_of(bench: Bench, out: Path) -> list[Step]:
     """All of them, what matters most first."""
     sets = ["core", *(b for b in bench.backends if b != "toy")] if bench.bundle else []
-    plan = [Step(f"install:{name}", 120, _with(bench.install, name), beside=True) for name in sets]
-    plan += [Step(f"import:{name}", 120, _with(bench.importing, name), beside=True) for name in bench.backends]
+    plan = [Step(f"install:{name}", 120, _with(bench.install, name), "install") for name in sets]
+    plan += [Step(f"import:{name}", 120, _with(bench.importing, name), "import") for name in bench.backends]
     right = [*bench.architectures, *(["toy"] if bench.dry else [])]
-    plan += [Step(f"train:{name}", 180, _with(bench.train, name), beside=True) for name in right]
+    plan += [Step(f"train:{name}", 180, _with(bench.train, name), "train") for name in right]
+    plan += [Step(f"cpu:{bench.with_torch[0]}", 60, _with(bench.on_cpu, bench.with_torch[0]), "train")]
+    # The four that are compared come first, so that 15 minutes are enough for every kind of step.
+    first, others = bench.timed[:4], bench.timed[4:]
     n_train = 50 if bench.dry else 200
-    # The four that are compared first, so that 15 minutes are enough for every kind of step; then the others.
-    for names in filter(None, (bench.timed[:4], bench.timed[4:])):
-        plan += [Step(f"accuracy:{n}-{n_train}", 120, _with(bench.accuracy, n, n_train)) for n in names]
-        plan += [Step(f"md:{n}", 60, _with(bench.md, n)) for n in (bench.with_torch if bench.dry else names)]
-        plan += [Step(f"speed:{n}", 90, _with(bench.speed, n, "eager")) for n in names]
-        if names == bench.timed[:4]:
-            plan += _packing(bench)
-    plan += [Step(f"accuracy:{n}-50", 90, _with(bench.accuracy, n, 50)) for n in bench.timed if not bench.dry]
-    paths = "eager,compiled,accelerated"
-    plan += [Step(f"compiled:{n}", 180, _with(bench.speed, n, paths)) for n in bench.timed]
-    plan += [Step(f"published:{n}", 120, _with(bench.published, n)) for n in bench.with_torch]
+    plan += [Step(f"accuracy:{n}-{n_train}", 240, _with(bench.accuracy, n, n_train), "accuracy") for n in bench.timed]
+    plan += _timings(bench, first)
+    plan += _packing(bench)
+    if not bench.dry:
+        plan += [Step(f"accuracy:{n}-50", 240, _with(bench.accuracy, n, 50), "further") for n in bench.timed]
+    plan += [Step(f"published:{n}", 240, _with(bench.published, n), "further") for n in bench.with_torch]
+    plan += _timings(bench, others)
+    plan += [Step(f"tf32:{n}", 90, _with(bench.tf32, n)) for n in bench.timed]
     return [*plan, Step("dft:recorded", 60, bench.dft), Step("report:page", 120, _with(bench.report, out))]
 
 
+def _timings(bench: Bench, names: list[str]) -> list[Step]:
+    plan = [Step(f"md:{n}", 75, _with(bench.md, n)) for n in (bench.with_torch if bench.dry else names)]
+    return plan + [Step(f"speed:{n}", 180, _with(bench.speed, n)) for n in names]
+
+
 def _packing(bench: Bench) -> list[Step]:
-    counts = [2] if bench.dry else [4, 8, 16]
+    counts = [2] if bench.dry else [16, 8, 4]
     plan = [Step("packing:alone", 180, bench.one_by_one)]
     plan += [Step(f"packing:{count}", 120, _with(bench.packing, count)) for count in counts]
-    return [*plan, Step("packing:mps", 120, _with(bench.packing, counts[-1], True))]
+    return [*plan, Step("packing:mps", 120, _with(bench.packing, counts[0], True))]
 
 
 def _with(work: Callable[..., Rows], *given: Any) -> Callable[[Clock], Rows]:
@@ -89,7 +94,7 @@ def main() -> int:
         steps = [s for s in steps if s.name in options.only or s.name.split(":")[0] in options.only]
     if not steps:
         parser.error(f"--only {' '.join(options.only)}: there is no such step")
-    side_by_side = max(1, min(4, (os.cpu_count() or 1) // 3))
+    side_by_side = max(1, min(10, (os.cpu_count() or 1) * 2 // 3))
     for step in steps if options.dry else []:
         step.seconds *= 4  # a CPU that others use as well
     try:

@@ -63,13 +63,14 @@ class Bench:
         self.backends = list(dict.fromkeys([*self.architectures.values(), *(["toy"] if self.dry else [])]))
         self.size = "tiny" if self.dry else "small"
         self.asked: dict[str, dict[str, Any]] = {}
-        self.one_training: float | None = None  # mean wall seconds of one of those that 'packing' runs, by itself
+        self.alone: dict[str, float] = {}  # architecture -> training seconds by itself; "wall" -> mean of a command's
 
     def remember(self, kept: Kept) -> None:
         """Take from an earlier call what later steps compare with."""
         for row in kept.state["rows"].get("packing", []):
             if row["how"] == "one after another":
-                self.one_training = row["wall_seconds"] / row["trainings"]
+                pairs = (part.split("=") for part in row["training_seconds"].split())
+                self.alone = {"wall": row["wall_seconds"] / row["trainings"], **{n: float(s) for n, s in pairs}}
 
     # -- processes ------------------------------------------------------------------------------------------------
 
@@ -104,7 +105,8 @@ class Bench:
 
     def run(self, clock: Clock, study: str, architecture: str, *overrides: str, **more: Any) -> str:
         """``mlpbench run`` of one trial, or several with ``-m`` among the overrides."""
-        given = [f"study={study}", f"architecture={architecture}", f"device={self.device}"]
+        given = [f"study={study}", f"architecture={architecture}"]
+        given += [] if any(o.startswith("device=") for o in overrides) else [f"device={self.device}"]
         flags = [o for o in overrides if o.startswith("-")]
         settings = [o for o in overrides if not o.startswith("-")]
         results = f"results_dir={self.results}"
@@ -187,7 +189,7 @@ class Bench:
 
     def train(self, clock: Clock, name: str) -> Rows:
         """Train, be interrupted, go on; then the device against the CPU."""
-        steps, interval = (20, 2) if self.dry else (400, 10)
+        steps, interval = (60, 2) if self.dry else (600, 10)  # long enough to be interrupted
         small = ["size=tiny", "dtype=float64", "dataset.n_train=20", "dataset.n_valid=10", f"budget.steps={steps}",
                  f"budget.interval={interval}"]  # fmt: skip
         self.run(clock, "device", name, *small, until=lambda: self._under_way(name), may_fail=True)
@@ -198,6 +200,7 @@ class Bench:
             "architecture": name, "device": record["provenance"]["hardware"].get("device"), "dtype": "float64",
             "steps": training["steps"], "resumed": training["resumed"],
             "train_seconds": training["wall_seconds"], "recorded_peak_mb": training["peak_device_memory_mb"],
+            "not_resident": _not_resident(folder),
         }  # fmt: skip
         rows: Rows = {"agreement": [row]}
         wrong = [] if training["resumed"] else ["it was not resumed (it ended before it was interrupted)"]
@@ -219,6 +222,20 @@ class Bench:
             raise Trouble("; ".join(wrong), rows)
         return rows
 
+    def on_cpu(self, clock: Clock, name: str) -> Rows:
+        """A trial with ``device=cpu`` must count as one, whatever device stands in the machine."""
+        small = ["size=tiny", "dataset.n_train=20", "dataset.n_valid=10", "budget.steps=10", "budget.interval=5"]
+        self.run(clock, "cpu", name, *small, "device=cpu")
+        _, record = self.record("cpu", name)
+        training, hardware = record["training"], record["provenance"]["hardware"]
+        row = {
+            "architecture": name, "device": hardware.get("device"), "steps": training["steps"],
+            "train_seconds": training["wall_seconds"], "recorded_peak_mb": training["peak_device_memory_mb"],
+        }  # fmt: skip
+        if training["on_device"] or training["peak_device_memory_mb"] is not None or hardware.get("device") != "cpu":
+            raise Trouble(f"a trial on the CPU is recorded as {row}", {"agreement": [row]})
+        return {"agreement": [row]}
+
     def _under_way(self, name: str) -> bool:
         """Whether the training has validated twice and left a checkpoint that it can go on from."""
         for folder in (self.results / "device").glob(f"{name}-*"):
@@ -238,7 +255,7 @@ class Bench:
         """AcAc trained as the architecture's authors do, for as long as the step may last."""
         if not self.bundle or not (self.bundle / "data" / "acac").is_dir():
             raise Trouble("AcAc's files are not in the bundle: mlpbench data fetch acac, then make the bundle anew")
-        n_train, seconds = (20, 3.0) if self.dry else (450, clock.left * 0.6)
+        n_train, seconds = (20, 3.0) if self.dry else (450, min(120.0, clock.left * 0.5))
         given = ["dataset=acac", "training=recommended", f"size={self.size}", f"dataset.n_train={n_train}"]
         given += ["budget=seconds", f"budget.seconds={seconds:.0f}", "repetition=0"]
         self.run(clock, "acac", name, *given)
@@ -255,27 +272,39 @@ class Bench:
             "status": record["status"],
         }
         spent = {key: training.get(key) for key in ("steps", "wall_seconds", "peak_device_memory_mb", "at_rest")}
-        return head | spent | errors
+        return head | spent | {"not_resident": _not_resident(folder)} | errors
 
-    def speed(self, clock: Clock, name: str, deployments: str) -> Rows:
-        """Latency, throughput and growth of the trained potential, with and without TF32 on a GPU."""
+    def speed(self, clock: Clock, name: str) -> Rows:
+        """Latency, throughput, growth and MD steps of the trained potential, eager and compiled."""
+        deployments = "eager,compiled,accelerated" if self.dry else "eager,compiled"  # the kernels are not carried
+        left = f"evaluation.speed.path_seconds={max(clock.left * 0.45, 20):.0f}"
+        return self._timed(clock, "gpu", name, f"evaluation.speed.deployments=[{deployments}]", left)
+
+    def tf32(self, clock: Clock, name: str) -> Rows:
+        """The same with and without TF32, in a copy of the study, so that it replaces nothing."""
+        folder, _ = self.record("gpu", name, 50 if self.dry else 200)
+        copy = self.results / "gpu-tf32"
+        shutil.copytree(self.results / "gpu" / "splits", copy / "splits", dirs_exist_ok=True)
+        shutil.copytree(folder, copy / folder.name, dirs_exist_ok=True, symlinks=True)
+        short = ["tf32=[false,true]", "deployments=[eager]", "memory_fraction=null", "copies=[1]", "batch_sizes=[64]"]
+        return self._timed(clock, "gpu-tf32", name, *(f"evaluation.speed.{option}" for option in short))
+
+    def _timed(self, clock: Clock, study: str, name: str, *options: str) -> Rows:
+        """Rows of ``speed.csv`` of a trial that is trained already."""
         n_train = 50 if self.dry else 200
         given = [f"size={self.size}", f"dataset.n_train={n_train}", "evaluation=speed"]
-        given += [f"evaluation.speed.deployments=[{deployments}]"]
+        short: dict[str, Any] = {"blocks": 5, "block_seconds": 0.1, "batch_sizes": "[1,64]", "md_block_steps": 30}
+        short |= {"copies": "[1,8]", "max_seconds_per_call": 3}
         if self.dry:
             short = {"blocks": 2, "block_seconds": 0.05, "batch_sizes": "[1,4]", "md_block_steps": 3, "copies": "[1]"}
             short |= {"memory_fraction": "null", "path_seconds": 120, "n_frames": 2}
-            given += [f"evaluation.speed.{key}={value}" for key, value in short.items()]
             given += ["budget.steps=20", "budget.interval=5", "dataset.n_valid=10"]
-        else:
-            given += ["evaluation.speed.tf32=[false,true]", "evaluation.speed.blocks=5"]
-            given += ["evaluation.speed.block_seconds=0.2", "evaluation.speed.max_seconds_per_call=2"]
-            given += [f"evaluation.speed.path_seconds={max(clock.left * 0.4, 20):.0f}"]
-        # The two limits are no part of what is trained: the trial of the step 'accuracy' is measured.
-        self.run(clock, "gpu", name, *given)
-        text = self.mlpbench(clock, "table", "gpu", "--speed", "--results", str(self.results))
-        folder, _ = self.record("gpu", name, n_train)
-        rows = [row for row in read_csv(self.results / "gpu" / "speed.csv") if row["trial"] == folder.name]
+        # How it is timed is no part of what is trained: the trial of the step 'accuracy' is measured.
+        given += [f"evaluation.speed.{key}={value}" for key, value in short.items()]
+        self.run(clock, study, name, *given, *options)
+        text = self.mlpbench(clock, "table", study, "--speed", "--results", str(self.results))
+        folder, _ = self.record(study, name, n_train)
+        rows = [row for row in read_csv(self.results / study / "speed.csv") if row["trial"] == folder.name]
         if not rows:
             raise Trouble(f"nothing was timed: {text.strip().splitlines()[-1][:200]}")
         return {"speed": rows}
@@ -328,17 +357,28 @@ class Bench:
         for name in names:
             self.mlpbench(clock, *self._short("packing-alone", name, 0))
         wall = time.monotonic() - begin
-        self.one_training = wall / len(names)
         return {"packing": [self._packed("packing-alone", "one after another", names, wall)]}
 
     def _packed(self, study: str, how: str, names: list[str], wall: float) -> dict[str, Any]:
+        """A row: seconds with all that a command does, and of the trainings alone.
+
+        ``times_faster``: what as many trainings would take one after another, over what they took;
+        ``times_faster_training``: likewise without starting up, from the seconds of the slowest training.
+        """
         records = [json.loads(p.read_text(encoding="utf-8")) for p in (self.results / study).glob("*/record.json")]
-        alone = [r["training"]["wall_seconds"] for r in records if r["status"] == "done"]
-        expected = self.one_training * len(names) if self.one_training else None
+        seconds = {r["trial"]: float(r["training"]["wall_seconds"]) for r in records if r["status"] == "done"}
+        per_name = {n: [s for trial, s in seconds.items() if trial.startswith(f"{n}-")] for n in names}
+        if how == "one after another":
+            self.alone = {"wall": wall / len(names), **{n: s[0] for n, s in per_name.items() if s}}
+        known = [self.alone[n] for n in names if n in self.alone]
+        complete, beside = len(known) == len(seconds) == len(names), how != "one after another"
         return {
-            "how": how, "trainings": len(names), "finished": len(alone), "device": self.device, "wall_seconds": wall,
-            "sum_of_training_seconds": sum(alone), "times_faster": expected / wall if expected else None,
-            "architectures": " ".join(names),
+            "how": how, "trainings": len(names), "finished": len(seconds), "device": self.device, "wall_seconds": wall,
+            "slowest_training_seconds": max(seconds.values(), default=None),
+            "sum_of_training_seconds": sum(seconds.values()),
+            "times_faster": self.alone["wall"] * len(names) / wall if "wall" in self.alone else None,
+            "times_faster_training": sum(known) / max(seconds.values()) if complete and beside else None,
+            "training_seconds": " ".join(f"{n}={sum(s) / len(s):.1f}" for n, s in per_name.items() if s),
         }  # fmt: skip
 
     def _short(self, study: str, name: str, repetition: int) -> list[str]:
@@ -390,6 +430,13 @@ class Bench:
         self.mlpbench(clock, "report", "gpu", "--results", str(self.results), "--out", str(page))
         shutil.copy(page / "index.html", out / "report.html")
         return {}
+
+
+def _not_resident(folder: Path) -> str:
+    """Why the trial had a process of its own although it could have been a fork; empty if it was one."""
+    mark = "a resident one cannot: "
+    lines = (folder / "worker.log").read_text(encoding="utf-8", errors="replace").splitlines()
+    return next((line.partition(mark)[2] for line in lines if mark in line), "")
 
 
 def _backend_of(path: Path) -> str:

@@ -47,13 +47,13 @@ class Step:
         name: ``kind:detail``.
         seconds: its limit.
         work: called with its clock; returns rows.
-        beside: whether it may run beside its neighbours that may as well (it times nothing).
+        beside: it times nothing, and may run beside its neighbours that have the same word here; empty: alone.
     """
 
     name: str
     seconds: float
     work: Callable[[Clock], Rows]
-    beside: bool = False
+    beside: str = ""
 
 
 @dataclass
@@ -202,15 +202,15 @@ def _replace(path: Path, text: str) -> None:
 def run_steps(steps: Sequence[Step], kept: Kept, end: float, side_by_side: int) -> bool:
     """Run the steps in order until ``end`` (monotonic seconds); whether all are done.
 
-    Neighbours that may run beside one another do, ``side_by_side`` at a time. What an earlier call finished is skipped,
-    what failed or ran out of time is tried again.
+    Neighbours that share a word in ``beside`` run at the same time, ``side_by_side`` of them. What an earlier call
+    finished is skipped, what failed or ran out of time is tried again.
     """
     todo = [step for step in steps if not kept.done(step.name)]
     if len(todo) < len(steps):
         kept.say(f"{len(steps) - len(todo)} steps were finished by an earlier call")
     while todo:
         group = [todo.pop(0)]
-        while group[0].beside and todo and todo[0].beside and _kind(todo[0]) == _kind(group[0]):
+        while group[0].beside and todo and todo[0].beside == group[0].beside:
             group.append(todo.pop(0))
         with ThreadPoolExecutor(max_workers=min(len(group), side_by_side)) as pool:
             try:
@@ -219,10 +219,6 @@ def run_steps(steps: Sequence[Step], kept: Kept, end: float, side_by_side: int) 
                 STOPPING.set()  # before the pool waits for its threads
                 raise
     return all(kept.done(step.name) for step in steps)
-
-
-def _kind(step: Step) -> str:
-    return step.name.split(":")[0]
 
 
 def _run(step: Step, kept: Kept, end: float) -> None:
