@@ -146,9 +146,7 @@ def plan_pilot(
     )  # fmt: skip
 
 
-def _pilot_pair(
-    one: Pair, variance: Variance, seconds: dict[str, float], margin: float, level: float
-) -> PilotPair:
+def _pilot_pair(one: Pair, variance: Variance, seconds: dict[str, float], margin: float, level: float) -> PilotPair:
     n, mean = len(one.log_ratio), float(one.log_ratio.mean())
     # The pooled variance is planned with, but the analysis to come will have R − 1 of its own.
     total = repetitions_to_decide(mean, Variance(variance.value, n - 1.0, 1), n, margin=margin, level=level)

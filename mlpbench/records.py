@@ -30,8 +30,8 @@ class Record:
         reason: why it is not done; empty otherwise.
         started: ISO 8601, UTC, of the run that wrote this record.
         finished: likewise.
-        identifiers: dataset, data (digest of its content and labels), architecture, size, backend, n_train, n_valid,
-            repetition.
+        identifiers: dataset, frames (digest of its content), data (digest of these and of the labels trained on),
+            architecture, size, backend, n_train, n_valid, repetition.
         config: the resolved configuration, except other backends.
         ladder: digest of all but the number of optimiser steps; trainings that share it differ in their length alone.
         labels: what entered the loss, and the weight of each in 1/eV², (Å/eV)², (Å³/eV)².

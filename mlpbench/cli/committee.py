@@ -13,8 +13,15 @@ HELP = "frames on which the repetitions disagree most, as a list or a file to la
 def register(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of this command."""
     parser.add_argument("study", metavar="STUDY", help="name of the study, a folder of the results")
-    parser.add_argument("--candidate", metavar="NAME", help="whose repetitions, as the report names it (default: the most accurate)")  # noqa: E501
-    parser.add_argument("--split", action="append", metavar="NAME", help="look on this split only (may be repeated; default: all test splits)")  # noqa: E501
+    parser.add_argument(
+        "--candidate", metavar="NAME", help="whose repetitions, as the report names it (default: the most accurate)"
+    )
+    parser.add_argument(
+        "--split",
+        action="append",
+        metavar="NAME",
+        help="look on this split only (may be repeated; default: all test splits)",
+    )
     parser.add_argument("--dataset", help="where the study has several")
     parser.add_argument("--top", type=int, default=20, metavar="N", help="how many frames (default: 20)")
     parser.add_argument("--export", type=Path, metavar="FILE", help="write the frames without labels, e.g. frames.xyz")

@@ -11,7 +11,8 @@ from mlpbench.comparison.model import Change
 from mlpbench.errors import UserError
 from mlpbench.protocol import ProtocolError, read_json
 from mlpbench.seeds import digest
-from mlpbench.study.settings import Setting, candidate_label, settings_of
+from mlpbench.study.candidates import candidate_label
+from mlpbench.study.settings import Setting, settings_of
 from mlpbench.study.study import Study
 from mlpbench.study.words import display_name
 

@@ -202,11 +202,21 @@ def listed(numbers: Int, limit: int = 10) -> str:
     return ", ".join(str(int(n)) for n in numbers[:limit]) + (", ..." if len(numbers) > limit else "")
 
 
-def data_digest(dataset: Dataset, labels: Sequence[str]) -> str:
-    """12 hex digits of what the numbers of a trial rest on: every frame of the pool and of the tests in eV and Å, and
-    the labels trained on. Files of one name with other content, or read in another unit, never look the same.
+def frames_digest(dataset: Dataset) -> str:
+    """12 hex digits of every frame of the pool and of the tests, labels included, in eV and Å.
+
+    Files of one name with other content, or read in another unit, never look the same.
     """
-    known = dataset.cache.get("data")
+    return _all_frames(dataset)[:12]
+
+
+def data_digest(dataset: Dataset, labels: Sequence[str]) -> str:
+    """12 hex digits of what the numbers of a trial rest on: :func:`frames_digest` and the labels trained on."""
+    return digest([_all_frames(dataset), sorted(labels)])[:12]
+
+
+def _all_frames(dataset: Dataset) -> str:
+    known: str | None = dataset.cache.get("data")
     if known is None:
         content = hashlib.sha256()
         own = [] if dataset.valid is None else [("valid", dataset.valid)]
@@ -216,7 +226,7 @@ def data_digest(dataset: Dataset, labels: Sequence[str]) -> str:
             content.update(f"{name}\0".encode())
             _add_content(content, frames)
         known = dataset.cache["data"] = content.hexdigest()
-    return digest([known, sorted(labels)])[:12]
+    return known
 
 
 def _add_content(content: Any, frames: Frames) -> None:

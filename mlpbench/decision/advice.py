@@ -21,6 +21,7 @@ from mlpbench.statistics.curves import NotFitted, fit_learning_curve
 from mlpbench.statistics.extrapolation import frames_needed
 from mlpbench.statistics.paired import compare, pair
 from mlpbench.study.means import LABELS, worst_end
+from mlpbench.study.settings import given_name
 
 POSSIBLE = 0.05  # a candidate is out of the question below this chance
 _AXES = ("repetition", "dataset.n_train", "size", "architecture")  # what one command may run several values of
@@ -115,7 +116,8 @@ def _overrides(view: View, trial: str, *without: str) -> Overrides:
     try:
         return overrides_of(record["config"], without=(*without, *_SEEDS))
     except (UserError, KeyError):
-        names = {key: str(record["identifiers"][key]) for key in ("dataset", "architecture", "size")}
+        names = {"dataset": given_name(record)}
+        names |= {key: str(record["identifiers"][key]) for key in ("architecture", "size")}
         frames = {"dataset.n_train": str(record["identifiers"]["n_train"])}
         return names | frames | dict(view.study.setting[trial].overrides)
 

@@ -14,8 +14,8 @@ from mlpbench.decision.model import Assessment, Check, Constraint, Decision, Ver
 from mlpbench.errors import UserError, close_match
 from mlpbench.metrics import HEADLINE, METRICS
 from mlpbench.metrics import metric as find_metric
+from mlpbench.study.candidates import Candidate
 from mlpbench.study.means import LABELS, direction, worst_end
-from mlpbench.study.settings import Candidate
 from mlpbench.study.study import Study
 
 ALIASES = {

@@ -14,8 +14,8 @@ from scipy import stats
 from mlpbench.decision.model import Check, Constraint
 from mlpbench.metrics import metric as find_metric
 from mlpbench.statistics.intervals import MeanInterval, probability_below
+from mlpbench.study.candidates import Candidate
 from mlpbench.study.means import LABELS, means_of, rows_by_trial
-from mlpbench.study.settings import Candidate
 from mlpbench.study.study import Study, remembered
 
 Float = npt.NDArray[np.float64]

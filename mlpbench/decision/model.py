@@ -8,8 +8,8 @@ from typing import Literal
 from mlpbench.errors import UserError
 from mlpbench.metrics import metric as find_metric
 from mlpbench.numbers import duration
+from mlpbench.study.candidates import Candidate
 from mlpbench.study.means import LABELS
-from mlpbench.study.settings import Candidate
 
 
 @dataclass(frozen=True)

@@ -187,11 +187,7 @@ def _path_rows(path: dict[str, Any], n_atoms: float, timestep_fs: float) -> list
         "path_energy_difference": _scaled(path.get("energy_difference"), 1e3),
         "path_force_difference": _scaled(path.get("force_difference"), 1e3),
     }
-    return [
-        {**head, **_measured(name, value), "notice": notice}
-        for name, value in found.items()
-        if value is not None
-    ]
+    return [{**head, **_measured(name, value), "notice": notice} for name, value in found.items() if value is not None]
 
 
 def _scaled(value: float | None, factor: float) -> float | None:

@@ -154,9 +154,7 @@ def cost_rows(training: dict[str, Any], curve: list[dict[str, Any]], threads: in
         "best_epoch": training["best_epoch"],
         "best_step": next((e["step"] for e in curve if e["epoch"] == training["best_epoch"]), None),
     }
-    return [
-        metric_row("", name, value) for name, value in values.items() if value is not None
-    ]
+    return [metric_row("", name, value) for name, value in values.items() if value is not None]
 
 
 @dataclass(frozen=True)

@@ -51,7 +51,12 @@ DASHES: tuple[Any, ...] = (
 
 BESIDE = "_beside a point"  # the underscore keeps it out of legends
 OFFSETS: tuple[tuple[float, float, Literal["left", "right", "center"]], ...] = (
-    (6, 3, "left"), (6, -10, "left"), (-6, 3, "right"), (-6, -10, "right"), (0, 8, "center"), (0, -16, "center"),
+    (6, 3, "left"),
+    (6, -10, "left"),
+    (-6, 3, "right"),
+    (-6, -10, "right"),
+    (0, 8, "center"),
+    (0, -16, "center"),
 )  # points, from the symbol to the lower edge of the word
 
 RC: dict[Any, Any] = {

@@ -257,9 +257,7 @@ def block_indices(group: Int, length: int, n_resamples: int, rng: np.random.Gene
     if length <= 1:
         return rng.integers(0, n, (n_resamples, n))
     order = np.argsort(group, kind="stable")
-    _, first, inverse, sizes = np.unique(
-        group[order], return_index=True, return_inverse=True, return_counts=True
-    )
+    _, first, inverse, sizes = np.unique(group[order], return_index=True, return_inverse=True, return_counts=True)
     size, begin = sizes[inverse], first[inverse]
     lengths = np.minimum(length, size)
     weight = 1.0 / lengths  # a short trajectory is drawn whole from each of its starts: fewer frames a draw

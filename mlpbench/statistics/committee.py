@@ -85,9 +85,7 @@ class Estimated:
     upper: float
 
 
-def rank_correlation(
-    errors: FrameErrors, group: npt.ArrayLike, *, n_resamples: int = 500, seed: int = 0
-) -> Estimated:
+def rank_correlation(errors: FrameErrors, group: npt.ArrayLike, *, n_resamples: int = 500, seed: int = 0) -> Estimated:
     """Spearman's ρ of disagreement and error over frames; NaN where either is constant.
 
     Args:

@@ -278,8 +278,7 @@ def _aicc(fit: _Fit, n: int) -> float:
 
 
 def _curve(
-    fit: _Fit, x: Float, y: Float, labels: npt.NDArray[np.int64], sizes: Float, center: float, confidence:
-        float
+    fit: _Fit, x: Float, y: Float, labels: npt.NDArray[np.int64], sizes: Float, center: float, confidence: float
 ) -> LearningCurve:
     p, count = len(fit.parameters), int(labels.max()) + 1
     variance = fit.square / fit.df if fit.df > 0 else np.nan

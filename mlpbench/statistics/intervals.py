@@ -262,9 +262,7 @@ def intervals(
     ]
 
 
-def _lent(
-    values: Float, groups: Sequence[Hashable] | None, pool: bool | None, confidence: float
-) -> list[Variance]:
+def _lent(values: Float, groups: Sequence[Hashable] | None, pool: bool | None, confidence: float) -> list[Variance]:
     """The variance that each setting may borrow; empty where none is lent."""
     several = groups is not None and len(set(groups)) > 1
     if pool is False or (pool is None and not (np.isfinite(values).sum(axis=0) < ENOUGH).any()):

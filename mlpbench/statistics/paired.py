@@ -227,8 +227,6 @@ def pair(first: str, a: Mapping[int, float], second: str, b: Mapping[int, float]
     return Pair(first, second, np.log(values[:, 0] / values[:, 1]), family)
 
 
-
-
 def compare(
     pairs: Sequence[Pair],
     *,
@@ -250,8 +248,8 @@ def compare(
     p = np.array([_p_value(one, variance) for one, variance in zip(pairs, variances, strict=True)])
     adjusted, levels = holm(p, level)
     return [
-        _verdict(one, variance, float(adjusted[i]), float(levels[i]), margin, _Power(effect, at, level /
-        len(pairs))) for i, (one, variance) in enumerate(zip(pairs, variances, strict=True))
+        _verdict(one, variance, float(adjusted[i]), float(levels[i]), margin, _Power(effect, at, level / len(pairs)))
+        for i, (one, variance) in enumerate(zip(pairs, variances, strict=True))
     ]
 
 
@@ -286,9 +284,7 @@ class _Power:
     level: float
 
 
-def _verdict(
-    one: Pair, variance: Variance, p: float, level: float, margin: float, wanted: _Power
-) -> Comparison:
+def _verdict(one: Pair, variance: Variance, p: float, level: float, margin: float, wanted: _Power) -> Comparison:
     n = len(one.log_ratio)
     if not n or not variance.df > 0:
         ratio = float(np.exp(one.log_ratio.mean())) if n else float("nan")
@@ -307,10 +303,7 @@ def _verdict(
         total = repetitions_to_decide(mean, variance, n, margin=margin, level=level)
         further = None if total is None else max(total, LEAST_REPETITIONS) - n
     scale = variance.df / max(n - 1, 1)
-    chances = {
-        r: cautious_power(wanted.effect, variance, r, df=scale * (r - 1), level=wanted.level) for r in
-            wanted.at
-    }
+    chances = {r: cautious_power(wanted.effect, variance, r, df=scale * (r - 1), level=wanted.level) for r in wanted.at}
     return Comparison(
         one.first, one.second, float(np.exp(mean)), float(np.exp(lower)), float(np.exp(upper)), p, n, verdict,
         winner, inside, further, chances, wanted.effect,

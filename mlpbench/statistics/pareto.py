@@ -122,10 +122,6 @@ def _noise(
     return noise
 
 
-
-
-
-
 @dataclass(frozen=True)
 class Stability:
     """Whether a ranking survives when something is left out.

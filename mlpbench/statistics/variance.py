@@ -129,9 +129,7 @@ def _components(
     return solution
 
 
-def _equal_effects(
-    rng: np.random.Generator, seeds: npt.NDArray[np.int64], settings: npt.NDArray[np.int64]
-) -> Float:
+def _equal_effects(rng: np.random.Generator, seeds: npt.NDArray[np.int64], settings: npt.NDArray[np.int64]) -> Float:
     effects = rng.standard_normal((settings.max() + 1, seeds.max() + 1))
     return np.asarray(effects[settings, seeds], dtype=np.float64)
 

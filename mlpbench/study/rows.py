@@ -13,7 +13,8 @@ import pandas as pd
 from mlpbench.evaluators import speed
 from mlpbench.metrics import MAIN_ERRORS
 from mlpbench.statistics.repetitions import independent_repetitions
-from mlpbench.study.settings import PLACE, Setting, candidate_label, climbing, ladder_of, settings_of
+from mlpbench.study.candidates import candidate_label
+from mlpbench.study.settings import PLACE, Setting, climbing, data_names, ladder_of, named, settings_of
 from mlpbench.study.words import display_name, natural
 
 Record = dict[str, Any]
@@ -26,7 +27,8 @@ class Rows:
     """Takes what tables need from one record after the other; keeps the records themselves without their metrics.
 
     Attributes:
-        records: as they were given, without ``metrics``.
+        records: as they were given, without ``metrics``; several contents under one name of a data set have several
+            names (see :func:`~mlpbench.study.settings.data_names`).
     """
 
     def __init__(self, records: Iterable[Record]) -> None:
@@ -42,6 +44,8 @@ class Rows:
                 column += [row[name] for row in metrics]
             for name, numbers in self._numbers.items():
                 numbers.extend([math.nan if row[name] is None else row[name] for row in metrics])
+        names = data_names(self.records)
+        self.records = [named(record, name) for record, name in zip(self.records, names, strict=True)]
 
     def scores(self) -> dict[str, dict[tuple[str, str], float]]:
         """Trial -> (metric, split) -> value, of values that are known."""

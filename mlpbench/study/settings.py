@@ -1,9 +1,12 @@
-"""Settings of a study: what differs between its trials, and which of them the validation error chooses.
+"""Settings of a study: what differs between its trials; and data sets: which of them rest on the same frames.
 
 A *setting* is what differs between the resolved configurations of the trials of one data set, architecture and size (a
 *line*); repetition, seeds and the number of training frames apart. What was typed plays no part: a default that was
 typed once and left out once is one setting. A *candidate* is the setting of a line that the validation error chose at
-one number of training frames: what every table, figure and decision has as a row.
+one number of training frames: what every table, figure and decision has as a row (:mod:`mlpbench.study.candidates`).
+
+Frames are no setting: an error on other frames is the answer to another question, so none is chosen for its error.
+Several contents under one name are several data sets (:func:`data_names`).
 """
 
 from __future__ import annotations
@@ -14,7 +17,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 Record = Mapping[str, Any]
 Line = tuple[str, str, str]  # data set, architecture, size
@@ -39,7 +41,8 @@ _OF_TRAINING = {"dataset.n_valid", "dataset.labels"}  # all other keys of a data
 _BACKEND = ("adapter", "adapter_version")
 _GROUPS = ("training", "budget")  # groups of conf/ whose option is a shorter name for several changed keys
 _MOST_KEYS = 3  # changed keys that a label lists one by one
-DATA, EXTENSION, HARDWARE = "data", "extension", "hardware"
+DATA, FRAMES, EXTENSION, HARDWARE = "data", "frames", "extension", "hardware"
+GIVEN = "given_name"  # of the data set, in a record that a study calls otherwise
 STEPS, CONVERGE, LADDER = "budget.steps", "budget.converge", "until converged"
 
 
@@ -71,21 +74,15 @@ def settings_of(records: Sequence[Record], studies: Sequence[str] | None = None)
     """
     leaves = _Leaves()
     lines: dict[Line, list[int]] = {}
-    for index, record in enumerate(records):
-        lines.setdefault(_line(record), []).append(index)
+    for index, (record, name) in enumerate(zip(records, data_names(records, studies), strict=True)):
+        identifiers = record["identifiers"]
+        lines.setdefault((name, str(identifiers["architecture"]), str(identifiers["size"])), []).append(index)
     parts = [leaves.of(record, climbs) for record, climbs in zip(records, climbing(records), strict=True)]
-    keys: dict[Line, list[str]] = {}
-    for line, places in lines.items():
-        varied: set[str] = set()
-        for study in dict.fromkeys(studies[i] for i in places) if studies is not None else [None]:
-            varied |= _varying([parts[i] for i in places if studies is None or studies[i] == study])
-        keys[line] = sorted(varied)
-    short = _short_names({key for found in keys.values() for key in found})
+    keys = {line: _varying_within(places, parts, studies) for line, places in lines.items()}
+    short = _short_names({key for varied in keys.values() for key in varied})
     result: list[Setting | None] = [None] * len(records)
     for line, places in lines.items():
-        groups: dict[tuple[str, ...], list[int]] = {}
-        for index in places:
-            groups.setdefault(tuple(_text(_get(parts[index], key)) for key in keys[line]), []).append(index)
+        groups = _groups(places, parts, keys[line])
         examples = [members[0] for members in groups.values()]
         values = [{key: _get(parts[index], key) for key in keys[line]} for index in examples]
         labels = _labels(values, [records[index]["config"] for index in examples], short)
@@ -94,6 +91,71 @@ def settings_of(records: Sequence[Record], studies: Sequence[str] | None = None)
             for index in members:
                 result[index] = setting
     return [setting for setting in result if setting is not None]
+
+
+def data_names(records: Sequence[Record], studies: Sequence[str] | None = None) -> list[str]:
+    """What the data set of each record is called: its own name, and in brackets what tells it from others of that name.
+
+    Trials that share a name share every frame of the pool and of the tests, so that their errors can be compared. A
+    pool that only grew (``dataset.extensions``) stays one data set.
+
+    Args:
+        records: with ``identifiers``, ``config`` and ``split``.
+        studies: of each record; contents that only differ between studies are what changed, and keep one name.
+    """
+    leaves = _Leaves()
+    parts = [leaves.of_data(record) for record in records]
+    same_name: dict[str, list[int]] = {}
+    for index, record in enumerate(records):
+        same_name.setdefault(given_name(record), []).append(index)
+    names = [given_name(record) for record in records]
+    for name, places in same_name.items():
+        if not all(_content(records[index], FRAMES) for index in places):  # recorded by an older version
+            for index in places:
+                parts[index] = {**parts[index], DATA: {DATA: _content(records[index], DATA)}}
+        keys = _varying_within(places, parts, studies)
+        if not keys:
+            continue
+        groups = _groups(places, parts, keys)
+        values = [{key: _get(parts[members[0]], key) for key in keys} for members in groups.values()]
+        labels = _labels(values, [records[members[0]]["config"] for members in groups.values()], _short_names(keys))
+        for members, (label, _) in zip(groups.values(), labels, strict=True):
+            for index in members:
+                names[index] = f"{name} ({label})"
+    return names
+
+
+def given_name(record: Record) -> str:
+    """The data set's own name, also of a record that a study calls by one of :func:`data_names`."""
+    return str(record.get(GIVEN) or record["identifiers"]["dataset"])
+
+
+def named(record: Record, name: str) -> dict[str, Any]:
+    """The record with ``name`` for its data set; :func:`given_name` still finds its own."""
+    identifiers = record["identifiers"]
+    if name == identifiers["dataset"]:
+        return dict(record)
+    return {**record, GIVEN: given_name(record), "identifiers": {**identifiers, "dataset": name}}
+
+
+def _content(record: Record, kind: str) -> str | None:
+    return record["identifiers"].get(kind) or None
+
+
+def _varying_within(places: Sequence[int], parts: Sequence[Parts], studies: Sequence[str] | None) -> list[str]:
+    """Keys that take several values within ``places``, in one study."""
+    varied: set[str] = set()
+    for study in dict.fromkeys(studies[i] for i in places) if studies is not None else [None]:
+        varied |= _varying([parts[i] for i in places if studies is None or studies[i] == study])
+    return sorted(varied)
+
+
+def _groups(places: Sequence[int], parts: Sequence[Parts], keys: Sequence[str]) -> dict[tuple[str, ...], list[int]]:
+    """``places`` with the same values of ``keys`` go together, in order of first appearance."""
+    groups: dict[tuple[str, ...], list[int]] = {}
+    for index in places:
+        groups.setdefault(tuple(_text(_get(parts[index], key)) for key in keys), []).append(index)
+    return groups
 
 
 def climbing(records: Sequence[Record]) -> list[bool]:
@@ -112,11 +174,6 @@ def ladder_of(record: Record) -> str | None:
     return record.get("ladder") or (record.get("training") or {}).get("ladder")
 
 
-def _line(record: Record) -> Line:
-    identifiers = record["identifiers"]
-    return str(identifiers["dataset"]), str(identifiers["architecture"]), str(identifiers["size"])
-
-
 Parts = dict[str, dict[str, Any]]  # node of the configuration -> its leaves, full key -> value
 
 
@@ -124,7 +181,7 @@ class _Leaves:
     """Flattens configurations. Nodes that records share (see :mod:`mlpbench.records`) are flattened once."""
 
     def __init__(self) -> None:
-        self._known: dict[tuple[str, int], tuple[Any, dict[str, Any]]] = {}
+        self._known: dict[tuple[str, int, bool], tuple[Any, dict[str, Any]]] = {}
 
     def of(self, record: Record, climbs: bool) -> Parts:
         """What may be a setting in this record, by the first part of its key."""
@@ -137,8 +194,6 @@ class _Leaves:
         if isinstance(config.get("backend"), Mapping):
             node = config["backend"].get(record["identifiers"].get("backend")) or {}
             parts["backend"] = {f"backend.{key}": node.get(key) for key in _BACKEND}
-        parts[DATA] = {DATA: record["identifiers"].get(DATA) or None}
-        parts[EXTENSION] = {EXTENSION: list((record.get("split") or {}).get("extensions") or [])}
         budget = config.get("budget") or {}
         if climbs:
             rest = {key: value for key, value in parts["budget"].items() if not key.startswith(CONVERGE)}
@@ -149,12 +204,22 @@ class _Leaves:
             parts[HARDWARE] = {HARDWARE: f"{name}, {machine.get('threads')} threads"}
         return parts
 
-    def _flat(self, name: str, value: Any) -> dict[str, Any]:
+    def of_data(self, record: Record) -> Parts:
+        """What may tell the data of this record from others of the same name."""
+        return {
+            DATA: {DATA: _content(record, FRAMES)},
+            EXTENSION: {EXTENSION: list((record.get("split") or {}).get("extensions") or [])},
+            "dataset": self._flat("dataset", record["config"].get("dataset") or {}, of_data=True),
+        }
+
+    def _flat(self, name: str, value: Any, of_data: bool = False) -> dict[str, Any]:
+        """Leaves of a node; of ``dataset`` those that say which frames it holds, or the others."""
         if not isinstance(value, Mapping):
             return {name: value}
-        key = (name, id(value))
+        key = (name, id(value), of_data)
         if key not in self._known:
-            flat = {k: v for k, v in _flatten(value, name) if k not in _TOLD}
+            leaves = _flatten(value, name)
+            flat = {k: v for k, v in leaves if k not in _TOLD and (name != "dataset" or (k in _OF_TRAINING) != of_data)}
             self._known[key] = value, flat  # with the node itself, so that its id is not given to another
         return self._known[key][1]
 
@@ -186,10 +251,10 @@ def _varying(rows: Sequence[Parts]) -> set[str]:
             lacking = len(texts) < len(different) and (name == "architecture" or key.count(".") > 1)
             if (len(set(texts)) > 1 or lacking) and not any(other.startswith(f"{key}.") for other in seen):
                 varied.add(key)
-    if _one_chain([row[EXTENSION][EXTENSION] for row in rows]):
+    if _one_chain([row[EXTENSION][EXTENSION] for row in rows if EXTENSION in row]):
         varied.discard(EXTENSION)
-    known = all(row[DATA][DATA] for row in rows)
-    if known and DATA not in varied:  # the same frames and labels, however they were found and read
+    if DATA not in varied and all(row.get(DATA, {}).get(DATA) for row in rows):
+        # the same frames, however they were found and read
         varied -= {key for key in varied if key.startswith("dataset.") and key not in _OF_TRAINING}
     return varied
 
@@ -279,122 +344,3 @@ def plain(value: Any) -> str:
     if isinstance(value, list | tuple | Mapping):
         return json.dumps(value, separators=(",", ":"), default=str)
     return str(value)
-
-
-@dataclass(frozen=True)
-class Tried:
-    """A setting that was tried at one training size.
-
-    Attributes:
-        label: of the setting.
-        valid_error: geometric mean over the repetitions that the settings have in common; NaN where there is none.
-        trials: trials spent on it, shorter budgets of a ladder included.
-        done: of those that count, how many are done.
-    """
-
-    label: str
-    valid_error: float
-    trials: int
-    done: int
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """The setting of a line that validation error chose at one number of training frames.
-
-    Attributes:
-        dataset: name.
-        architecture: name, as in ``conf/architecture``.
-        size: of the architecture.
-        n_train: training frames.
-        setting: the chosen one.
-        name: of its line, as in tables and figures, e.g. ``MACE`` or ``MACE small``.
-        trials: of the setting at this training size, whatever became of them; of a ladder of budgets the longest.
-        settings: every setting that was tried at this training size, the chosen one included.
-        tuning_seconds: their training time in all; NaN where it is not recorded.
-    """
-
-    dataset: str
-    architecture: str
-    size: str
-    n_train: int
-    setting: Setting
-    name: str
-    trials: tuple[str, ...]
-    settings: tuple[Tried, ...]
-    tuning_seconds: float
-
-    @property
-    def tried(self) -> int:
-        """How many settings were tried."""
-        return len(self.settings)
-
-    @property
-    def tuning_trials(self) -> int:
-        """Trials spent on them."""
-        return sum(one.trials for one in self.settings)
-
-    @property
-    def valid_error(self) -> float:
-        """By which it was chosen; NaN where no trial has one."""
-        return next(one.valid_error for one in self.settings if one.label == self.setting.label)
-
-    @property
-    def label(self) -> str:
-        """Readable and unique within a data set, e.g. ``MACE, N = 200, lr=0.01``."""
-        return candidate_label(self.name, self.n_train, self.setting.label)
-
-
-def candidate_label(name: str, n_train: int, setting: str) -> str:
-    """Line, training frames, and what its setting differs in."""
-    return f"{name}, N = {n_train}{', ' if setting else ''}{setting}"
-
-
-def choose(trials: pd.DataFrame, settings: Mapping[str, Setting], valid: Mapping[str, float]) -> list[Candidate]:
-    """For each line and training size the setting with the lowest validation error; test frames have no say.
-
-    The error is the geometric mean over the repetitions that all settings with results have in common (all of a
-    setting's own, if there are none in common), so that no setting profits from an easy split. Where no trial has a
-    validation error, the setting with the most finished trials is taken, the first of them.
-
-    Args:
-        trials: one row a trial: ``trial``, :data:`PLACE`, ``name``, ``setting`` (label), ``status``, ``counts_as``
-            (missing: does not count), ``train_seconds``, ``superseded``.
-        settings: trial -> setting.
-        valid: trial -> validation error, smaller is better.
-    """
-    columns = ["trial", *PLACE, "name", "setting", "status", "counts_as", "train_seconds", "superseded"]
-    rows = trials[columns].assign(error=trials["trial"].map(valid))
-    rows.loc[rows["status"] != "done", "error"] = np.nan
-    candidates = []
-    for _, part in rows.groupby(list(PLACE), sort=False):
-        current = part[~part["superseded"]]
-        labels = list(dict.fromkeys(current["setting"]))
-        best, errors = _best(current, labels)
-        spent, done = part["setting"].value_counts(), current.loc[current["status"] == "done", "setting"].value_counts()
-        tried = [Tried(name, errors.get(name, np.nan), int(spent[name]), int(done.get(name, 0))) for name in labels]
-        mine = current[current["setting"] == best]
-        head = mine.iloc[0]
-        candidates.append(
-            Candidate(
-                head["dataset"], head["architecture"], head["size"], int(head["n_train"]),
-                settings[head["trial"]], head["name"], tuple(mine["trial"]), tuple(tried),
-                float(part["train_seconds"].astype(float).sum(min_count=1)),
-            )
-        )  # fmt: skip
-    return candidates
-
-
-def _best(rows: pd.DataFrame, labels: Sequence[str]) -> tuple[str, dict[str, float]]:
-    """The label to take, and the error of each that has one."""
-    scored = rows[rows["error"].gt(0) & rows["counts_as"].notna()]
-    if scored.empty:
-        done = rows.loc[rows["status"] == "done", "setting"].value_counts()
-        return max(labels, key=lambda label: done.get(label, 0)), {}
-    if len(labels) == 1:
-        return labels[0], {labels[0]: float(np.exp(np.log(scored["error"].to_numpy(dtype=float)).mean()))}
-    wide = scored.pivot_table(index="counts_as", columns="setting", values="error", sort=False)
-    common = wide.dropna()
-    means = np.exp(np.nanmean(np.log((common if len(common) else wide).to_numpy(dtype=float)), axis=0))
-    errors = {str(name): float(error) for name, error in zip(wide.columns, means, strict=True)}
-    return min(errors, key=lambda name: errors[name]), errors

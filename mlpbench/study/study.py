@@ -17,9 +17,10 @@ from mlpbench.frames import Float, Frames
 from mlpbench.metrics import HEADLINE, headline
 from mlpbench.records import RECORD, iterate, load_curve
 from mlpbench.statistics.paired import MARGIN
+from mlpbench.study.candidates import Candidate, choose
 from mlpbench.study.difference import current
 from mlpbench.study.rows import Rows, speed_frame
-from mlpbench.study.settings import Candidate, Setting, choose
+from mlpbench.study.settings import Setting
 from mlpbench.study.words import natural
 
 VALID = "valid"

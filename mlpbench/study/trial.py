@@ -16,7 +16,7 @@ from mlpbench.backends.environment import resolve
 from mlpbench.backends.registry import BackendConfig, Environment, built_lock
 from mlpbench.config import TrialConfig, compose_raw, environment_texts, validate
 from mlpbench.datasets import Dataset, Split
-from mlpbench.datasets.dataset import data_digest, frames_without, why_not
+from mlpbench.datasets.dataset import data_digest, frames_digest, frames_without, why_not
 from mlpbench.datasets.schema import DatasetConfig
 from mlpbench.datasets.splits import settle
 from mlpbench.datasets.stages import stages
@@ -137,6 +137,7 @@ class Trial:
         return {
             "dataset": self.dataset.name,
             "data": data_digest(self.dataset, self.labels),
+            "frames": frames_digest(self.dataset),
             "architecture": config.architecture.name,
             "size": config.size,
             "backend": config.architecture.backend,

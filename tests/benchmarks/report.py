@@ -31,9 +31,7 @@ def write_study(root: Path, trials: int) -> int:
     tried = max(1, round(trials / (4 * len(sizes) * repetitions)))
     settings = [{"training.lr": 0.01 * 1.03**k} for k in range(tried)] if tried > 1 else [{}]
     few = trials <= 2000  # a file of predictions for each trial fills the disk
-    plan = Plan(
-        n_train=sizes, repetitions=repetitions, settings=settings, epochs=500 if few else 100, predictions=few
-    )
+    plan = Plan(n_train=sizes, repetitions=repetitions, settings=settings, epochs=500 if few else 100, predictions=few)
     records = make_records(root, plan)
     for record in records:
         write_json(root / str(record["trial"]) / RECORD, record)

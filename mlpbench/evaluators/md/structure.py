@@ -72,9 +72,7 @@ def largest_r(cell: Float) -> float:
     return float(0.5 / np.linalg.norm(normals, axis=0).max())
 
 
-def rdf(
-    positions: Float, cells: Float, first: Int, second: Int, r_max: float, bins: int = 120
-) -> Distribution:
+def rdf(positions: Float, cells: Float, first: Int, second: Int, r_max: float, bins: int = 120) -> Distribution:
     """g(r) between two sets of atoms in a periodic cell.
 
     Args:

@@ -91,9 +91,7 @@ class MacePotential(Potential):
         loss = self._loss({"energy_weight": 1.0, "force_weight": 1.0}, stress=False)
         outputs = {"energy": True, "forces": True, "virials": False, "stress": False}
         with _default_dtype(self.dtype):
-            _, found = evaluate(
-                self.model, loss, self._batches(frames, batch_size), outputs, torch.device(self.device)
-            )
+            _, found = evaluate(self.model, loss, self._batches(frames, batch_size), outputs, torch.device(self.device))
         names = {"mae_e_per_atom": "energy_mae", "mae_e": "energy_mae_total", "mae_f": "force_mae"}
         return {ours: float(found[theirs]) for theirs, ours in names.items() if theirs in found}
 
@@ -177,9 +175,7 @@ class MaceAdapter(Adapter):
                 # Padded to a fixed number of edges by MACE: a new size, or a denser frame, compiles once more.
                 return MACECalculator(models=[model], compile_mode="default", **settings)
             if not _INSTALLED[means]:
-                raise Unavailable(
-                    f"not installed; adopt an environment with {_PACKAGES[means]} (backend.mace.python)"
-                )
+                raise Unavailable(f"not installed; adopt an environment with {_PACKAGES[means]} (backend.mace.python)")
             return MACECalculator(models=[model], **{_KERNELS[means]: True}, **settings)
 
 

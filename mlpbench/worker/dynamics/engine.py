@@ -34,8 +34,6 @@ REPORT_SECONDS = 5.0  # between progress events
 SAVE_SECONDS = 60.0  # a killed run loses no more than this
 
 
-
-
 @dataclass(frozen=True)
 class Outcome:
     """How a run ended.

@@ -84,9 +84,7 @@ def _path(adapter: Adapter, path: paths.Deployment, options: dict[str, Any], eve
     )  # fmt: skip
     events.write("progress", text=f"{path.label}: {result.status}")
     peak = (result.peak_device_memory_mb or result.peak_memory_mb) if result.status == "done" else None
-    return {
-        **path.to_dict(), "status": result.status, "reason": result.reason, "peak_memory_mb": peak, **result.values
-    }
+    return {**path.to_dict(), "status": result.status, "reason": result.reason, "peak_memory_mb": peak, **result.values}
 
 
 def _until_memory_ends(adapter: Adapter, path: paths.Deployment, options: dict[str, Any]) -> list[dict[str, Any]]:
@@ -189,9 +187,7 @@ def scaling(adapter: Adapter, options: dict[str, Any], events: EventLog) -> dict
     return {"scaling": list(series(adapter, calculator, options, events))}
 
 
-def series(
-    adapter: Adapter, calculator: Any, options: dict[str, Any], events: EventLog
-) -> Iterator[dict[str, Any]]:
+def series(adapter: Adapter, calculator: Any, options: dict[str, Any], events: EventLog) -> Iterator[dict[str, Any]]:
     """``n_atoms``, ``seconds`` (one value a block) and ``peak_mb`` of each size; the last may say why it ``stopped``.
 
     Options: ``split``, ``n_frames``, ``blocks``, ``block_seconds``, ``copies`` (of the system, side by side),

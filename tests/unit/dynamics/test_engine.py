@@ -125,6 +125,7 @@ def test_resumed_run_is_the_uninterrupted_one(tmp_path, ensemble) -> None:
     assert whole["time_fs"].shape == (51,)
     assert whole["velocities"].shape == (3, 126, 8, 3)
 
+
 def test_a_slow_run_is_saved_by_the_clock(tmp_path, monkeypatch) -> None:
     """Frames are far apart where each step is slow: no state would be written for hours."""
     whole, _ = run(tmp_path / "whole", cluster(2), LennardJones(), NVE)
@@ -136,7 +137,6 @@ def test_a_slow_run_is_saved_by_the_clock(tmp_path, monkeypatch) -> None:
     assert outcome.replica_steps <= 2 * (NVE.steps - 30)
     for name in whole:
         assert np.array_equal(whole[name], resumed[name]), name
-
 
 
 def test_state_of_another_potential_or_setting_is_not_taken_up(tmp_path) -> None:

@@ -7,8 +7,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from mlpbench import tables
+from mlpbench.comparison import compare_studies
 from mlpbench.config import load_trial
-from mlpbench.study.settings import settings_of
+from mlpbench.study.settings import data_names, given_name, settings_of
 from mlpbench.study.study import Study
 from tests.unit.decision_tables import record
 
@@ -81,19 +85,84 @@ def test_keys_that_change_together_are_one_group_or_few_words() -> None:
     assert (one, other) == ("budget=default", "budget=epochs")
 
 
-def test_other_data_of_one_name_is_another_setting_and_a_moved_file_is_none() -> None:
-    def data(digest: str, path: str) -> Callable[[Record], None]:
+def data(digest: str, path: str, kind: str = "frames") -> Callable[[Record], None]:
+    def change(made: Record) -> None:
+        made["identifiers"][kind] = digest
+        made["config"]["dataset"]["path"] = path
+
+    return change
+
+
+@pytest.mark.parametrize("kind", ["frames", "data"])  # "data" alone: recorded by an older version
+def test_other_frames_under_one_name_are_another_data_set_and_a_moved_file_is_none(kind: str) -> None:
+    moved = [trial(data("aa", "x.xyz", kind)), trial(data("aa", "y/x.xyz", kind))]
+    assert data_names(moved) == ["ethanol", "ethanol"]
+    edited = [trial(data("aa", "x.xyz", kind)), trial(data("bb", "x.xyz", kind))]
+    assert data_names(edited) == ["ethanol (data=aa)", "ethanol (data=bb)"]
+    others = [trial(data("aa", "x.xyz", kind)), trial(data("bb", "y.xyz", kind)), trial(data("aa", "x.xyz", kind))]
+    assert data_names(others) == ["ethanol (path=x.xyz)", "ethanol (path=y.xyz)", "ethanol (path=x.xyz)"]
+    assert labels(*others) == ["", "", ""]
+
+
+def test_the_same_frames_with_other_labels_are_one_data_set_and_a_setting() -> None:
+    def trained_on(*names: str) -> Callable[[Record], None]:
         def change(made: Record) -> None:
-            made["identifiers"]["data"] = digest
-            made["config"]["dataset"]["path"] = path
+            made["identifiers"] |= {"frames": "aa", "data": "+".join(names)}
+            made["config"]["dataset"]["labels"] = list(names)
 
         return change
 
-    assert labels(trial(data("aa", "x.xyz")), trial(data("aa", "y/x.xyz"))) == ["", ""]
-    assert labels(trial(data("aa", "x.xyz")), trial(data("bb", "x.xyz"))) == ["data=aa", "data=bb"]
-    assert labels(trial(data("aa", "x.xyz")), trial(data("bb", "y.xyz"))) == ["path=x.xyz", "path=y.xyz"]
-    study = Study("s", Path("nowhere"), [trial(data("aa", "x.xyz")), trial(data("bb", "x.xyz"))])
-    assert study.part("ethanol", "force_mae", "test").shape[0] == 1  # they are not pooled as repetitions
+    records = [trial(trained_on("energy")), trial(trained_on("energy", "forces"))]
+    assert data_names(records) == ["ethanol", "ethanol"]
+    assert labels(*records) == ['labels=["energy"]', 'labels=["energy","forces"]']
+
+
+def test_no_error_chooses_among_trials_on_other_frames() -> None:
+    """Easy frames have the lower error: that makes them no better setting, whatever is tuned on each of them."""
+
+    def tried(digest: str, lr: float, error: float) -> Record:
+        def change(made: Record) -> None:
+            data(digest, f"{digest}.xyz")(made)
+            made["config"]["training"]["lr"] = lr
+            for row in made["metrics"]:
+                row["value"] = error
+
+        return trial(change)
+
+    easy, hard = "ethanol (path=easy.xyz)", "ethanol (path=hard.xyz)"
+    records = [
+        tried("easy", 0.01, 20.0),
+        tried("easy", 0.02, 10.0),
+        tried("hard", 0.01, 90.0),
+        tried("hard", 0.02, 99.0),
+    ]
+    study = Study("s", Path("nowhere"), records)
+    assert study.datasets == [easy, hard]
+    assert [(c.dataset, c.setting.label, round(c.valid_error)) for c in study.candidates] == [
+        (easy, "lr=0.02", 10), (hard, "lr=0.01", 90),
+    ]  # fmt: skip
+    untuned = Study("s", Path("nowhere"), [records[0], records[2]])
+    assert not untuned.tuned
+    assert untuned.part(hard, "force_mae", "test")["value"].tolist() == [90.0]
+    assert tables.settings_table(untuned)[["dataset", "trials"]].to_numpy().tolist() == [
+        [easy, "1 done"], [hard, "1 done"],
+    ]  # fmt: skip
+    assert given_name(study.record[records[2]["trial"]]) == "ethanol"
+
+
+def test_two_studies_call_the_same_frames_alike() -> None:
+    one, both = [trial(data("aa", "x.xyz"))], [trial(data("aa", "x.xyz")), trial(data("bb", "y.xyz"))]
+    names = data_names([*one, *both], ["first", "second", "second"])
+    assert names == ["ethanol (path=x.xyz)", "ethanol (path=x.xyz)", "ethanol (path=y.xyz)"]
+    changed = data_names([*one, both[1]], ["first", "second"])
+    assert changed == ["ethanol", "ethanol"]  # what changed between two studies
+    sides = []
+    for name, records in (("a", one), ("b", both)):
+        digests = [
+            {**record, "split": {**record["split"], "digest": record["identifiers"]["frames"]}} for record in records
+        ]
+        sides.append(Study(name, Path("nowhere"), digests))
+    assert list(compare_studies(sides[0], sides[1], ["force_mae"]).settings) == ["ethanol (path=x.xyz): MACE, N = 50"]
 
 
 def test_seconds_on_other_machines_are_other_settings() -> None:
@@ -141,6 +210,6 @@ def test_two_extensions_of_one_pool_are_two_data_and_a_growing_pool_is_one() -> 
 
     grown = [trial(drawn()), trial(drawn("a"), n=100), trial(drawn("a", "b"), n=200)]
     assert labels(*grown) == ["", "", ""]  # one learning curve
-    parted = settings_of([*grown[:2], trial(drawn("c"), n=100)])
-    assert len({id(one) for one in parted}) == 3
-    assert len({one.label for one in parted}) == 3
+    assert set(data_names(grown)) == {"ethanol"}
+    parted = data_names([*grown[:2], trial(drawn("c"), n=100)])
+    assert parted == ["ethanol (extension=[])", 'ethanol (extension=["a"])', 'ethanol (extension=["c"])']

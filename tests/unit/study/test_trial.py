@@ -60,15 +60,23 @@ def test_data_of_other_content_unit_or_labels_are_not_the_same_data(plan: Plan, 
     frames[7].positions[0, 0] += 1e-4
     write("b/a.xyz", frames)
 
-    def data(*overrides: str) -> Any:
+    def both(*overrides: str) -> tuple[str, str]:
         file = ("dataset=file", "dataset.n_train=12", "dataset.n_valid=5", "dataset.on_leak=warn")
-        return plan(*file, *overrides).identifiers["data"]
+        identifiers = plan(*file, *overrides).identifiers
+        return identifiers["data"], identifiers["frames"]
+
+    def data(*overrides: str) -> str:
+        return both(*overrides)[0]
 
     first = data("dataset.path=a.xyz")
     assert data("dataset.path=a.xyz", "repetition=1", "training.lr=0.1", "dataset.n_train=10") == first
     assert data("dataset.path=b/a.xyz") != first
     assert data("dataset.path=a.xyz", "dataset.energy_unit=kcal/mol") != first
     assert data("dataset.path=a.xyz", "dataset.labels=[energy]") != first
+    frames = both("dataset.path=a.xyz")[1]
+    assert both("dataset.path=a.xyz", "dataset.labels=[energy]")[1] == frames  # a setting of the same data set
+    assert both("dataset.path=b/a.xyz")[1] != frames
+    assert both("dataset.path=a.xyz", "dataset.energy_unit=kcal/mol")[1] != frames
 
 
 def test_labels_and_weights_are_decided_together(plan: Plan) -> None:
