@@ -43,7 +43,24 @@ def write(study: Study) -> None:
     with locked(study.root / ".tables.lock"):
         for name, table in tables.items():
             _replace(study.root / f"{name}.csv", partial(write_csv, table))
-            _replace(study.root / f"{name}.parquet", partial(table.to_parquet, index=False))
+            _replace(study.root / f"{name}.parquet", partial(one_type_a_column(table).to_parquet, index=False))
+
+
+def one_type_a_column(table: pd.DataFrame) -> pd.DataFrame:
+    """The table with the columns as text that hold values of several types, which Parquet has no column for.
+
+    So is a setting like ``budget.steps`` where one trial has a number and another is trained until it converges.
+    """
+    mixed = []
+    for name in table.columns[table.dtypes == object]:
+        types = {type(value) for value in table[name][table[name].notna()]}
+        if len(types) > 1 and not types <= {int, float}:
+            mixed.append(name)
+    texts = {
+        name: [str(value) if there else None for value, there in zip(table[name], table[name].notna(), strict=True)]
+        for name in mixed
+    }
+    return table.assign(**texts)
 
 
 def _replace(path: Path, write_to: Callable[[Path], None]) -> None:

@@ -83,7 +83,8 @@ def main() -> int:
     )
     parser.add_argument("--dry", action="store_true", help="on the CPU, smallest sizes")
     options = parser.parse_args()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for number in (signal.SIGTERM, signal.SIGINT):  # a job in the background may have been told to ignore Ctrl-C
+        signal.signal(number, signal.default_int_handler)
     begin = time.monotonic()
     bench, out = Bench(options), options.out.absolute()
     kept = Kept(out, bench.work, options.earlier)

@@ -53,6 +53,14 @@ def test_keys_that_differ_are_columns_with_a_value_in_every_row(tmp_path: Path) 
     assert set(study.trials["setting"]) == {"lr=0.002", "lr=0.01", ""}  # only MACE has two settings
 
 
+def test_a_setting_that_is_a_number_or_a_word_can_be_written_as_parquet(tmp_path: Path) -> None:
+    table = pd.DataFrame({"budget.steps": [600, "until converged", None], "n_train": [50, 100, 200]})
+    tables.one_type_a_column(table).to_parquet(tmp_path / "trials.parquet", index=False)
+    read = pd.read_parquet(tmp_path / "trials.parquet")
+    assert read["budget.steps"].tolist() == ["600", "until converged", None]
+    assert read["n_train"].tolist() == [50, 100, 200]
+
+
 def test_no_record_makes_empty_tables(tmp_path: Path) -> None:
     study = Study("none", tmp_path, [])
     assert study.trials.empty
