@@ -51,16 +51,13 @@ def one_type_a_column(table: pd.DataFrame) -> pd.DataFrame:
 
     So is a setting like ``budget.steps`` where one trial has a number and another is trained until it converges.
     """
-    mixed = []
-    for name in table.columns[table.dtypes == object]:
-        types = {type(value) for value in table[name][table[name].notna()]}
+    written = table.copy(deep=False)
+    for name in table.select_dtypes(object).columns:
+        there = table[name].notna()
+        types = {type(value) for value in table[name][there]}
         if len(types) > 1 and not types <= {int, float}:
-            mixed.append(name)
-    texts = {
-        name: [str(value) if there else None for value, there in zip(table[name], table[name].notna(), strict=True)]
-        for name in mixed
-    }
-    return table.assign(**texts)
+            written[name] = [str(value) if known else None for value, known in zip(table[name], there, strict=True)]
+    return written
 
 
 def _replace(path: Path, write_to: Callable[[Path], None]) -> None:
