@@ -15,6 +15,7 @@ from typing import Any
 from mlpbench.evaluators.training import Rung, Verdict, agreement
 from mlpbench.protocol import read_json, write_json
 from mlpbench.records import RECORD, load_record
+from mlpbench.study.artefacts import Status
 from mlpbench.study.trial import Trial
 
 EVIDENCE = "convergence.json"
@@ -46,6 +47,29 @@ def converge(
         trial = longer(steps)
         record = carry_out(trial)
     return record
+
+
+def reached(standing: Status, examine: Callable[[Trial], Status]) -> tuple[Status, int | None]:
+    """How far a trial's series of trainings has come: its first unfinished training, or the last one.
+
+    Args:
+        standing: of the shortest training.
+        examine: says where a trial stands.
+
+    Returns:
+        That training, and the most steps that it may be followed up to; None if no longer one can follow.
+    """
+    settings = standing.trial.config.budget.converge
+    rungs: list[Rung] = []
+    while settings is not None and standing.state == "cached":
+        record = load_record(standing.trial.directory)
+        rungs.append(rung_of(record))
+        steps = 2 * int(standing.trial.config.budget.steps or 0)
+        if agreement(rungs, settings.margin).passed or steps > settings.max_steps:
+            return standing, None
+        standing = examine(standing.trial.with_steps(steps))
+    longer = settings is not None and 2 * int(standing.trial.config.budget.steps or 0) <= settings.max_steps
+    return standing, settings.max_steps if settings is not None and longer else None
 
 
 def note(directory: Path, rungs: list[Rung], margin: float) -> None:

@@ -32,6 +32,7 @@ def execute(arguments: argparse.Namespace) -> int:
     from mlpbench import config
     from mlpbench.backends.environment import Environment, resolve
     from mlpbench.backends.registry import BackendConfig
+    from mlpbench.converging import reached
     from mlpbench.errors import UserError
     from mlpbench.records import load_all
     from mlpbench.study.artefacts import examine
@@ -40,7 +41,7 @@ def execute(arguments: argparse.Namespace) -> int:
     sweep = config.expand(arguments.overrides, arguments.multirun, command="plan")
     if not sweep.enumerable:
         print("This sweeper chooses its trials as it goes; the first one would be:")
-    seconds, unknown = 0.0, 0
+    seconds, unknown, open_ended = 0.0, 0, 0
     missing: dict[str, UserError] = {}
 
     def find(backend: BackendConfig) -> Environment | None:
@@ -53,9 +54,8 @@ def execute(arguments: argparse.Namespace) -> int:
     records: dict[str, list[dict[str, object]]] = {}
     once = remembering(find)
     for raw in config.compose_each(sweep.trials):
-        trial = identify(raw, once, write=False)
-        standing = examine(trial)
-        state: str = standing.state
+        standing, limit = reached(examine(identify(raw, once, write=False)), examine)
+        trial, state = standing.trial, str(standing.state)
         note = ""
         if trial.skip is not None:
             state, note = "skipped", f": {trial.skip}"
@@ -69,8 +69,14 @@ def execute(arguments: argparse.Namespace) -> int:
                 seconds += estimate or 0.0
                 note += f" (about {estimate:.0f} s)" if estimate is not None else ""
             note += f"; {'; '.join(reasons)}" if reasons and note else f": {'; '.join(reasons)}" if reasons else ""
+        if limit is not None:
+            open_ended += 1
+            note += f"; then twice the steps until it converges, at most {limit}"
         print(f"{trial.name:<60} {state}{note}")
-    print(f"{len(sweep.trials)} trial{'s' * (len(sweep.trials) != 1)}; {_time(seconds, unknown)}")
+    print(
+        f"{len(sweep.trials)} trial{'s' * (len(sweep.trials) != 1)}; {_time(seconds, unknown)}"
+        f"{' for the next training of each; longer ones may follow' if open_ended else ''}"
+    )
     for name, error in missing.items():
         print(f"backend {name} is not ready: {error}")
     return EXIT_DONE

@@ -65,6 +65,8 @@ def test_converge_doubles_the_steps_until_two_trainings_agree(tmp_path: Path, ml
     """The toy's loss is convex: long enough trainings end at one error. A second command finds everything cached."""
     sweep = ["run", "study=s", *SMALL[:-1], "size=tiny", "budget=converge", "budget.steps=40", "budget.interval=2",
              "budget.converge.max_steps=640"]  # fmt: skip
+    planned = mlpbench("plan", *sweep[1:]).stdout
+    assert "; then twice the steps until it converges, at most 640" in planned
     first = mlpbench(*sweep)
     assert first.returncode == 0, first.stderr
     records = [json.loads(path.read_text()) for path in (tmp_path / "results" / "s").glob("*/record.json")]
@@ -82,6 +84,11 @@ def test_converge_doubles_the_steps_until_two_trainings_agree(tmp_path: Path, ml
     assert records[0]["training"]["converged"] is None
     again = mlpbench(*sweep)
     assert again.stdout.count("(cached)") == len(records)
+    planned = mlpbench("plan", *sweep[1:]).stdout
+    assert f"{records[-1]['trial']:<60} cached" in planned
+    assert "1 trial; nothing to train" in planned
+    one = mlpbench("run", "study=s", *SMALL[:-1], "size=tiny", "budget.steps=50", "budget.interval=2")
+    assert one.returncode == 0, one.stderr  # the tables hold a number of steps beside "until converged"
 
 
 def test_repetitions_share_nothing_and_architectures_share_splits(tmp_path: Path, mlpbench: Run) -> None:
