@@ -81,6 +81,7 @@ def main() -> int:
     parser.add_argument(
         "--only", nargs="+", metavar="KIND", help="only these steps, by kind (train) or name (train:mace)"
     )
+    parser.add_argument("--steps", type=int, default=1000, help="optimiser steps of the step accuracy (1000)")
     parser.add_argument("--dry", action="store_true", help="on the CPU, smallest sizes")
     options = parser.parse_args()
     for number in (signal.SIGTERM, signal.SIGINT):  # a job in the background may have been told to ignore Ctrl-C

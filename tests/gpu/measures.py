@@ -50,6 +50,9 @@ class Bench:
 
     def __init__(self, options: argparse.Namespace) -> None:
         self.dry: bool = options.dry
+        self.budget = [f"budget.steps={options.steps}"]
+        if self.dry:
+            self.budget = ["budget.steps=20", "budget.interval=5", "dataset.n_valid=10"]
         self.bundle: Path | None = options.bundle.absolute() if options.bundle else None
         self.work: Path = options.work.absolute()
         self.site, self.results = self.work / "site", self.work / "results"
@@ -246,9 +249,8 @@ class Bench:
         return False
 
     def accuracy(self, clock: Clock, name: str, n_train: int) -> Rows:
-        """A trial at the real budget (1,000 steps) and its errors."""
-        budget = ["budget.steps=20", "budget.interval=5", "dataset.n_valid=10"] if self.dry else []
-        self.run(clock, "gpu", name, f"size={self.size}", f"dataset.n_train={n_train}", *budget)
+        """A trial at the real budget and its errors."""
+        self.run(clock, "gpu", name, f"size={self.size}", f"dataset.n_train={n_train}", *self.budget)
         return {"accuracy": [self._errors(*self.record("gpu", name, n_train))]}
 
     def published(self, clock: Clock, name: str) -> Rows:
@@ -292,13 +294,12 @@ class Bench:
     def _timed(self, clock: Clock, study: str, name: str, *options: str) -> Rows:
         """Rows of ``speed.csv`` of a trial that is trained already."""
         n_train = 50 if self.dry else 200
-        given = [f"size={self.size}", f"dataset.n_train={n_train}", "evaluation=speed"]
+        given = [f"size={self.size}", f"dataset.n_train={n_train}", *self.budget, "evaluation=speed"]
         short: dict[str, Any] = {"blocks": 5, "block_seconds": 0.1, "batch_sizes": "[1,64]", "md_block_steps": 30}
         short |= {"copies": "[1,8]", "max_seconds_per_call": 3}
         if self.dry:
             short = {"blocks": 2, "block_seconds": 0.05, "batch_sizes": "[1,4]", "md_block_steps": 3, "copies": "[1]"}
             short |= {"memory_fraction": "null", "path_seconds": 120, "n_frames": 2}
-            given += ["budget.steps=20", "budget.interval=5", "dataset.n_valid=10"]
         # How it is timed is no part of what is trained: the trial of the step 'accuracy' is measured.
         given += [f"evaluation.speed.{key}={value}" for key, value in short.items()]
         self.run(clock, study, name, *given, *options)
