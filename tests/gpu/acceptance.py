@@ -49,7 +49,7 @@ def steps_of(bench: Bench, out: Path) -> list[Step]:
     if not bench.dry:
         plan += [Step(f"accuracy:{n}-50", 240, _with(bench.accuracy, n, 50), "further") for n in bench.timed]
     plan += [Step(f"published:{n}", 240, _with(bench.published, n), "further") for n in bench.with_torch]
-    plan += _timings(bench, others)
+    plan += _timings(bench, others) if others else []
     plan += [Step(f"tf32:{n}", 90, _with(bench.tf32, n)) for n in bench.timed]
     return [*plan, Step("dft:recorded", 60, bench.dft), Step("report:page", 120, _with(bench.report, out))]
 
