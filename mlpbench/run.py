@@ -5,22 +5,27 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
 
 from mlpbench import provenance
 from mlpbench.backends.environment import Environment
 from mlpbench.backends.launcher import launch
 from mlpbench.devices import hardware, resolve_device
+from mlpbench.errors import UserError
 from mlpbench.evaluators import SCORERS
 from mlpbench.files import locked, told
 from mlpbench.frames import Frames
 from mlpbench.protocol import CHECKPOINT, EVENTS, TASKS, Request, Result, Status, Task, read_events
 from mlpbench.scoring import context_of, kept_results, with_options, write_record
+from mlpbench.seeds import digest
 from mlpbench.study.artefacts import Status as Standing
 from mlpbench.study.artefacts import evaluation_options, examine, found, tasks_of, write_inputs
 from mlpbench.study.trial import Trial
@@ -144,8 +149,8 @@ def _beside_the_reference(
         time_for_trial(trial.directory, options["speed"], frames, backends, hardware())
 
 
-def make_request(trial: Trial, environment: Environment, tasks: list[Task]) -> Request:
-    """The request for ``tasks`` of a trial; every path absolute, the device resolved.
+def make_request(trial: Trial, environment: Environment, tasks: list[Task], device: str | None = None) -> Request:
+    """The request for ``tasks`` of a trial; every path absolute, the device (the trial's own, unless given) resolved.
 
     Raises:
         UserError: the device is not there.
@@ -158,7 +163,7 @@ def make_request(trial: Trial, environment: Environment, tasks: list[Task]) -> R
         training=trial.training,
         budget=config.budget.model_dump(),
         seed=trial.init_seed,
-        device=resolve_device(config.device, environment),
+        device=resolve_device(device or config.device, environment),
         dtype=config.dtype,
         threads=config.threads,
         frames={name: str(path) for name, path in trial.split.files.items()},
@@ -166,6 +171,54 @@ def make_request(trial: Trial, environment: Environment, tasks: list[Task]) -> R
         tasks=tasks,
         capabilities=config.backend_config.capabilities(),
     )
+
+
+_SOME = 64  # frames: enough for what the options of a package can depend on
+
+
+def require_options(standings: Iterable[Standing]) -> None:
+    """Let each package look at the options of its own that trials still to be trained give it.
+
+    An architecture and a set of options are looked at once, whatever numbers are swept. What cannot be found out before
+    the training (the adapter does not say, or the package fails on the data) is left to the training.
+
+    Raises:
+        UserError: the package has no such option, with the close match; or the option would change what is compared.
+    """
+    seen: set[str] = set()
+    for standing in standings:
+        trial, environment = standing.trial, standing.trial.environment
+        outstanding = any(task.name == "train" for task in standing.outstanding)
+        if environment is None or trial.skip is not None or not outstanding or not trial.architecture["native"]:
+            continue
+        question = digest([environment.lock, trial.config.backend_config.adapter, _names(trial.architecture),
+                           _names(trial.training), trial.labels])  # fmt: skip
+        if question in seen:
+            continue
+        seen.add(question)
+        refused = _refused(trial, environment)
+        if refused:
+            raise UserError(refused, f"See conf/architecture/{trial.config.architecture.name}.yaml: native.")
+
+
+def _names(node: Any) -> Any:
+    """``node`` without its numbers."""
+    if isinstance(node, dict):
+        return {key: _names(value) for key, value in node.items()}
+    return None if isinstance(node, int | float) and not isinstance(node, bool) else node
+
+
+def _refused(trial: Trial, environment: Environment) -> str | None:
+    """What the trial's adapter says against its options, asked in its environment; None: nothing."""
+    with tempfile.TemporaryDirectory(prefix="mlpbench-") as folder:
+        frames = Path(folder) / "frames.npz"
+        some = trial.dataset.pool.select(slice(_SOME))
+        some.with_baseline(np.zeros(len(some))).save(frames)
+        request = make_request(trial, environment, [Task("check_options")], device="cpu")
+        request = replace(request, directory=folder, frames={"train": str(frames), "valid": str(frames)})
+        result = launch(request, environment)["check_options"]
+        refused: str | None = result.values.get("refused")
+        return refused
 
 
 def _prepare(trial: Trial, standing: Standing) -> None:

@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from mlpbench.cli import share
-from mlpbench.errors import EXIT_DONE
+from mlpbench.errors import EXIT_DONE, UserError
+
+if TYPE_CHECKING:
+    from mlpbench.backends.registry import BackendConfig, Environment
+    from mlpbench.study.artefacts import Status
+    from mlpbench.study.trial import Find, Trial
 
 HELP = "what a sweep would run, what is cached, what would be skipped and why; runs nothing"
 
@@ -30,65 +38,91 @@ def execute(arguments: argparse.Namespace) -> int:
     if arguments.pilot is not None:
         return _pilot(arguments)
     from mlpbench import config
-    from mlpbench.backends.environment import Environment, resolve
-    from mlpbench.backends.registry import BackendConfig
-    from mlpbench.converging import reached
-    from mlpbench.errors import UserError
-    from mlpbench.records import load_all
-    from mlpbench.study.artefacts import examine
-    from mlpbench.study.trial import estimate_seconds, identify, remembering
+    from mlpbench.run import require_options
+    from mlpbench.study.trial import remembering
 
     sweep = config.expand(arguments.overrides, arguments.multirun, command="plan")
     if not sweep.enumerable:
         print("This sweeper chooses its trials as it goes; the first one would be:")
-    seconds, unknown, open_ended = 0.0, 0, 0
     missing: dict[str, UserError] = {}
-
-    def find(backend: BackendConfig) -> Environment | None:
-        try:
-            return resolve(backend)
-        except UserError as error:
-            missing[backend.name] = error
-            return None
-
-    records: dict[str, list[dict[str, object]]] = {}
-    once = remembering(find)
-    for raw in config.compose_each(sweep.trials):
-        standing, limit = reached(examine(identify(raw, once, write=False)), examine)
-        trial, state = standing.trial, str(standing.state)
-        note = ""
-        if trial.skip is not None:
-            state, note = "skipped", f": {trial.skip}"
-        elif state != "cached":
-            reasons = [] if state == "new" else standing.reasons
-            note = f": {', '.join(task.name for task in standing.outstanding)}" if standing.outstanding else ""
-            if any(task.name == "train" for task in standing.outstanding):
-                known = records.setdefault(str(trial.study_root), load_all(trial.study_root))
-                estimate = estimate_seconds(known, trial)
-                unknown += estimate is None
-                seconds += estimate or 0.0
-                note += f" (about {estimate:.0f} s)" if estimate is not None else ""
-            note += f"; {'; '.join(reasons)}" if reasons and note else f": {'; '.join(reasons)}" if reasons else ""
-        if limit is not None:
-            open_ended += 1
-            note += f"; then twice the steps until it converges, at most {limit}"
-        print(f"{trial.name:<60} {state}{note}")
-    print(
-        f"{len(sweep.trials)} trial{'s' * (len(sweep.trials) != 1)}; {_time(seconds, unknown)}"
-        f"{' for the next training of each; longer ones may follow' if open_ended else ''}"
-    )
+    standings = _examined(sweep.trials, remembering(partial(_environment, missing)))
+    require_options(standing for standing, _ in standings)
+    estimate = _Estimate()
+    for standing, limit in standings:
+        longer = "" if limit is None else f"; then twice the steps until it converges, at most {limit}"
+        print(f"{standing.trial.name:<60} {_line(standing, estimate)}{longer}")
+    count, open_ended = len(standings), any(limit is not None for _, limit in standings)
+    more = " for the next training of each; longer ones may follow" if open_ended else ""
+    print(f"{count} trial{'s' * (count != 1)}; {estimate.text()}{more}")
     for name, error in missing.items():
         print(f"backend {name} is not ready: {error}")
     return EXIT_DONE
 
 
-def _time(seconds: float, unknown: int) -> str:
-    """What is known of the time the trainings will take."""
-    if not seconds and not unknown:
-        return "nothing to train"
-    known = f"about {seconds:.0f} s of training, from finished trials" if seconds else ""
-    rest = f"{unknown} training{'s' * (unknown != 1)} without an estimate (none of that architecture and size has run)"
-    return ", ".join(part for part in (known, rest if unknown else "") if part)
+def _examined(trials: Sequence[Sequence[str]], find: Find) -> list[tuple[Status, int | None]]:
+    """Where each trial stands, see :func:`mlpbench.converging.reached`; nothing is written."""
+    from mlpbench import config
+    from mlpbench.converging import reached
+    from mlpbench.study.artefacts import examine
+    from mlpbench.study.trial import identify
+
+    return [reached(examine(identify(raw, find, write=False)), examine) for raw in config.compose_each(trials)]
+
+
+def _environment(missing: dict[str, UserError], backend: BackendConfig) -> Environment | None:
+    """The backend's environment; None where there is none, which ``missing`` notes."""
+    from mlpbench.backends.environment import resolve
+
+    try:
+        return resolve(backend)
+    except UserError as error:
+        missing[backend.name] = error
+        return None
+
+
+def _line(standing: Status, estimate: _Estimate) -> str:
+    """The state of a trial, what is to be done, and why."""
+    trial = standing.trial
+    if trial.skip is not None:
+        return f"skipped: {trial.skip}"
+    if standing.state == "cached":
+        return "cached"
+    tasks = ", ".join(task.name for task in standing.outstanding)
+    reasons = "" if standing.state == "new" else "; ".join(standing.reasons)
+    if any(task.name == "train" for task in standing.outstanding):
+        tasks += estimate.of(trial)
+    told = "; ".join(part for part in (tasks, reasons) if part)
+    return f"{standing.state}: {told}" if told else standing.state
+
+
+class _Estimate:
+    """What is known of the time the trainings will take, from finished trials."""
+
+    def __init__(self) -> None:
+        self._records: dict[str, list[dict[str, Any]]] = {}
+        self._seconds, self._unknown = 0.0, 0
+
+    def of(self, trial: Trial) -> str:
+        """The time of one training, in brackets; empty where it is not known."""
+        from mlpbench.records import load_all
+        from mlpbench.study.trial import estimate_seconds
+
+        root = str(trial.study_root)
+        if root not in self._records:
+            self._records[root] = load_all(trial.study_root)
+        seconds = estimate_seconds(self._records[root], trial)
+        self._unknown += seconds is None
+        self._seconds += seconds or 0.0
+        return f" (about {seconds:.0f} s)" if seconds is not None else ""
+
+    def text(self) -> str:
+        """Of all trainings asked for."""
+        if not self._seconds and not self._unknown:
+            return "nothing to train"
+        known = f"about {self._seconds:.0f} s of training, from finished trials" if self._seconds else ""
+        trainings = f"{self._unknown} training{'s' * (self._unknown != 1)}"
+        rest = f"{trainings} without an estimate (none of that architecture and size has run)" if self._unknown else ""
+        return ", ".join(part for part in (known, rest) if part)
 
 
 def _pilot(arguments: argparse.Namespace) -> int:

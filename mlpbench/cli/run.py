@@ -164,6 +164,7 @@ def _preflight(sweep: SweepPlan) -> Session:
     from mlpbench import config
     from mlpbench.backends.environment import resolve
     from mlpbench.progress import announce
+    from mlpbench.run import require_options
     from mlpbench.study.artefacts import examine
     from mlpbench.study.trial import identify, remembering
 
@@ -180,6 +181,7 @@ def _preflight(sweep: SweepPlan) -> Session:
             standings.append(examine(trial))
     if sweep.in_turn:  # what another launcher starts may run on another machine
         _require_devices(standings)
+    require_options(standings)
     announce(standings)
     os.environ[TOTAL] = str(len(standings))
     _session = Session(standings)

@@ -23,7 +23,6 @@ from mlpbench.datasets.stages import stages
 from mlpbench.devices import hardware
 from mlpbench.errors import UserError, close_match
 from mlpbench.files import slug
-from mlpbench.frames import Frames
 from mlpbench.seeds import derive, digest
 
 Find = Callable[[BackendConfig], Environment | None]
@@ -104,7 +103,7 @@ class Trial:
         dropped = {weight: 0.0 for label, weight in WEIGHTS.items() if label not in self.labels}
         settings = {**self.config.training.model_dump(), **dropped}
         if settings["energy_per"] == "frame":
-            n_atoms = Frames.load(self.split.files["train"]).n_atoms
+            n_atoms = self.dataset.pool.n_atoms[self.split.manifest["splits"]["train"]["indices"]]
             settings["energy_weight"] *= float(np.mean(n_atoms.astype(float) ** 2))
         return settings
 

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
+from mlpbench.backends.launcher import launch
 from mlpbench.frames import Frames
 from mlpbench.literature import references
 from mlpbench.protocol import HELLO, Result, Task, read_events, read_json
@@ -179,6 +180,24 @@ def test_loss_is_the_common_loss_up_to_a_factor(trained: Subject) -> None:
     constant = np.ptp(factors) / factors.mean()
     normalised = np.ptp(factors * weights) / (factors * weights).mean()
     assert min(constant, normalised) < 1e-5, factors
+
+
+def test_an_option_that_the_package_does_not_have_is_refused_before_training(subject: Subject) -> None:
+    """By :meth:`~mlpbench.worker.adapter.Adapter.check_options`, unless the adapter leaves it to the training."""
+
+    def refused(folder: str, native: dict[str, Any]) -> str | None:
+        request = subject.request(folder, [Task("check_options")], split_frames())
+        request.architecture["native"] = native
+        result = launch(request, subject.environment, timeout=900)["check_options"]
+        assert result.status == "done", result.reason
+        reason: str | None = result.values["refused"]
+        return reason
+
+    assert refused("no-options", {}) is None
+    said = refused("an-option", {"no_such_option": 1})
+    if said is None:
+        pytest.skip(f"the adapter of {subject.name} leaves options of its package to the training")
+    assert "architecture.native.no_such_option" in said
 
 
 def test_same_seed_same_training(trained: Subject) -> None:

@@ -146,6 +146,20 @@ class Adapter(ABC):
         self.checkpoints = self.directory / CHECKPOINT
         self.native = self.directory / NATIVE
 
+    def check_options(self, train: Frames, valid: Frames) -> None:
+        """Refuse options in ``architecture.native`` that the package would not read, or that would spoil a comparison.
+
+        Called by ``mlpbench plan`` and ``run`` before anything is trained. Without it they are refused by the training.
+
+        Args:
+            train: some frames of the data, for a configuration that depends on them.
+            valid: likewise.
+
+        Raises:
+            RefusedOption: see :func:`~mlpbench.worker.training.require_options`.
+        """
+        return None
+
     @abstractmethod
     def train(self, train: Frames, valid: Frames, events: EventLog) -> TrainOutcome:
         """Train with the package's own trainer on ``target_energy`` and forces, and keep the best checkpoint.

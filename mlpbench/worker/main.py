@@ -9,6 +9,8 @@ import resource
 import sys
 import time
 import traceback
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,7 @@ from mlpbench.worker.process import die_with_parent
 from mlpbench.worker.tasks import Skip, find_task
 
 TIMED = {"speed"}  # nothing else of ours may compute on this machine meanwhile
+IDLE = {"check_options"}  # computes nothing: no timing has to wait for it, nor it for a timing
 WAITING = "waiting: another trial is at work on this machine"
 
 
@@ -37,8 +40,7 @@ def main(arguments: list[str]) -> int:
     events.write("hello")
     adapter = adapter_class(request)
     for task in request.tasks:
-        turn = turns.alone if task.name in TIMED else turns.beside_others
-        with turn(lambda: events.write("progress", text=WAITING, waiting=True)):
+        with _turn(task, lambda: events.write("progress", text=WAITING, waiting=True)):
             events.write("task", task=task.name)
             result = carry_out(task, adapter, events, on_device=request.device != "cpu")
         result.write(directory)
@@ -49,6 +51,12 @@ def main(arguments: list[str]) -> int:
             break  # the user wants it to end, not to go on with the next task
     write_json(directory / HELLO, hello(adapter_class, request))  # packages set TF32 and threads as they run
     return 0
+
+
+def _turn(task: Task, waits: Callable[[], None]) -> AbstractContextManager[None]:
+    if task.name in IDLE:
+        return nullcontext()
+    return turns.alone(waits) if task.name in TIMED else turns.beside_others(waits)
 
 
 def load_adapter(name: str) -> type[Adapter]:

@@ -183,6 +183,10 @@ def clip_norm(training: Mapping[str, Any], scale: float, factor: float = 1.0) ->
     return None if clip is None else float(clip) * scale**2 * factor
 
 
+class RefusedOption(ValueError):
+    """An option of ``architecture.native`` that cannot be used; its text says why, and what was meant."""
+
+
 def require_options(native: Mapping[str, Any], config: Mapping[str, Any], package: str) -> None:
     """Refuse options of ``architecture.native`` that the package would not read.
 
@@ -195,7 +199,7 @@ def require_options(native: Mapping[str, Any], config: Mapping[str, Any], packag
         package: its name, for the message.
 
     Raises:
-        ValueError: names the option and the close match.
+        RefusedOption: names the option and the close match.
     """
 
     def walk(over: Mapping[str, Any], base: Mapping[str, Any], path: str, inside: bool) -> None:
@@ -217,15 +221,15 @@ def require_option(name: str, known: Iterable[str], place: str, package: str) ->
     """Refuse ``name``, which stands at ``place``, unless ``package`` knows it.
 
     Raises:
-        ValueError: it does not; with the close match.
+        RefusedOption: it does not; with the close match.
     """
     options = sorted(option for option in known if not option.startswith("_"))
     if name in options:
         return
     match = difflib.get_close_matches(name, options, n=1, cutoff=0.5)
-    meant = f": did you mean '{match[0]}'?" if match else ""
-    listed = f" Known: {', '.join(options)}" if len(options) <= 25 else ""
-    raise ValueError(f"{place}: {package} has no such option{meant}{listed}")
+    meant = f": did you mean '{match[0]}'?" if match else "."
+    listed = f" Known: {', '.join(options) or 'none'}." if len(options) <= 25 else ""
+    raise RefusedOption(f"{place}: {package} has no such option{meant}{listed}")
 
 
 def _parameters(target: Any) -> set[str] | None:

@@ -217,6 +217,16 @@ def test_mistakes_end_with_2_and_leave_nothing(
     assert not list(tmp_path.rglob("record.json"))
 
 
+def test_an_option_that_the_package_does_not_have_ends_plan_and_run(tmp_path: Path, mlpbench: Run) -> None:
+    for command in ("plan", "run"):
+        refused = mlpbench(command, "study=s", *TOY, "architecture.native={ridge: 1}")
+        assert refused.returncode == 2, refused.stdout
+        assert "architecture.native.ridge: the toy has no such option" in refused.stderr
+        assert "Traceback" not in refused.stderr
+        assert "toy-" not in refused.stdout
+    assert not list(tmp_path.rglob("events.jsonl"))
+
+
 def test_hydra_is_all_there(tmp_path: Path, mlpbench: Run) -> None:
     shown = mlpbench("run", "architecture=toy", "--cfg", "job")
     assert shown.returncode == 0

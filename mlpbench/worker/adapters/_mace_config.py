@@ -18,7 +18,7 @@ from mlpbench.protocol import Request, write_json
 from mlpbench.worker import common_training
 from mlpbench.worker.adapters import _mace_corrections as corrections
 from mlpbench.worker.common_training import Steps
-from mlpbench.worker.training import clip_norm, label_scale
+from mlpbench.worker.training import RefusedOption, clip_norm, label_scale
 
 NAME = "mace"
 TRAIN_FILE = "train.xyz"
@@ -47,13 +47,13 @@ def build_config(request: Request, train: Frames, valid: Frames) -> dict[str, An
     """The options of ``mace_run_train`` for this request, the user's ``native`` ones merged over them.
 
     Raises:
-        ValueError: a native option that would change what is compared, or that another setting decides.
+        RefusedOption: a native option that would change what is compared, or that another setting decides.
     """
     native = dict(request.architecture.get("native") or {})
     for option in sorted(set(native) & set(REFUSED)):
-        raise ValueError(f"architecture.native.{option} cannot be set: it would change what is compared")
+        raise RefusedOption(f"architecture.native.{option} cannot be set: it would change what is compared")
     for option in sorted(set(native) & set(DECIDED)):
-        raise ValueError(f"architecture.native.{option} cannot be set: set {DECIDED[option]}")
+        raise RefusedOption(f"architecture.native.{option} cannot be set: set {DECIDED[option]}")
     elements = sorted(set(train.numbers.tolist()) | set(valid.numbers.tolist()))
     scale = label_scale(train, request.labels)
     config = {

@@ -141,13 +141,20 @@ class MaceAdapter(Adapter):
         if request.device.startswith("cuda:"):
             torch.cuda.set_device(request.device)  # MACE's trainer knows "cuda" only
 
+    def check_options(self, train: Frames, valid: Frames) -> None:
+        """See :meth:`Adapter.check_options`."""
+        self._config(train, valid)
+
+    def _config(self, train: Frames, valid: Frames) -> dict[str, Any]:
+        known = {action.dest for action in build_default_arg_parser()._actions}
+        for option in self.request.architecture.get("native") or {}:
+            require_option(option, known, f"architecture.native.{option}", "MACE")
+        return build_config(self.request, train, valid)
+
     def train(self, train: Frames, valid: Frames, events: EventLog) -> TrainOutcome:
         """See :meth:`Adapter.train`."""
         request = self.request
-        known = {action.dest for action in build_default_arg_parser()._actions}
-        for option in request.architecture.get("native") or {}:
-            require_option(option, known, f"architecture.native.{option}", "MACE")
-        config = build_config(request, train, valid)
+        config = self._config(train, valid)
         command = write_native(self.native, config, request, train, valid)
         self.checkpoints.mkdir(parents=True, exist_ok=True)
         log = TrainingLog(events, request, len(train))

@@ -184,13 +184,20 @@ class NequIPAdapter(Adapter):
         self.best = self.checkpoints / f"{BEST}.ckpt"
         self.last = self.checkpoints / f"{LAST}.ckpt"
 
+    def check_options(self, train: Frames, valid: Frames) -> None:
+        """See :meth:`Adapter.check_options`."""
+        self._config(train, valid)
+
+    def _config(self, train: Frames, valid: Frames) -> dict[str, Any]:
+        config = build_config(self.request, train, valid, self.model(self.request.architecture))
+        native = self.request.architecture.get("native") or {}
+        require_options(native, config, "NequIP")
+        return merged(config, native)
+
     def train(self, train: Frames, valid: Frames, events: EventLog) -> TrainOutcome:
         """See :meth:`Adapter.train`."""
         request = self.request
-        config = build_config(request, train, valid, self.model(request.architecture))
-        native = request.architecture.get("native") or {}
-        require_options(native, config, "NequIP")
-        config = merged(config, native)
+        config = self._config(train, valid)
         command = f"PYTHONPATH=. OMP_NUM_THREADS={request.threads} nequip-train -cn config"
         self._write_native(config, command, train, valid)
         log = TrainingLog(events, request, len(train))

@@ -235,13 +235,20 @@ class SchnetpackAdapter(Adapter):
         self.last = self.checkpoints / "last.ckpt"
         self.facts = self.checkpoints / "facts.json"
 
+    def check_options(self, train: Frames, valid: Frames) -> None:
+        """See :meth:`Adapter.check_options`."""
+        self._config(train, valid)
+
+    def _config(self, train: Frames, valid: Frames) -> dict[str, Any]:
+        config = build_config(self.request, train, valid)
+        options = self.request.architecture.get("native") or {}
+        require_options(options, config, "SchNetPack")
+        return merged(config, options)
+
     def train(self, train: Frames, valid: Frames, events: EventLog) -> TrainOutcome:
         """See :meth:`Adapter.train`."""
         request = self.request
-        config = build_config(request, train, valid)
-        options = request.architecture.get("native") or {}
-        require_options(options, config, "SchNetPack")
-        config = merged(config, options)
+        config = self._config(train, valid)
         self._write_native(config, train, valid)
         write_json(self.facts, _facts(config, train, valid))
         trainer, task, data = native.build(placed(config, self.native, self.checkpoints))

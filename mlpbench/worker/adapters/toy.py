@@ -133,10 +133,14 @@ class ToyAdapter(Adapter):
         self.best = self.checkpoints / "best.npz"
         self.last = self.checkpoints / "last.npz"
 
+    def check_options(self, train: Frames, valid: Frames) -> None:
+        """See :meth:`Adapter.check_options`; the toy has no package, and no options of one."""
+        require_options(self.request.architecture.get("native") or {}, {}, "the toy")
+
     def train(self, train: Frames, valid: Frames, events: EventLog) -> TrainOutcome:
         """See :meth:`Adapter.train`."""
+        self.check_options(train, valid)
         settings, training = self.request.architecture, self.request.training
-        require_options(settings.get("native") or {}, {}, "the toy")
         elements = sorted(set(train.numbers.tolist()) | set(valid.numbers.tolist()))
         features = Features(elements, settings["n_basis"], settings["cutoff"])
         self.native.mkdir(exist_ok=True)

@@ -20,6 +20,7 @@ class Skip(Exception):
 
 # Name of a task -> where its function is, in a module of this package.
 TASKS = {
+    "check_options": "training:check_options",
     "train": "training:train", "predict": "training:predict", "verify": "training:verify",
     "physics": "physics:run", "md": "md:run",
     "speed": "speed:speed", "speed_path": "speed:speed_path", "scaling": "speed:scaling",

@@ -11,7 +11,17 @@ from mlpbench.frames import Float, Frames
 from mlpbench.protocol import CHECKPOINT, PREDICTIONS, EventLog, Request, replacing
 from mlpbench.worker.adapter import Adapter, common_loss
 from mlpbench.worker.timing.machine import EnergyMeter
-from mlpbench.worker.training import check_labels
+from mlpbench.worker.training import RefusedOption, check_labels
+
+
+def check_options(adapter: Adapter, options: dict[str, Any], events: EventLog) -> dict[str, Any]:
+    """No options. Returns ``refused``: why an option in ``architecture.native`` cannot be used; None if all can."""
+    frames = adapter.request.frames
+    try:
+        adapter.check_options(Frames.load(frames["train"]), Frames.load(frames["valid"]))
+    except RefusedOption as refused:
+        return {"refused": str(refused)}
+    return {"refused": None}
 
 
 def train(adapter: Adapter, options: dict[str, Any], events: EventLog) -> dict[str, Any]:

@@ -12,9 +12,9 @@ from pydantic import ValidationError
 
 from mlpbench.datasets.schema import DatasetConfig
 from mlpbench.errors import UserError
-from mlpbench.study.trial import Trial
+from mlpbench.study.trial import Trial, plan_trial
 from tests.support import ETHANOL
-from tests.unit.study.conftest import Plan
+from tests.unit.study.conftest import TOY, Plan
 
 
 def test_what_determines_the_potential_is_its_key_and_nothing_else(plan: Plan) -> None:
@@ -91,6 +91,14 @@ def test_labels_and_weights_are_decided_together(plan: Plan) -> None:
     assert loss("dataset.labels=[energy]", "training.force_weight=9") == (["energy"], (1.0, 0.0, 0.0))
     with pytest.raises(UserError, match="nothing enters the loss"):
         loss("dataset.labels=[forces]", "training.force_weight=0")
+
+
+def test_the_weight_of_an_energy_per_frame_needs_no_split_file(tmp_path: Path, plan: Plan) -> None:
+    weights = {"training.energy_per=frame": 81.0, "training.energy_per=atom": 1.0}  # ethanol has nine atoms
+    for override, weight in weights.items():
+        trial = plan_trial([*TOY, override], write=False)
+        assert trial.training["energy_weight"] == weight
+    assert not (tmp_path / "results").exists()
 
 
 def test_a_label_that_some_frames_lack_is_counted_and_refused(plan: Plan) -> None:
