@@ -17,8 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from mlpbench.backends.registry import BackendConfig, backend_nodes
-from mlpbench.config.checks import check_backends, validate
-from mlpbench.config.explain import explain
+from mlpbench.config.checks import check_backends, explain, validate
 from mlpbench.config.schema import TrialConfig
 from mlpbench.config.setup import CONFIG_NAME, conf_dirs, hydra_state
 from mlpbench.errors import UserError, close_match

@@ -99,12 +99,11 @@ def test_weights_of_the_loss(tmp_path: Path, overrides: list[str], weights: tupl
 
 def test_energy_per_frame_is_the_mean_over_frames_of_different_sizes(tmp_path: Path) -> None:
     trial = _plan(tmp_path, "training.energy_per=frame", "training.energy_weight=1")
-    train = Frames.load(trial.split.files["train"])
-    mixed = Frames.concatenate([train, _single_atoms(train, 8)])
-    path = tmp_path / "mixed.npz"
-    mixed.save(path)
-    split = replace(trial.split, files={**trial.split.files, "train": path})
-    assert replace(trial, split=split).training["energy_weight"] == pytest.approx((81 + 1) / 2)
+    pool = trial.dataset.pool.select(slice(0, 8))
+    mixed = Frames.concatenate([pool, _single_atoms(pool, 8)])
+    half = replace(trial.split, manifest={"splits": {"train": {"indices": [*range(4), *range(8, 12)]}}})
+    dataset = replace(trial.dataset, pool=mixed)
+    assert replace(trial, split=half, dataset=dataset).training["energy_weight"] == pytest.approx((81 + 1) / 2)
 
 
 def _single_atoms(frames: Frames, count: int) -> Frames:
