@@ -1,46 +1,56 @@
-"""The command line. Each module of this package is a command: ``HELP``, ``register(parser)``, ``execute(arguments)``.
+"""The command line. Command ``foo`` is an entry of :data:`COMMANDS` and the functions ``register_foo(parser)`` and
+``execute_foo(arguments)`` in the module that it names.
 
-Modules import what is heavy inside ``execute``, so that ``--help`` answers at once. ``run`` belongs to Hydra and gets
-its arguments untouched.
+Modules import what is heavy inside ``execute_foo``, so that ``--help`` answers at once. ``run`` belongs to Hydra and
+gets its arguments untouched.
 """
 
 from __future__ import annotations
 
 import argparse
 import importlib
-import pkgutil
+import os
+import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
 
 import mlpbench
-from mlpbench.cli._completion import OPTIONS, complete
 from mlpbench.errors import EXIT_USAGE, UserError, close_match
 from mlpbench.files import problem_of
 
 EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 
-_ORDER = [
-    "run",
-    "plan",
-    "score",
-    "studies",
-    "table",
-    "report",
-    "compare",
-    "select",
-    "committee",
-    "dft",
-    "env",
-    "data",
-    "doctor",
-    "init",
-]
-
-
-def commands() -> list[str]:
-    """Names of the commands, those of everyday use first."""
-    found = [module.name for module in pkgutil.iter_modules(__path__) if not module.name.startswith("_")]
-    return sorted(found, key=lambda name: (_ORDER.index(name) if name in _ORDER else len(_ORDER), name))
+# Command -> module of this package, and what the list of commands says; those of everyday use first.
+COMMANDS = {
+    "run": ("run", "train and measure one trial, or with -m every combination"),
+    "plan": ("plan", "what a sweep would run, what is cached, what would be skipped and why; runs nothing"),
+    "score": (
+        "results",
+        "rescore finished trials where a formula or a reference file changed; trains nothing",
+    ),
+    "studies": ("results", "list the studies: trials by status, architectures, last run"),
+    "table": ("results", "print a study's comparison table"),
+    "report": ("answers", "write a study's report: one HTML file that opens offline, figures and tables"),
+    "compare": (
+        "answers",
+        "what changed between two studies, and every metric with significance",
+    ),
+    "select": (
+        "answers",
+        "which potential to take: the cheapest that keeps the constraints, and how sure that is",
+    ),
+    "committee": ("answers", "frames on which the repetitions disagree most, as a list or a file to label"),
+    "dft": ("dft", "time the reference method (DFT) on a data set's own frames and on growing molecules"),
+    "env": ("env", "build, list, check and remove the environments of the backends"),
+    "data": (
+        "data",
+        "list, fetch and validate data sets; draw geometries and label them",
+    ),
+    "doctor": ("machine", "say what works on this machine, what does not, and how to fix it"),
+    "init": ("machine", "write a starting conf/ folder to edit"),
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -72,15 +82,15 @@ def _dispatch(arguments: list[str]) -> int:
         return run.main(arguments[1:])
     if arguments and not arguments[0].startswith("-"):
         name = arguments[0]
-        if name not in commands():
-            raise UserError(f"there is no command '{name}'", close_match(name, commands()))
+        if name not in COMMANDS:
+            raise UserError(f"there is no command '{name}'", close_match(name, list(COMMANDS)))
         parser = _subparser(name)
         parsed = _parse(parser, arguments[1:])
-        return int(importlib.import_module(f"{__name__}.{name}").execute(parsed))
+        return int(_function("execute", name)(parsed))
     if arguments and arguments[0] in OPTIONS:
         from mlpbench.cli import run
 
-        return int(complete(arguments, commands(), run.application))
+        return int(complete(arguments, list(COMMANDS), run.application))
     parser = _top()
     parser.parse_args(arguments)
     parser.print_help()
@@ -97,7 +107,7 @@ def _parse(parser: argparse.ArgumentParser, arguments: list[str]) -> argparse.Na
 
 
 def _top() -> argparse.ArgumentParser:
-    lines = [f"  {name:<9} {importlib.import_module(f'{__name__}.{name}').HELP}" for name in commands()]
+    lines = [f"  {name:<9} {said}" for name, (_, said) in COMMANDS.items()]
     parser = argparse.ArgumentParser(
         prog="mlpbench",
         usage="mlpbench COMMAND ...      (mlpbench COMMAND --help for more)",
@@ -113,12 +123,16 @@ def _top() -> argparse.ArgumentParser:
 
 
 def _subparser(name: str) -> argparse.ArgumentParser:
-    module = importlib.import_module(f"{__name__}.{name}")
     parser = argparse.ArgumentParser(
-        prog=f"mlpbench {name}", description=module.HELP, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog=f"mlpbench {name}", description=COMMANDS[name][1], formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    module.register(parser)
+    _function("register", name)(parser)
     return parser
+
+
+def _function(kind: str, name: str) -> Callable[..., Any]:
+    function: Callable[..., Any] = getattr(importlib.import_module(f"{__name__}.{COMMANDS[name][0]}"), f"{kind}_{name}")
+    return function
 
 
 def share(text: str) -> float:
@@ -134,3 +148,59 @@ def share(text: str) -> float:
     if not 0 < value < 1:
         raise argparse.ArgumentTypeError(f"'{text}' is not a fraction between 0 and 1; for 5 % say 0.05")
     return value
+
+
+PROGRAM = "mlpbench"
+OF_A_STUDY = ("score", "table", "report", "compare", "select", "committee")  # commands that take names of studies
+OPTIONS = ("-sc", "--shell_completion", "--shell-completion")
+
+
+def complete(arguments: Sequence[str], commands: Sequence[str], hydra: Callable[[], int]) -> int:
+    """Answer a shell that asks what may follow, or print the script that makes it ask.
+
+    Args:
+        arguments: those of the program, ``-sc`` first.
+        commands: names of the commands.
+        hydra: runs the Hydra application with ``sys.argv`` as it stands.
+
+    Returns:
+        The exit code.
+    """
+    line = os.environ.get("COMP_LINE", "")
+    words = line.split()
+    asked = any(word.startswith("query=") for word in arguments)
+    on_word = len(words) - (0 if line.endswith(" ") else 1)  # 0: the program's name, 1: the command
+    if asked and (len(words) < 2 or words[1] != "run" or on_word < 2):
+        print(" ".join(_names(words, on_word, commands)))
+        return 0
+    if asked:
+        # Options such as -m are no overrides, and Hydra's completion does not know that.
+        rest = re.sub(r"^\s*\S+\s+run\s*", "", line)
+        rest = re.sub(r"(?:^|(?<=\s))-\S+\s+", "", rest)
+        os.environ["COMP_LINE"] = f"{words[0]} {rest}"
+    before, sys.argv = sys.argv, [PROGRAM, *arguments]  # Hydra registers the completion for the name it sees here
+    try:
+        return hydra()
+    finally:
+        sys.argv = before
+
+
+def _names(words: Sequence[str], on_word: int, commands: Sequence[str]) -> list[str]:
+    """What may stand at ``on_word`` of the line, the commands other than ``run``."""
+    typed = words[on_word] if on_word < len(words) else ""
+    if on_word <= 1:
+        names = list(commands)
+    elif words[1] == "env":
+        names = ["build", "check", "list", "remove", "wheels"] if on_word == 2 else _backends()
+    elif words[1] in OF_A_STUDY:
+        names = [path.name for path in sorted(Path("results").glob("*")) if path.is_dir()]
+    else:
+        names = []
+    return [name for name in names if name.startswith(typed)]
+
+
+def _backends() -> list[str]:
+    from mlpbench.backends.registry import backend_nodes
+    from mlpbench.config import conf_dirs
+
+    return sorted(backend_nodes(conf_dirs()))

@@ -11,12 +11,10 @@ from mlpbench.errors import EXIT_DONE, UserError
 if TYPE_CHECKING:
     from mlpbench.frames import Frames
 
-HELP = "time the reference method (DFT) on a data set's own frames and on growing molecules"
-
 RECORDED = "recorded.json"
 
 
-def register(parser: argparse.ArgumentParser) -> None:
+def register_dft(parser: argparse.ArgumentParser) -> None:
     """Add the subcommands."""
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     commands = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
@@ -45,7 +43,7 @@ def register(parser: argparse.ArgumentParser) -> None:
     timing.add_argument("--results", type=Path, default=Path("results"), help="folder of the results (results)")
 
 
-def execute(arguments: argparse.Namespace) -> int:
+def execute_dft(arguments: argparse.Namespace) -> int:
     """Measure, or read, and write the results below ``results/STUDY/dft`` or mlpbench's home.
 
     Raises:

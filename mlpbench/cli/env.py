@@ -10,10 +10,8 @@ from pathlib import Path
 from mlpbench.backends.registry import BackendConfig
 from mlpbench.errors import EXIT_DONE, EXIT_FAILED, UserError, close_match
 
-HELP = "build, list, check and remove the environments of the backends"
 
-
-def register(parser: argparse.ArgumentParser) -> None:
+def register_env(parser: argparse.ArgumentParser) -> None:
     """Add the subcommands of this command."""
     parser.epilog = (
         "example:\n  mlpbench env build mace nequip\n  mlpbench env list\n\n"
@@ -60,7 +58,7 @@ def register(parser: argparse.ArgumentParser) -> None:
     remove.add_argument("--unused", action="store_true", help="those that no backend uses, half-built ones too")
 
 
-def execute(arguments: argparse.Namespace) -> int:
+def execute_env(arguments: argparse.Namespace) -> int:
     """Do what was asked.
 
     Raises:

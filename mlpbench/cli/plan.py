@@ -16,11 +16,9 @@ if TYPE_CHECKING:
     from mlpbench.study.artefacts import Status
     from mlpbench.study.trial import Find, Trial
 
-HELP = "what a sweep would run, what is cached, what would be skipped and why; runs nothing"
 
-
-def register(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of this command."""
+def register_plan(parser: argparse.ArgumentParser) -> None:
+    """Arguments of ``mlpbench plan``."""
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="as for mlpbench run")
     parser.add_argument("-m", "--multirun", action="store_true", help="every combination of comma-separated values")
     parser.add_argument("--pilot", metavar="STUDY", help="from this study's repetitions: how many would decide")
@@ -33,7 +31,7 @@ def register(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def execute(arguments: argparse.Namespace) -> int:
+def execute_plan(arguments: argparse.Namespace) -> int:
     """Print one line a trial and the totals."""
     if arguments.pilot is not None:
         return _pilot(arguments)

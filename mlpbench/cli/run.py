@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 from collections.abc import Sequence
@@ -18,18 +17,6 @@ if TYPE_CHECKING:
     from mlpbench.config import SweepPlan
     from mlpbench.study.artefacts import Status
     from mlpbench.study.trial import Trial
-
-HELP = "train and measure one trial, or with -m every combination"
-
-
-def register(parser: argparse.ArgumentParser) -> None:
-    """Only for the list of commands: Hydra parses the arguments itself."""
-    parser.add_argument("overrides", nargs="*")
-
-
-def execute(arguments: argparse.Namespace) -> int:
-    """As :func:`main`."""
-    return main(arguments.overrides)
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -12,9 +12,9 @@ from mlpbench.errors import UserError
 from mlpbench.protocol import ProtocolError, read_json
 from mlpbench.seeds import digest
 from mlpbench.study.candidates import candidate_label
+from mlpbench.study.rows import display_name
 from mlpbench.study.settings import Setting, settings_of
 from mlpbench.study.study import Study
-from mlpbench.study.words import display_name
 
 SEEDS = ("split_seed", "init_seed")
 Record = dict[str, Any]

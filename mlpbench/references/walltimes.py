@@ -17,20 +17,20 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from ase import Atoms
+from ase.build import molecule
 
 from mlpbench import turns
 from mlpbench.backends.registry import BackendConfig, home
-from mlpbench.errors import UserError
+from mlpbench.errors import UserError, close_match
 from mlpbench.evaluators.speed import REFERENCE
 from mlpbench.frames import Frames
 from mlpbench.protocol import ProtocolError, read_json, write_json
 from mlpbench.references.labels import label_keys
 from mlpbench.references.methods import complete_method, environment_of, level_of, parse_method, require_open
 from mlpbench.references.running import request_frames, run_frames
-from mlpbench.references.series import build
 from mlpbench.seeds import digest
 from mlpbench.statistics.extrapolation import fit_power_law
-from mlpbench.worker.timing.machine import Watch
+from mlpbench.worker.timing.clock import Watch
 
 FOLDER = "dft"  # in a study's results
 FORMAT = 1
@@ -65,7 +65,7 @@ def measure(
         threads: of the code.
         machine: what :func:`mlpbench.devices.hardware` says.
         count: frames.
-        series: name of a series of :mod:`mlpbench.references.series`; None: no series.
+        series: name of a series of :mod:`mlpbench.references.walltimes`; None: no series.
         series_seconds: no member of the series is begun after these.
         say: told what is being done.
 
@@ -191,7 +191,7 @@ def time_reference(
 
     Returns:
         ``seconds`` (one a frame), ``cold_seconds``, ``threads``, ``method``, ``cpu``, ``source``, ``conditions`` (see
-        :class:`mlpbench.worker.timing.machine.Watch`) and ``busy``: others were computing meanwhile; such a measurement
+        :class:`mlpbench.worker.timing.clock.Watch`) and ``busy``: others were computing meanwhile; such a measurement
         is not kept.
 
     Raises:
@@ -280,3 +280,74 @@ def read_published(path: Path = PUBLISHED) -> list[dict[str, Any]]:
         rows.append({"system": str(row["system"]), "n_atoms": int(size), "code": str(row["code"]), "cores": cores,
                      "seconds_per_step": float(seconds), "source": row["source"]})  # fmt: skip
     return rows
+
+
+# Å and degrees, usual values of the textbooks; cost does not depend on their last digit.
+CC, CH = 1.53, 1.09
+CCC = np.deg2rad(112.0)
+HCH = np.deg2rad(107.0)
+OO = 2.9  # Å between neighbours of the water grid
+
+
+def alkane(n: int) -> Atoms:
+    """All-trans CₙH₂ₙ₊₂: 3n + 2 atoms; the carbons lie as a zigzag in the xy plane.
+
+    Args:
+        n: carbon atoms, from 1.
+    """
+    if n == 1:
+        methane: Atoms = molecule("CH4")
+        return methane
+    step = np.array([CC * np.sin(CCC / 2), CC * np.cos(CCC / 2), 0.0])
+    carbons = np.array([[i * step[0], (i % 2) * step[1], 0.0] for i in range(n)])
+    hydrogens: list[np.ndarray] = []
+    for i, carbon in enumerate(carbons):
+        side = np.array([0.0, 1.0 if i % 2 else -1.0, 0.0])  # away from both neighbours
+        if 0 < i < n - 1:
+            pair = (np.cos(HCH / 2) * side + sign * np.sin(HCH / 2) * np.array([0, 0, 1.0]) for sign in (1, -1))
+            hydrogens += [carbon + CH * direction for direction in pair]
+        else:
+            inner = carbons[1] if i == 0 else carbons[n - 2]
+            axis = (carbon - inner) / CC
+            hydrogens += [carbon + CH * direction for direction in _tetrahedral(axis, side)]
+    return Atoms("C" * n + "H" * len(hydrogens), positions=np.concatenate([carbons, np.array(hydrogens)]))
+
+
+def _tetrahedral(axis: np.ndarray, side: np.ndarray) -> list[np.ndarray]:
+    """Three unit vectors at the tetrahedral angle to ``-axis``, staggered to the chain."""
+    across = side - (side @ axis) * axis
+    across /= np.linalg.norm(across)
+    third = np.cross(axis, across)
+    cosine, sine = 1 / 3, np.sqrt(8) / 3
+    angles = np.deg2rad([0.0, 120.0, 240.0])  # the first hydrogen goes on with the zigzag
+    return [cosine * axis + sine * (np.cos(a) * across + np.sin(a) * third) for a in angles]
+
+
+def water(n: int) -> Atoms:
+    """(H₂O)ₙ on a cubic grid: 3n atoms."""
+    side = 1
+    while side**3 < n:
+        side += 1
+    grid = [(i, j, k) for i in range(side) for j in range(side) for k in range(side)][:n]
+    cluster = Atoms()
+    for place in grid:
+        one = molecule("H2O")
+        one.translate(np.array(place) * OO)
+        cluster += one
+    return cluster
+
+
+SERIES: dict[str, Callable[[int], Atoms]] = {"alkanes": alkane, "water": water}
+
+
+def build(name: str, n: int) -> Atoms:
+    """The member of size ``n`` of a series.
+
+    Raises:
+        UserError: no such series, or ``n`` below 1.
+    """
+    if name not in SERIES:
+        raise UserError(f"there is no series '{name}'", close_match(name, SERIES))
+    if n < 1:
+        raise UserError(f"a member of the series '{name}' has a size of at least 1, not {n}")
+    return SERIES[name](n)

@@ -26,8 +26,8 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from mlpbench.numbers import number
 from mlpbench.report.estimates import Estimate
+from mlpbench.study.rows import place
 from mlpbench.study.study import Study, remembered
-from mlpbench.study.words import place
 
 # On paper -> in dark mode. The lightness of the paper colours runs from 20 to 58 (CIE L*), so that greyscale
 # keeps

@@ -15,8 +15,8 @@ from mlpbench.backends.registry import BackendConfig
 from mlpbench.evaluators.physics import reference_frequencies
 from mlpbench.frames import Float
 from mlpbench.numbers import THIN, listing, number, plural, seconds
+from mlpbench.study.rows import backends, natural
 from mlpbench.study.study import Study, remembered, rows_of, unique
-from mlpbench.study.words import backends, natural
 
 MACHINE = ["device", "device_name", "cpu", "threads"]
 UNSTATED = "not stated"

@@ -1,21 +1,79 @@
-"""Records as rows: one for each trial, one for each trial, split and metric, and one for each timed path."""
+"""Records as rows: trials, metrics and timed paths; and the names and orders that every table and figure shares."""
 
 from __future__ import annotations
 
 import math
+import os
+import re
 from array import array
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from mlpbench.backends.registry import ArchitectureInfo, BackendConfig
+from mlpbench.config import load_backends
 from mlpbench.evaluators import speed
 from mlpbench.metrics import MAIN_ERRORS
-from mlpbench.statistics.repetitions import independent_repetitions
+from mlpbench.statistics.variance import independent_repetitions
 from mlpbench.study.candidates import candidate_label
 from mlpbench.study.settings import PLACE, Setting, climbing, data_names, ladder_of, named, settings_of
-from mlpbench.study.words import display_name, natural
+
+
+def display_name(architecture: str, records: Iterable[Mapping[str, Any]] = ()) -> str:
+    """An architecture as its authors write it, e.g. ``MACE`` for ``mace``.
+
+    As its backend declares it here, else as one of ``records`` holds it (its package may be installed elsewhere only),
+    else the name itself.
+    """
+    info = architectures().get(architecture)
+    if info is not None:
+        return info.title
+    for record in records:
+        if record["identifiers"].get("architecture") == architecture:
+            nodes = ((record.get("config") or {}).get("backend") or {}).values()
+            said = next((node["architectures"].get(architecture) for node in nodes if node.get("architectures")), None)
+            if said:
+                return str(said["title"])
+    return architecture
+
+
+def place(architecture: str) -> int | None:
+    """Which colour and marker an architecture has in every report; None: the first that is free."""
+    info = architectures().get(architecture)
+    return None if info is None else info.place
+
+
+def architectures() -> dict[str, ArchitectureInfo]:
+    """Every architecture that a backend declares here, by name.
+
+    Raises:
+        UserError: see :func:`backends`.
+    """
+    return {name: info for backend in backends().values() for name, info in backend.architectures.items()}
+
+
+def backends() -> dict[str, BackendConfig]:
+    """What the files in ``conf/backend`` declare, those of outside packages included, by name of the backend.
+
+    Raises:
+        UserError: such a file cannot be used.
+    """
+    return _backends(os.getcwd(), os.environ.get("MLPBENCH_CONF"))
+
+
+@cache
+def _backends(folder: str, conf: str | None) -> dict[str, BackendConfig]:
+    return load_backends()
+
+
+def natural(text: str) -> tuple[tuple[int, float, str], ...]:
+    """Sort key that puts ``test_300K`` before ``test_1000K``."""
+    parts = re.split(r"(\d+(?:\.\d+)?)", text)
+    return tuple((0, float(part), "") if index % 2 else (1, 0.0, part) for index, part in enumerate(parts))
+
 
 Record = dict[str, Any]
 IDENTIFIERS = ["dataset", "architecture", "size", "backend", "n_train", "repetition"]

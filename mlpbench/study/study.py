@@ -19,9 +19,8 @@ from mlpbench.records import RECORD, iterate, load_curve
 from mlpbench.statistics.paired import MARGIN
 from mlpbench.study.candidates import Candidate, choose
 from mlpbench.study.difference import current
-from mlpbench.study.rows import Rows, speed_frame
+from mlpbench.study.rows import Rows, natural, speed_frame
 from mlpbench.study.settings import Setting
-from mlpbench.study.words import natural
 
 VALID = "valid"
 _NO_TEST = ("train", VALID, "")
@@ -191,7 +190,7 @@ class Study:
         """The rows of ``values`` of one data set, metric and split; empty where there are none.
 
         Of trials with crossed seeds only those that count as repetitions (see
-        :func:`mlpbench.statistics.repetitions.independent_repetitions`).
+        :func:`mlpbench.statistics.variance.independent_repetitions`).
         """
         return self._parts.get((dataset, metric, split), self.values.iloc[:0])
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 from hydra.errors import MissingConfigException
-from mlpbench.config.checks import explain
 
+from mlpbench.config.checks import explain
 from tests.integration.conftest import Run
 
 SWEEP = ["architecture=toy", "dataset.n_train=20,30", "repetition=0,1", "budget.steps=3"]

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from mlpbench.cli._completion import complete
+from mlpbench.cli import COMMANDS as ALL
+from mlpbench.cli import _function, complete, main
 
 COMMANDS = ["run", "report", "env", "table"]
 
@@ -35,6 +36,7 @@ def answer(monkeypatch, line: str, arguments: tuple[str, ...] = ("-sc", "query=b
         ("mlpbench env b", "build"),
         ("mlpbench env build to", "toy"),
         ("mlpbench report fi", "first"),
+        ("mlpbench compare first fi", "first"),
         ("mlpbench nothing ", ""),
     ],
 )
@@ -66,3 +68,20 @@ def test_the_script_is_installed_under_the_programs_name(monkeypatch):
     assert answer(monkeypatch, "", ("-sc", "install=bash"))[1] == ["mlpbench", "-sc", "install=bash"]
     assert sys.argv == before
     assert Path(sys.argv[0]).name != "mlpbench"
+
+
+@pytest.mark.parametrize("name", sorted(set(ALL) - {"run"}))  # the help of run is Hydra's, see test_hydra_is_all_there
+def test_every_command_has_its_functions_and_says_what_it_takes(name, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main([name, "--help"])
+    assert stop.value.code == 0
+    text = capsys.readouterr().out
+    assert text.startswith(f"usage: mlpbench {name} ")
+    assert " ".join(ALL[name][1].split()) in " ".join(text.split())
+    assert callable(_function("execute", name))
+
+
+def test_no_arguments_list_every_command_and_are_a_mistake(capsys):
+    assert main([]) == 2
+    text = capsys.readouterr().out
+    assert all(f"\n  {name:<9} {said}" in text for name, (_, said) in ALL.items())

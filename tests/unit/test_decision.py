@@ -7,7 +7,7 @@ import re
 import numpy as np
 import pytest
 
-from mlpbench.cli import select as command
+from mlpbench.cli import answers as command
 from mlpbench.decision import Constraint, describe, parse_constraint, select
 from mlpbench.decision.advice import run_commands
 from mlpbench.errors import UserError
@@ -132,7 +132,7 @@ def test_command_registers_and_shows_an_example():
     import argparse
 
     parser = argparse.ArgumentParser(prog="mlpbench select")
-    command.register(parser)
+    command.register_select(parser)
     text = "demo --max force_mae=30 --max us_per_atom=200 --min md_survival=0.95"
     arguments = parser.parse_args(text.split())
     assert arguments.max == ["force_mae=30", "us_per_atom=200"]

@@ -6,8 +6,8 @@ from mlpbench.literature import Reference, published_values, references, referen
 from mlpbench.numbers import listing
 from mlpbench.report.facts import declared
 from mlpbench.report.section import Block, Cell, Column, Commands, Details, Section, Table, Text
+from mlpbench.study.rows import display_name
 from mlpbench.study.study import Study, unique
-from mlpbench.study.words import display_name
 
 ORDER = 95
 CORE = ("ase", "torch-sim-atomistic")  # packages that every backend brings and that have a paper

@@ -7,8 +7,8 @@ from typing import Any
 from mlpbench.numbers import number
 from mlpbench.report.facts import detected, level_of_theory, shared_frames, split_warnings, train_sizes
 from mlpbench.report.section import Block, Bullets, Cell, Column, Details, Section, Table, Text
+from mlpbench.study.rows import natural
 from mlpbench.study.study import Study, unique
-from mlpbench.study.words import natural
 
 ORDER = 86
 

@@ -22,8 +22,8 @@ from mlpbench.report.estimates import cells
 from mlpbench.report.facts import reference_modes
 from mlpbench.report.own_errors import death_table, own_blocks, own_finding
 from mlpbench.report.section import Block, Bullets, Cell, Column, Details, Section, Table
+from mlpbench.study.rows import natural
 from mlpbench.study.study import Study, select
-from mlpbench.study.words import natural
 
 ORDER = 66
 

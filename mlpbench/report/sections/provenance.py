@@ -9,8 +9,8 @@ import pandas as pd
 from mlpbench.numbers import listing, plural
 from mlpbench.report.facts import budgets, declared, hardware
 from mlpbench.report.section import Block, Cell, Column, Section, Table, Text
+from mlpbench.study.rows import natural
 from mlpbench.study.study import Study, rows_of, unique
-from mlpbench.study.words import natural
 
 ORDER = 90
 

@@ -10,8 +10,8 @@ from mlpbench.numbers import interval, listing, number
 from mlpbench.report import facts
 from mlpbench.report.estimates import Estimate, cells
 from mlpbench.report.section import Block, Cell, Column, Section, Table, mean_cell
+from mlpbench.study.rows import display_name
 from mlpbench.study.study import Study, rows_of, select
-from mlpbench.study.words import display_name
 
 ORDER = 47
 

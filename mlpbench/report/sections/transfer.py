@@ -11,8 +11,8 @@ from mlpbench.report.drawing import canvas, legend, logarithmic, looks, series
 from mlpbench.report.estimates import cells
 from mlpbench.report.section import Block, Cell, Column, Figure, Panel, Section, Table, mean_cell, trivial_cell
 from mlpbench.statistics.intervals import MeanInterval, intervals
+from mlpbench.study.rows import natural
 from mlpbench.study.study import Study, remembered, select
-from mlpbench.study.words import natural
 
 ORDER = 45
 

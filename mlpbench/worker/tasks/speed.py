@@ -22,8 +22,7 @@ from mlpbench.worker.adapter import Adapter, Potential, Unavailable
 from mlpbench.worker.main import peak_memory_mb
 from mlpbench.worker.tasks import Skip
 from mlpbench.worker.timing import paths
-from mlpbench.worker.timing.clock import Clock, each, grown, labels, md_steps, single
-from mlpbench.worker.timing.machine import Watch
+from mlpbench.worker.timing.clock import Clock, Watch, each, grown, labels, md_steps, single
 from mlpbench.worker.timing.paths import Deployment, differences, disagreement, run_child, total_memory_mb
 
 FOLDER = "speed"

@@ -23,8 +23,7 @@ from mlpbench.datasets.readers import read
 from mlpbench.datasets.readers.base import Labels, Notes
 from mlpbench.datasets.readers.convergence import unconverged
 from mlpbench.datasets.splits import settle
-from mlpbench.datasets.validation import Validation, validate
-from mlpbench.datasets.validation.report import as_text
+from mlpbench.datasets.validation import Validation, as_text, validate
 from mlpbench.errors import UserError
 from mlpbench.frames import Frames
 from mlpbench.units import GPA, HARTREE

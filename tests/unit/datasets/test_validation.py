@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mlpbench.datasets.validation import CHECKS, Validation, check_frames, validate
-from mlpbench.datasets.validation.report import as_html, as_text
+from mlpbench.datasets.validation import CHECKS, Validation, as_html, as_text, check_frames, validate
 from mlpbench.frames import Frames
 from mlpbench.units import BOHR, GPA, HARTREE, KCAL_PER_MOL
 from tests.support import ethanol_frames

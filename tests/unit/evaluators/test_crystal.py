@@ -13,8 +13,7 @@ from ase.stress import full_3x3_to_voigt_6_stress
 from mlpbench.evaluators.physics import crystal_rows
 from mlpbench.units import GPA
 from mlpbench.worker.adapter import Prediction
-from mlpbench.worker.tasks.crystal import cubic
-from mlpbench.worker.tasks.physics import PredictCalculator
+from mlpbench.worker.tasks.physics import PredictCalculator, cubic
 
 A, K = 4.0, 2.0  # Å, eV/Å²
 FCC = {"symbols": ["Cu"] * 4, "scaled_positions": [[0, 0, 0], [0, 0.5, 0.5], [0.5, 0, 0.5], [0.5, 0.5, 0]]}

@@ -12,7 +12,7 @@ from ase.io import read, write
 from mlpbench.datasets import load
 from mlpbench.datasets.dataset import label_seconds, level_of_theory
 from mlpbench.errors import UserError
-from mlpbench.references.filing import label_file
+from mlpbench.references.labels import label_file
 from mlpbench.references.methods import complete_method
 from tests.unit.datasets.support import file_config
 from tests.unit.references.conftest import BACKEND

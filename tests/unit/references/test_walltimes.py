@@ -13,8 +13,7 @@ from ase.neighborlist import neighbor_list
 from mlpbench.config.composing import load_reference
 from mlpbench.errors import UserError
 from mlpbench.frames import Frames
-from mlpbench.references.series import CC, CH, alkane, build, water
-from mlpbench.references.walltimes import keep, load_kept, measure, read_published
+from mlpbench.references.walltimes import CC, CH, alkane, build, keep, load_kept, measure, read_published, water
 from tests.unit.references.conftest import BACKEND
 
 METHOD = {"code": "pyscf", "xc": "pbe", "basis": "def2-svp"}

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from ase.io import read
 
-from mlpbench.cli import committee as command
+from mlpbench.cli import answers as command
 from mlpbench.errors import UserError
 from mlpbench.report.committees import committee, most_disagreed
 from mlpbench.report.sections import uncertainty
@@ -23,8 +23,8 @@ def study(tmp_path_factory):
 def run(study, monkeypatch, *arguments):
     monkeypatch.setattr(Study, "load", lambda name, *rest: study)
     parser = argparse.ArgumentParser()
-    command.register(parser)
-    return command.execute(parser.parse_args(["made-up", *arguments]))
+    command.register_committee(parser)
+    return command.execute_committee(parser.parse_args(["made-up", *arguments]))
 
 
 def test_disagreement_of_a_frame_by_hand(study):

@@ -4,7 +4,7 @@ import argparse
 
 import pytest
 
-from mlpbench.cli import report as command
+from mlpbench.cli import answers as command
 from mlpbench.errors import EXIT_DONE, EXIT_FAILED, UserError
 from mlpbench.report import write_report
 from mlpbench.report.section import Figure, Panel, Section
@@ -50,15 +50,15 @@ def test_a_picture_that_cannot_be_drawn_is_the_failure_of_its_section(study, tmp
 def test_the_command_ends_with_1_and_with_0_once_it_is_repaired(tmp_path, monkeypatch, capsys):
     write_study(tmp_path / "results" / "made-up", SMALL)
     parser = argparse.ArgumentParser()
-    command.register(parser)
+    command.register_report(parser)
     arguments = parser.parse_args(["made-up", "--out", str(tmp_path), "--results", str(tmp_path / "results")])
     with monkeypatch.context() as patch:
         patch.setattr(learning, "build", broken)
-        assert command.execute(arguments) == EXIT_FAILED
+        assert command.execute_report(arguments) == EXIT_FAILED
     streams = capsys.readouterr()
     assert streams.out.strip() == str(tmp_path / "index.html")
     assert "section 'learning' failed" in streams.err
-    assert command.execute(arguments) == EXIT_DONE
+    assert command.execute_report(arguments) == EXIT_DONE
     assert not (tmp_path / "errors.log").exists()
 
 

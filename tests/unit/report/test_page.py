@@ -9,7 +9,7 @@ from html.parser import HTMLParser
 import pandas as pd
 import pytest
 
-from mlpbench.cli import report as command
+from mlpbench.cli import answers as command
 from mlpbench.errors import UserError
 from mlpbench.report import write_report
 from mlpbench.report.sections import modules
@@ -185,15 +185,15 @@ def test_sections_have_an_order_and_pyplot_stays_out_of_it(written):
 
 def test_command_refuses_one_folder_for_two_studies(tmp_path):
     parser = __import__("argparse").ArgumentParser()
-    command.register(parser)
+    command.register_report(parser)
     with pytest.raises(UserError, match="--out names one folder"):
-        command.execute(parser.parse_args(["a", "b", "--out", str(tmp_path)]))
+        command.execute_report(parser.parse_args(["a", "b", "--out", str(tmp_path)]))
 
 
 def test_command_names_the_close_match_of_a_study(tmp_path):
     parser = __import__("argparse").ArgumentParser()
-    command.register(parser)
+    command.register_report(parser)
     (tmp_path / "quickstart" / "t").mkdir(parents=True)
     (tmp_path / "quickstart" / "t" / "record.json").write_text("{}")
     with pytest.raises(UserError, match="quickstart"):
-        command.execute(parser.parse_args(["quickstrat", "--results", str(tmp_path)]))
+        command.execute_report(parser.parse_args(["quickstrat", "--results", str(tmp_path)]))

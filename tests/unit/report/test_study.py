@@ -10,7 +10,7 @@ from mlpbench.report.drawing import PAIRS, looks
 from mlpbench.report.estimates import against_best, cells
 from mlpbench.report.fits import curves
 from mlpbench.report.sections import transfer
-from mlpbench.study.words import natural
+from mlpbench.study.rows import natural
 from tests.unit.report.fabricate import LAW, Plan, fabricate
 
 SPLIT = "test_500K"

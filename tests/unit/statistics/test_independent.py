@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from mlpbench.statistics.intervals import interval
-from mlpbench.statistics.repetitions import independent_repetitions
+from mlpbench.statistics.variance import independent_repetitions
 
 Row = tuple[str, int, int, int]
 SETTING = ["dataset", "architecture", "size", "n_train"]

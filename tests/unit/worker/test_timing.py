@@ -13,7 +13,7 @@ from ase.build import bulk, molecule
 
 from mlpbench.protocol import Task
 from mlpbench.worker.tasks.speed import _copies, _what_was_reached
-from mlpbench.worker.timing import machine
+from mlpbench.worker.timing import clock as machine
 from mlpbench.worker.timing.clock import GAP, Clock, grown
 from mlpbench.worker.timing.paths import resident_mb, run_child, total_memory_mb
 from tests.support import make_request, run_worker

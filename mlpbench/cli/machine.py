@@ -1,7 +1,8 @@
-"""What ``mlpbench doctor`` looks at: what works on this machine, what does not, and the command that fixes it."""
+"""``mlpbench doctor`` and ``init``: what works on this machine, and a ``conf`` folder to start from."""
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import os
 import platform
@@ -18,7 +19,31 @@ from mlpbench.backends.probe import driver_present, hidden
 from mlpbench.backends.registry import BackendConfig, home
 from mlpbench.backends.uv import uv_version
 from mlpbench.devices import hardware, resolve_device, torch_report
-from mlpbench.errors import UserError
+from mlpbench.errors import EXIT_DONE, EXIT_FAILED, UserError
+
+
+def register_doctor(parser: argparse.ArgumentParser) -> None:
+    """Arguments of ``mlpbench doctor``."""
+    parser.add_argument(
+        "--quick", action="store_true", help="do not import the backends' packages (some ten seconds each)"
+    )
+    parser.epilog = "exit code 0 only if the quickstart would run\n\nexample:\n  mlpbench doctor --quick"
+
+
+def execute_doctor(arguments: argparse.Namespace) -> int:
+    """Print the findings as they come. Returns 0 if nothing keeps the quickstart from running, else 1."""
+    problems = 0
+    for finding in examine(imports=not arguments.quick):
+        problems += finding.verdict == "problem"
+        print(f"{finding.verdict:<8} {finding.subject}: {finding.text}", flush=True)
+        if finding.cure:
+            print(f"{'':<8}   -> {finding.cure}")
+    if problems:
+        print(f"\n{problems} problem{'s' if problems > 1 else ''}: the quickstart would not run as things stand")
+        return EXIT_FAILED
+    print("\nthe quickstart would run: mlpbench run -m experiment=quickstart")
+    return EXIT_DONE
+
 
 Verdict = Literal["ok", "note", "problem"]
 QUICKSTART = "experiment=quickstart"
@@ -194,3 +219,28 @@ def _results() -> Finding:
             raise UserError(f"{folder} cannot be written to", "Start mlpbench elsewhere, or set results_dir=FOLDER.")
     free = shutil.disk_usage(here).free / 1e9
     return Finding("ok", "results", f"{here / 'results'}, {free:.0f} GB free")
+
+
+def register_init(parser: argparse.ArgumentParser) -> None:
+    """Arguments of ``mlpbench init``."""
+    parser.add_argument("directory", metavar="DIR", type=Path, help="folder for conf/; created if missing")
+    parser.epilog = "example:\n  mlpbench init myproject && cd myproject && mlpbench run architecture=mace size=tiny"
+
+
+def execute_init(arguments: argparse.Namespace) -> int:
+    """Copy the packaged configuration to ``DIR/conf``.
+
+    Raises:
+        UserError: ``DIR/conf`` is there already; nothing is overwritten.
+    """
+    import shutil
+
+    from mlpbench.config import packaged_conf
+    from mlpbench.errors import UserError
+
+    target = arguments.directory / "conf"
+    if target.exists():
+        raise UserError(f"{target} exists already", "Choose another folder, or remove it first.")
+    shutil.copytree(packaged_conf(), target)
+    print(f"{target} written; commands started in {arguments.directory} use it, file by file, before the packaged one")
+    return EXIT_DONE

@@ -1,0 +1,172 @@
+"""``mlpbench table``, ``studies`` and ``score``: what lies in the results; and its scores made anew."""
+
+from __future__ import annotations
+
+import argparse
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mlpbench.errors import EXIT_DONE, EXIT_FAILED, UserError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+MOST = 10  # trials without a result that are listed
+
+
+def register_table(parser: argparse.ArgumentParser) -> None:
+    """Arguments of ``mlpbench table``."""
+    parser.add_argument("study", metavar="STUDY", help="name of the study, a folder of the results")
+    parser.add_argument("--split", help="test split to show (default: the in-distribution one)")
+    parser.add_argument("--metric", action="append", metavar="NAME", help="show this metric (may be repeated)")
+    parser.add_argument("--speed", action="store_true", help="show speeds, one row per deployment and precision")
+    parser.add_argument("--csv", action="store_true", help="as comma-separated values")
+    parser.add_argument(
+        "--results", type=Path, default=Path("results"), help="folder of the results (default: results)"
+    )
+    parser.epilog = (
+        "examples:\n  mlpbench table quickstart --split test_1000K --metric force_mae --metric energy_mae\n"
+        "  mlpbench table speed --speed"
+    )
+
+
+def execute_table(arguments: argparse.Namespace) -> int:
+    """Print one row for each setting and training size: mean and standard deviation over its repetitions.
+
+    Raises:
+        UserError: a study, split or metric that is not known, or ``--speed`` where nothing was timed.
+    """
+    from mlpbench import tables
+    from mlpbench.study.study import Study
+
+    study = Study.load(arguments.study, arguments.results)
+    tables.write(study)
+    if arguments.speed:
+        if study.speed.empty:
+            raise UserError(
+                f"no potential of {study.name} was timed", "Run the study's trials once more with evaluation=speed."
+            )
+        table = tables.speeds(study.speed)
+    else:
+        table = tables.settings_table(study, arguments.split, arguments.metric)
+    if arguments.csv:
+        print(table.to_csv(index=False), end="")
+        return EXIT_DONE
+    if not arguments.speed:
+        splits = {name: arguments.split or study.in_distribution(name) for name in study.datasets}
+        where = ", ".join(dict.fromkeys(str(split) for split in splits.values() if split))
+        if where:
+            print(f"{study.name}: errors on {where}; geometric mean ± standard deviation over repetitions")
+        else:
+            print(f"{study.name}: no trial has finished")
+    print(table.to_string(index=False))
+    restless = study.trials[study.trials["at_rest"] == False]  # noqa: E712  # pandas: NaN is neither
+    if len(restless) and not arguments.speed:
+        print(
+            f"{len(restless)} of {len(study.trials)} trainings had not come to rest within their budget: "
+            "their order is one of optimisation speed, not of what the architectures can reach"
+        )
+    for line in _unfinished(study.trials):
+        print(line)
+    return EXIT_DONE
+
+
+def _unfinished(trials: pd.DataFrame) -> list[str]:
+    """A line for each trial that has no result, with the reason; the first of many."""
+    lost = trials[trials["status"] != "done"]
+    lines = [f"  {row.trial}: {row.status}: {row.reason}" for row in lost.head(MOST).itertuples()]
+    return [*lines, f"  and {len(lost) - MOST} more without a result"] if len(lost) > MOST else lines
+
+
+def register_studies(parser: argparse.ArgumentParser) -> None:
+    """Arguments of ``mlpbench studies``."""
+    parser.add_argument("--results-dir", type=Path, default=Path("results"), help="folder of the studies (results)")
+
+
+def execute_studies(arguments: argparse.Namespace) -> int:
+    """Print one line for each study, the one that ran last first.
+
+    Raises:
+        UserError: there is no such folder, or no study in it.
+    """
+    from mlpbench.errors import UserError
+    from mlpbench.records import RECORD
+
+    root: Path = arguments.results_dir
+    folders = sorted({path.parent.parent for path in root.glob(f"*/*/{RECORD}")})
+    if not folders:
+        raise UserError(f"{root}: no study with results here", "Make one: mlpbench run study=NAME; or --results-dir.")
+    rows = sorted((_row(folder) for folder in folders), key=lambda row: row[-1], reverse=True)
+    table = [("study", "trials", "data set", "architectures", "last run (UTC)"), *rows]
+    widths = [max(len(row[column]) for row in table) for column in range(len(table[0]))]
+    for row in table:
+        print("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip())
+    print("show one: mlpbench table STUDY; rerun a trial: delete its folder below the study, then the same command")
+    return 0
+
+
+def _row(folder: Path) -> tuple[str, ...]:
+    """Name, trials by status, data sets, architectures and time of the last run of one study."""
+    from mlpbench.protocol import ProtocolError
+    from mlpbench.records import RECORD, load_record
+
+    status: Counter[str] = Counter()
+    names: dict[str, set[str]] = {"dataset": set(), "architecture": set()}
+    last = ""
+    for path in folder.glob(f"*/{RECORD}"):
+        try:
+            record = load_record(path.parent)
+        except (OSError, ProtocolError):
+            status["unreadable"] += 1
+            continue
+        status[record["status"]] += 1
+        last = max(last, str(record["finished"]))
+        for kind, members in names.items():
+            members.add(str(record["identifiers"][kind]))
+    trials = ", ".join(f"{count} {name}" for name, count in status.most_common())
+    return folder.name, trials, *(", ".join(sorted(members)) for members in names.values()), last[:16].replace("T", " ")
+
+
+def register_score(parser: argparse.ArgumentParser) -> None:
+    """Arguments of ``mlpbench score``."""
+    parser.add_argument("study", help="name of the study")
+    parser.add_argument("--all", action="store_true", help="every score, also those that are as they should be")
+    parser.add_argument("--results", type=Path, default=Path("results"), help="default: results")
+    parser.epilog = "example:\n  mlpbench score mystudy"
+
+
+def execute_score(arguments: argparse.Namespace) -> int:
+    """Score what is outdated, print a line for each trial that changed, and write the tables."""
+    from mlpbench import tables
+    from mlpbench.evaluators import SCORERS
+    from mlpbench.files import locked
+    from mlpbench.records import load_all
+    from mlpbench.scoring import rescore
+    from mlpbench.study.difference import outdated
+    from mlpbench.study.study import Study, find_study
+
+    root = find_study(arguments.study, arguments.results)
+    changed = failed = 0
+    for record in load_all(root):
+        reasons = outdated(record)
+        if arguments.all:
+            done = {name for name, task in record["tasks"].items() if task["status"] == "done"}
+            reasons = {s.name: reasons.get(s.name, "asked for") for s in SCORERS.values() if s.task in done}
+        if not reasons:
+            continue
+        busy = f"another process is running the trial {record['trial']}"
+        try:
+            with locked(root / record["trial"] / ".lock", wait=False, busy=busy):
+                status = rescore(root, record, list(reasons))["status"]
+        except (OSError, KeyError) as error:
+            print(f"{record['trial']}: cannot be scored here: {error}")
+            failed += 1
+            continue
+        changed += 1
+        failed += status != "done"
+        print(f"{record['trial']}: {'; '.join(f'{name} ({why})' for name, why in reasons.items())}")
+    tables.write(Study.load(root.name, root.parent))
+    print(f"{changed} trial{'s' * (changed != 1)} rescored, {failed} failed; nothing was trained")
+    return EXIT_FAILED if failed else EXIT_DONE
