@@ -7,6 +7,7 @@ import contextlib
 import json
 import runpy
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 runpy.run_path(str(Path(__file__).parents[2] / "mlpbench" / "worker" / "bootstrap.py"))["_mount"]()
@@ -18,11 +19,14 @@ import yaml  # noqa: E402
 from ase.build import bulk  # noqa: E402
 from ase.calculators.emt import EMT  # noqa: E402
 from hydra.utils import instantiate  # noqa: E402
+from nequip.data._nl import register_neighborlist_backend  # noqa: E402
+from nequip.integrations.torchsim import NequIPTorchSimCalc  # noqa: E402
 
 from mlpbench.frames import Frames  # noqa: E402
 from mlpbench.protocol import EventLog, Request, read_events  # noqa: E402
 from mlpbench.worker.adapter import common_loss  # noqa: E402
 from mlpbench.worker.adapters._nequip_config import placed  # noqa: E402
+from mlpbench.worker.adapters._nequip_deploy import TORCH_SIM, torch_sim_neighbours  # noqa: E402
 from mlpbench.worker.adapters.nequip import NequIPAdapter  # noqa: E402
 
 ARCHITECTURE = {
@@ -156,6 +160,21 @@ def torchsim_against_calculator(potential, frames: Frames) -> dict[str, float]:
     }
 
 
+def own_neighbours(potential, frames: Frames) -> dict[str, float]:
+    """Largest deviations with torch-sim's neighbour list from matscipy's, in small cells and without a cell."""
+    register_neighborlist_backend(TORCH_SIM, torch_sim_neighbours, supports_cuda=True, overwrite=True)
+    isolated = replace(frames, cell=np.zeros_like(frames.cell), pbc=np.zeros_like(frames.pbc))
+    deviations = {}
+    for name, given in (("cells", frames), ("no_cell", isolated)):
+        structures = given.to_atoms()
+        state = torch_sim.initialize_state(structures, device=torch.device("cpu"), dtype=torch.float64)
+        out = NequIPTorchSimCalc(potential.model, "cpu", transforms=potential._make_transforms(TORCH_SIM))(state)
+        expected = potential.predict(given, len(given), stress=True)
+        deviations[f"{name}_energy"] = float(np.abs(out["energy"].numpy() - expected.energy).max())
+        deviations[f"{name}_forces"] = float(np.abs(out["forces"].numpy() - expected.forces).max())
+    return deviations
+
+
 def dtypes(potential, frames: Frames) -> list[str]:
     """Floating types of the weights and of what flows through the last layer."""
     seen = {str(p.dtype) for p in potential.model.parameters()}
@@ -184,6 +203,7 @@ def main(folder: Path) -> None:
         "stress": stress_by_strain(potential, test),
         "read_back": read_back(folder / "cosine" / "native", data[0]),
         "torchsim": torchsim_against_calculator(potential, test),
+        "own_neighbours": own_neighbours(potential, test),
         "dtypes": [dtypes(potential, test), dtypes(single, test)],
         "float32_from_float64": float(np.abs(single.predict(test, 5).forces - potential.predict(test, 5).forces).max()),
     }

@@ -77,6 +77,12 @@ def test_torchsim_model_agrees_with_the_calculator(found):
         assert deviation < 1e-11, name  # float64
 
 
+def test_torch_sims_neighbour_list_finds_the_same_pairs_as_matscipy(found):
+    assert set(found["own_neighbours"]) == {"cells_energy", "cells_forces", "no_cell_energy", "no_cell_forces"}
+    for name, deviation in found["own_neighbours"].items():
+        assert deviation < 1e-11, name  # float64
+
+
 def test_float64_is_really_float64(found):
     double, single = found["dtypes"]
     assert double == ["torch.float64"]

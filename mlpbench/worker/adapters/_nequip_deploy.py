@@ -1,4 +1,4 @@
-"""NequIP's own faster paths: what ``nequip-compile`` makes for its ASE calculator, and kernels for GPUs."""
+"""NequIP's own faster paths: what ``nequip-compile`` makes for its ASE calculator, kernels and neighbours for GPUs."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from typing import Any
 
 import torch
 from ase import Atoms
+from nequip.data import AtomicDataDict
+from nequip.data._nl import NEIGHBORLIST_BACKEND_OPTIONS, register_neighborlist_backend
 from nequip.integrations.ase import NequIPCalculator
 from nequip.model.modify_utils import modify
 from nequip.scripts._compile_utils import COMPILE_TARGET_DICT
@@ -33,6 +35,7 @@ KERNELS = {  # the modifier of nequip-compile, and the package it imports
     "OpenEquivariance": ("enable_OpenEquivariance", "openequivariance"),
     "cuEquivariance": ("enable_CuEquivariance", "cuequivariance_torch"),
 }
+TORCH_SIM = "torch_sim"  # under which torch-sim's neighbour list is known to NequIP
 _TARGET = "ase"
 _SEED = 1  # as nequip-compile has it
 
@@ -77,8 +80,41 @@ def deploy(
     if not boxed.cell.rank:  # without a volume the stress is NaN, and NequIP's own check of the compiled model fails
         boxed.center(vacuum=10.0)
     _export(model, device, like.atoms_to_data(boxed), path)
-    backend = "matscipy" if device == "cpu" else "alchemiops"
-    return NequIPCalculator.from_compiled_model(str(path), device=device, neighborlist_backend=backend)
+    return NequIPCalculator.from_compiled_model(str(path), device=device, neighborlist_backend=neighbours_on(device))
+
+
+def neighbours_on(device: str) -> str:
+    """Name of the neighbour list that NequIP is to use on a device.
+
+    matscipy's works on a CPU only. For GPUs NequIP itself knows one, of a package that an adopted environment may lack
+    (nvalchemi-toolkit-ops); torch-sim's takes its place then.
+    """
+    if device == "cpu":
+        return "matscipy"
+    if importlib.util.find_spec("nvalchemiops") is not None:
+        return "alchemiops"
+    if TORCH_SIM not in NEIGHBORLIST_BACKEND_OPTIONS:
+        register_neighborlist_backend(TORCH_SIM, torch_sim_neighbours, supports_cuda=True)
+    return TORCH_SIM
+
+
+def torch_sim_neighbours(data: dict[str, torch.Tensor], r_max: float) -> dict[str, torch.Tensor]:
+    """NequIP's ``data`` with all pairs nearer than ``r_max`` Å by torch-sim, on the device where the positions are."""
+    from torch_sim.neighbors import torchsim_nl  # torch-sim takes seconds to import
+
+    positions = data[AtomicDataDict.POSITIONS_KEY]
+    count = AtomicDataDict.num_frames(data)
+    frame = data.get(AtomicDataDict.BATCH_KEY, torch.zeros(len(positions), dtype=torch.long, device=positions.device))
+    cell = data.get(AtomicDataDict.CELL_KEY, positions.new_zeros(count, 3, 3)).reshape(count, 3, 3)
+    pbc = data.get(AtomicDataDict.PBC_KEY, torch.zeros(count, 3, dtype=torch.bool, device=positions.device))
+    # Where there is no volume, nothing can be divided by it: an isolated molecule gets a cell that no pair crosses.
+    empty = (torch.linalg.det(cell) == 0)[:, None, None]
+    boxes = torch.where(empty, torch.eye(3, dtype=cell.dtype, device=cell.device), cell)
+    pairs, _, shifts = torchsim_nl(positions, boxes, pbc.reshape(count, 3), float(r_max), frame)
+    data[AtomicDataDict.EDGE_INDEX_KEY] = pairs.to(torch.long)
+    if AtomicDataDict.CELL_KEY in data:
+        data[AtomicDataDict.EDGE_CELL_SHIFT_KEY] = shifts.to(cell.dtype)
+    return data
 
 
 def _with_kernels(model: Any, modifier: str, package: str) -> Any:

@@ -40,7 +40,7 @@ from mlpbench.worker.adapters._nequip_config import (
     upper_triangle,
     write_frames,
 )
-from mlpbench.worker.adapters._nequip_deploy import DEPLOYMENTS, KERNELS, deploy
+from mlpbench.worker.adapters._nequip_deploy import DEPLOYMENTS, KERNELS, deploy, neighbours_on
 from mlpbench.worker.adapters._nequip_training import Progress, fit, quiet
 from mlpbench.worker.training import TrainingLog, require_options
 
@@ -85,7 +85,7 @@ class NequIPPotential(Potential):
 
     def calculator(self) -> Calculator:
         """NequIP's ASE calculator around the model as it is (its own loader from a checkpoint knows one dtype only)."""
-        return NequIPCalculator(self.model, self.device, transforms=self._make_transforms(self._fast_neighbours()))
+        return NequIPCalculator(self.model, self.device, transforms=self._make_transforms(neighbours_on(self.device)))
 
     def neighbours(self, calculator: Calculator) -> Callable[[Atoms], Any]:
         """See :meth:`Potential.neighbours`."""
@@ -125,7 +125,7 @@ class NequIPPotential(Potential):
         """NequIP's torch-sim calculator around the eager model; its stress is NaN for a system without a volume."""
         from nequip.integrations.torchsim import NequIPTorchSimCalc  # torch-sim takes seconds to import
 
-        return NequIPTorchSimCalc(self.model, self.device, transforms=self._make_transforms(self._fast_neighbours()))
+        return NequIPTorchSimCalc(self.model, self.device, transforms=self._make_transforms(neighbours_on(self.device)))
 
     def _make_transforms(self, backend: str) -> list[Any]:
         metadata = self.model.metadata
@@ -133,10 +133,6 @@ class NequIPPotential(Potential):
         return basic_transforms(
             metadata, float(metadata["r_max"]), self.type_names, identity, neighborlist_backend=backend
         )
-
-    def _fast_neighbours(self) -> str:
-        """NequIP's neighbour list for the device: matscipy works on the CPU only, alchemiops is made for GPUs."""
-        return "matscipy" if self.device == "cpu" else "alchemiops"
 
     def _batch(self, frames: Frames, labels: Sequence[str] = ()) -> dict[str, torch.Tensor]:
         """NequIP's dictionary of ``frames``, with targets where ``labels`` are asked for, on the device."""
