@@ -33,6 +33,7 @@ class ArchitectureInfo(BaseModel):
     title: str = Field(description="as its authors write it")
     cite: list[str] = Field(default_factory=list, description="keys of a bibliography")
     place: int | None = Field(default=None, ge=0, description="its colour in reports; None: the first that is free")
+    invariant: bool = Field(default=True, description="whether its energy is the same for a frame that is turned")
 
 
 class BackendConfig(BaseModel):
@@ -59,6 +60,9 @@ class BackendConfig(BaseModel):
     )
     periodic: bool = Field(default=True, description="whether it knows periodic boundary conditions")
     exact_resume: bool = Field(default=True, description="whether a resumed training equals one without a break")
+    trainer: Literal["package", "mlpbench"] = Field(
+        default="package", description="whose training loop: the package's, or mlpbench's around its model and loss"
+    )
     default: bool = Field(default=True, description="whether 'env build --all' builds it; if not, by name alone")
     size_gb: float | None = Field(
         default=None, gt=0, description="about how large its environment is, with CUDA's libraries (10⁹ bytes)"

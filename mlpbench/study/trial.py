@@ -195,7 +195,7 @@ def identify(raw: DictConfig, find: Find = resolve, *, write: bool = True, overr
     _check_split_names(config, dataset)
     return Trial(
         config=config, environment=environment, split=_split(config, dataset, split_seed, write), dataset=dataset,
-        split_seed=split_seed, init_seed=init_seed, labels=labels, skip=_why_not(config, dataset),
+        split_seed=split_seed, init_seed=init_seed, labels=labels, skip=_why_not(config, dataset, labels),
         environment_texts=texts,
     )  # fmt: skip
 
@@ -299,10 +299,20 @@ def _split(config: TrialConfig, dataset: Dataset, seed: int, write: bool) -> Spl
     return split
 
 
-def _why_not(config: TrialConfig, dataset: Dataset) -> str | None:
+def _why_not(config: TrialConfig, dataset: Dataset, labels: list[str]) -> str | None:
+    """Why a trial is skipped: labels that the data lack, or something that the backend declares it cannot do."""
     missing = dataset.info.get("missing_labels")
     if missing:
         return f"{dataset.name}: {why_not(missing, list(config.dataset.labels))}"
+    name, backend = config.architecture.name, config.backend_config
+    impossible = [label for label in labels if label not in backend.labels]
+    if impossible:
+        return (
+            f"{name} cannot train on {', '.join(impossible)}, only on {', '.join(backend.labels)}: leave out of "
+            "dataset.labels what it cannot, and set training.stress_weight=0 without stress"
+        )
+    if not backend.periodic and bool(dataset.pool.pbc.any()):
+        return f"{name} knows no periodic boundaries, and frames of {dataset.name} are periodic"
     return None
 
 

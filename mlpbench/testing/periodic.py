@@ -102,8 +102,9 @@ def periodic(subject: Subject) -> Subject:
     still = {"lr": 1e-12, "schedule": "constant", "ema_decay": None, "batch_size": 12, **WEIGHTS}
     look = [Task("probe", options={"splits": ["train"], "stress": ["train"]})]
     one = subject.request(
-        "stress-loss", look, data, labels=labels, training=still, budget={"epochs": None, "steps": 1, "interval": 1}
-    )
+        "stress-loss", look, data, labels=labels, training=still, architecture=subject.as_they_are,
+        budget={"epochs": None, "steps": 1, "interval": 1},
+    )  # fmt: skip
     subject.probe([trained, one])
     subject.cache["periodic"] = True
     return subject

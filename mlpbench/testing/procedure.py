@@ -13,6 +13,7 @@ from ase.calculators.emt import EMT
 from mlpbench.datasets.baseline import fit_baseline
 from mlpbench.frames import Frames
 from mlpbench.protocol import Task
+from mlpbench.testing.contract import STEP, probes
 from mlpbench.testing.subject import Subject, ethanol_frames, pytest_generate_tests, split_frames, subject
 from mlpbench.worker.adapter import Prediction, common_loss
 from mlpbench.worker.training import label_scale
@@ -60,6 +61,12 @@ def _ethanol(factor: float = 1.0) -> dict[str, Frames]:
     return {name: _scaled(frames, factor) for name, frames in splits.items()}
 
 
+def _displaced() -> dict[str, Frames]:
+    """One frame, and it with two of its atoms moved forth and back along each axis."""
+    parts = probes()
+    return {"one": parts["base"].select([0]), "displaced": parts["displaced"].select(slice(12))}
+
+
 def _error(prediction: dict[str, np.ndarray], frames: Frames) -> np.ndarray:
     """MAE of the energy per atom (eV) and of the forces (eV/Å)."""
     energy = np.abs(prediction["test.energy"] - frames.target_energy) / frames.n_atoms
@@ -91,7 +98,8 @@ def watched(subject: Subject) -> Subject:
     still = {"lr": 1e-12, "schedule": "constant", "ema_decay": None, "batch_size": 10}
     batch = {"train": mixed.select(slice(0, 10)), "valid": parts["valid"], "test": mixed.select(slice(0, 10))}
     for energy, force in WEIGHTINGS:
-        add(f"loss-{energy}-{force}", batch, training={**still, "energy_weight": energy, "force_weight": force}, **one)
+        weighted = {**still, "energy_weight": energy, "force_weight": force}
+        add(f"loss-{energy}-{force}", batch, training=weighted, architecture=subject.as_they_are, **one)
 
     some: dict[str, Any] = {"budget": {"epochs": None, "steps": STEPS, "interval": STEPS}}
     clip = {"gradient_clip": 10.0, "energy_weight": 1.0, "force_weight": 1.0}
@@ -101,6 +109,10 @@ def watched(subject: Subject) -> Subject:
     heavy = {"gradient_clip": 1000.0, "energy_weight": 100.0, "force_weight": 100.0}
     add("clip-weights", _ethanol(), training=heavy, **some)
     add("clip-none", _ethanol(), training={**clip, "gradient_clip": None}, **some)
+
+    forms = {"calculator": ["one", "displaced"], "deployed": ["one", "displaced"]}
+    look = [Task("probe", options={"splits": ["one"], **forms})]
+    requests.append(subject.request("deployed", look, {**split_frames(), **_displaced()}, budget={"epochs": 1}))
 
     only = {"labels": ["forces"], "training": {"energy_weight": 0.0}, **some}
     add("forces", _ethanol(), **only)
@@ -161,6 +173,17 @@ def test_some_steps_are_clipped_and_more_with_heavier_forces(watched: Subject) -
     plain, heavy = (float((_ratios(watched, folder) > 1).mean()) for folder in ("clip", "clip-forces"))
     print(f"{watched.name}: clipped {plain:.0%} and {heavy:.0%}; {np.round(10 * _ratios(watched, 'clip'), 2).tolist()}")
     assert plain <= 0.5 <= heavy
+
+
+def test_forces_of_every_deployed_form_are_minus_the_gradient_of_its_energy(watched: Subject) -> None:
+    """An exported or compiled model may have right energies and, without a word, wrong forces: each is asked itself."""
+    reasons, found = watched.probed("deployed")["deployed"], watched.predictions("deployed", "probe.npz")
+    print(f"{watched.name}: cannot run here: {[f'{means}: {why}' for means, why in reasons.items() if why]}")
+    for form in ("calculator", *(means for means, why in reasons.items() if not why)):
+        assert found[f"one.{form}.energy"] == pytest.approx(found["one.energy"], abs=1e-6), form
+        energy = found[f"displaced.{form}.energy"].reshape(2, 3, 2)
+        numerical = -(energy[..., 0] - energy[..., 1]) / (2 * STEP)
+        assert np.abs(numerical - found[f"one.{form}.forces"][:2]).max() < 2e-4, form
 
 
 def test_labels_that_do_not_enter_the_loss_are_not_looked_at(watched: Subject) -> None:

@@ -55,6 +55,16 @@ class Subject:
         """What the backend declares of itself."""
         return self.trial.backend_config
 
+    @property
+    def invariant(self) -> bool:
+        """Whether it declares that its energy does not change when a frame is turned."""
+        return self.backend.architectures[self.name].invariant
+
+    @property
+    def as_they_are(self) -> dict[str, Any]:
+        """Settings with which frames are not turned before they are trained on: their loss could not be compared."""
+        return {"augment": False} if "augment" in (self.trial.architecture.model_extra or {}) else {}
+
     def request(self, folder: str, tasks: list[Task], frames: Mapping[str, Frames], **changes: Any) -> Request:
         """A small float64 request: 8 epochs of the tiny preset on the CPU.
 
@@ -62,7 +72,7 @@ class Subject:
             folder: name of the folder for it.
             tasks: what to do.
             frames: split name -> its frames; ``train`` and ``valid`` must be there.
-            changes: ``budget`` and ``training`` (settings that differ), ``labels``, ``seed``.
+            changes: ``budget``, ``training`` and ``architecture`` (settings that differ), ``labels``, ``seed``.
         """
         directory = self.root / folder
         directory.mkdir(parents=True, exist_ok=True)
@@ -78,7 +88,7 @@ class Subject:
         return Request(
             adapter=self.backend.adapter,
             directory=str(directory),
-            architecture=self.trial.architecture.model_dump(),
+            architecture={**self.trial.architecture.model_dump(), **changes.pop("architecture", {})},
             training=training,
             budget=budget,
             seed=changes.pop("seed", 1),

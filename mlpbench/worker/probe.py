@@ -8,6 +8,7 @@ Started in a backend's environment by ``bootstrap.py FOLDER mlpbench.worker.prob
     stress   those of them with stress
     batch    frames in a forward pass, 4 unless told
     calculator   names of splits whose frames go one by one through the package's ASE calculator
+    deployed     names of splits whose frames go through each deployment that runs here
 """
 
 from __future__ import annotations
@@ -18,10 +19,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from ase.calculators.calculator import Calculator
 
 from mlpbench.frames import Frames
 from mlpbench.protocol import EVENTS, REQUEST, EventLog, Request, read_json
-from mlpbench.worker.adapter import Potential
+from mlpbench.worker.adapter import Unavailable
 from mlpbench.worker.main import load_adapter
 
 FOLDERS = "probe-folders.json"
@@ -49,9 +51,8 @@ class Clipping:
         torch.nn.utils.clip_grad_norm_ = noted
 
 
-def by_calculator(potential: Potential, frames: Frames) -> dict[str, np.ndarray]:
+def by_calculator(calculator: Calculator, frames: Frames) -> dict[str, np.ndarray]:
     """Energies, forces and stress of ``frames``; the stress is NaN where the calculator gives none."""
-    calculator = potential.calculator()
     energy, forces, stress = [], [], []
     for atoms in frames.to_atoms():
         atoms.calc = calculator
@@ -82,8 +83,20 @@ def probe(folder: Path, clipping: Clipping | None) -> None:
         if prediction.stress is not None:
             arrays[f"{split}.stress"] = prediction.stress
     for split in task.options.get("calculator", []):
-        for name, values in by_calculator(potential, frames[split]).items():
+        for name, values in by_calculator(potential.calculator(), frames[split]).items():
             arrays[f"{split}.calculator.{name}"] = values
+    if task.options.get("deployed"):
+        seen["deployed"] = {}
+        for means in (name for names in adapter.deployments.values() for name in names):
+            try:
+                calculator = adapter.deploy(potential, means)
+            except Unavailable as reason:
+                seen["deployed"][means] = str(reason)
+                continue
+            seen["deployed"][means] = ""
+            for split in task.options["deployed"]:
+                for name, values in by_calculator(calculator, frames[split]).items():
+                    arrays[f"{split}.{means}.{name}"] = values
     np.savez(folder / "probe.npz", **arrays)  # type: ignore[arg-type]
     seen |= {} if clipping is None else vars(clipping)
     (folder / "probe.json").write_text(json.dumps(seen), encoding="utf-8")

@@ -140,3 +140,20 @@ def test_an_environment_variable_is_stored_as_it_was_written(plan: Plan, monkeyp
         with pytest.raises(UserError, match="stored in clear") as caught:
             plan("dataset.citation=${oc.env:SECRET_PLACE}", override)
         assert "hunter2" not in str(caught.value)
+
+
+def test_what_a_backend_declares_impossible_is_skipped_in_the_plan(plan: Plan) -> None:
+    frames: Any = read(ETHANOL / "test_300K.xyz", index=":40")
+    for atoms in frames:
+        atoms.set_cell([9, 9, 9])
+        atoms.pbc = True
+        atoms.info["stress"] = np.zeros(6)
+    write("solid.xyz", frames)
+    data = ["dataset=file", "dataset.path=solid.xyz", "dataset.n_train=12", "dataset.n_valid=5"]
+    assert plan(*data).skip is None
+    without = plan(*data, "backend.toy.periodic=false").skip
+    assert without is not None
+    assert "no periodic boundaries" in without
+    stress = plan(*data, "dataset.stress_key=stress", "training.stress_weight=1").skip
+    assert stress is not None
+    assert "cannot train on stress" in stress
