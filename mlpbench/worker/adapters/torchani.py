@@ -1,0 +1,321 @@
+"""TorchANI (https://github.com/aiqm/torchani): ANI models, in mlpbench's loop, since the package has none.
+
+Its models count in hartree; here their output is in units of the label scale until the package's own calculator is
+asked for. A batch is one set of atoms with the pairs of each frame, so that it may mix sizes and periodicities.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import vesin
+from ase import Atoms
+from ase.calculators.calculator import Calculator
+from ase.data import chemical_symbols
+from ase.neighborlist import neighbor_list
+from ase.units import Hartree
+from torchani.aev import ANIAngular, ANIRadial
+from torchani.arch import Assembler
+from torchani.ase import from_ase
+from torchani.grad import energies_and_forces
+from torchani.neighbors import Neighbors
+from torchani.nn import ANINetworks
+
+from mlpbench.frames import Frames
+from mlpbench.protocol import Request
+from mlpbench.worker.adapter import Unavailable
+from mlpbench.worker.adapters._net import Net, NetAdapter, NetPotential, elements_of, require_elements
+from mlpbench.worker.training import label_scale, require_option
+
+VOIGT = ((0, 1, 2, 1, 0, 0), (0, 1, 2, 2, 2, 1))
+PUBLISHED = {"ani1x": "like_1x", "ani2x": "like_2x"}  # the layers of these models, each element its own
+
+
+@dataclass(frozen=True)
+class Structure:
+    """One frame; energies in eV without the baseline, lengths in Å.
+
+    Attributes:
+        species: (n,) atomic numbers.
+        positions: (n, 3).
+        pairs: (2, P) atoms within the cutoff of each other, each pair and image once.
+        shifts: (P, 3) of the first atom of a pair relative to the second.
+        volume: of the cell; 0 where it does not repeat along all vectors.
+        labels: ``energy`` (), ``forces`` (n, 3), ``stress`` (3, 3).
+    """
+
+    species: torch.Tensor
+    positions: torch.Tensor
+    pairs: torch.Tensor
+    shifts: torch.Tensor
+    volume: float
+    labels: dict[str, torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Frames one after another on the device; ``frame`` (A,) is the frame of each atom, ``counts`` (F,) their sizes."""
+
+    species: torch.Tensor
+    positions: torch.Tensor
+    pairs: torch.Tensor
+    shifts: torch.Tensor
+    frame: torch.Tensor
+    counts: torch.Tensor
+    volumes: torch.Tensor
+    labels: dict[str, torch.Tensor]
+
+
+class AniNet(Net):
+    """An ANI model: symmetry functions and a network for each element.
+
+    Args:
+        facts: see :meth:`facts`.
+        device: where it runs.
+        dtype: of its weights.
+    """
+
+    def __init__(self, facts: Mapping[str, Any], device: str, dtype: torch.dtype) -> None:
+        self.facts_, self.device, self.dtype = facts, device, dtype
+        self.scale = float(facts["scale"])
+        self.model = assembled(facts["model"], facts["elements"]).to(device, dtype)
+
+    @classmethod
+    def facts(cls, request: Request, train: Frames, valid: Frames) -> dict[str, Any]:
+        """See :meth:`Net.facts`."""
+        return {
+            "model": model_options(request.architecture),
+            "elements": elements_of(train, valid),
+            "scale": label_scale(train, request.labels),
+        }
+
+    @classmethod
+    def build(cls, facts: Mapping[str, Any], device: str, dtype: torch.dtype) -> AniNet:
+        """See :meth:`Net.build`."""
+        return cls(facts, device, dtype)
+
+    def prepare(self, frames: Frames, labels: Sequence[str] = ()) -> list[Any]:
+        """See :meth:`Net.prepare`."""
+        require_elements(frames, self.facts_["elements"], "this ANI model")
+        offsets, structures = frames.offsets, []
+        for i, atoms in enumerate(frames.to_atoms()):
+            part = slice(offsets[i], offsets[i + 1])
+            values = {
+                "energy": frames.target_energy[i],
+                "forces": frames.forces[part],
+                "stress": frames.stress[i][[0, 5, 4, 5, 1, 3, 4, 3, 2]].reshape(3, 3),
+            }
+            structures.append(self.structure(atoms, {name: self._tensor(values[name]) for name in labels}))
+        return structures
+
+    def structure(self, atoms: Atoms, labels: dict[str, torch.Tensor]) -> Structure:
+        """One frame with its pairs."""
+        first, second, shift = half_list(atoms, self.model.cutoff)
+        return Structure(
+            species=torch.from_numpy(atoms.numbers).long(),
+            positions=self._tensor(atoms.positions),
+            pairs=torch.from_numpy(np.stack([first, second])).long(),
+            shifts=self._tensor(-(shift @ atoms.cell.array)),
+            volume=float(atoms.cell.volume) if atoms.pbc.all() else 0.0,
+            labels=labels,
+        )
+
+    def _tensor(self, value: Any) -> torch.Tensor:
+        return torch.as_tensor(np.array(value), dtype=self.dtype)
+
+    def collate(self, inputs: Sequence[Any]) -> Batch:
+        """See :meth:`Net.collate`."""
+        counts = torch.tensor([len(one.species) for one in inputs])
+        starts = torch.cumsum(counts, 0) - counts
+        joined = {
+            "species": torch.cat([one.species for one in inputs]),
+            "positions": torch.cat([one.positions for one in inputs]),
+            "pairs": torch.cat([one.pairs + start for one, start in zip(inputs, starts, strict=True)], dim=1),
+            "shifts": torch.cat([one.shifts for one in inputs]),
+            "frame": torch.repeat_interleave(torch.arange(len(inputs)), counts),
+            "counts": counts,
+            "volumes": torch.tensor([one.volume for one in inputs], dtype=self.dtype),
+        }
+        labels = {
+            name: (torch.cat if name == "forces" else torch.stack)([one.labels[name] for one in inputs])
+            for name in inputs[0].labels
+        }
+        return Batch(
+            **{name: value.to(self.device) for name, value in joined.items()},
+            labels={name: value.to(self.device) for name, value in labels.items()},
+        )
+
+    def outputs(self, batch: Batch, stress: bool) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+        """See :meth:`Net.outputs`. Frames without a volume have a stress of NaN."""
+        self.model.eval()
+        energy, forces, found = self._evaluate(batch, training=False)
+        return energy, forces, found if stress else None
+
+    def loss(self, batch: Batch, training: Mapping[str, Any]) -> torch.Tensor:
+        """See :meth:`Net.loss`: the common loss, since the package has none."""
+        self.model.train()
+        energy, forces, stress = self._evaluate(batch, training=True)
+        terms = []
+        if training["energy_weight"]:
+            off = (energy - batch.labels["energy"]) / batch.counts
+            terms.append(float(training["energy_weight"]) * off.square().mean())
+        if training["force_weight"]:
+            terms.append(float(training["force_weight"]) * (forces - batch.labels["forces"]).square().mean())
+        if training.get("stress_weight"):
+            off = (stress - batch.labels["stress"])[:, VOIGT[0], VOIGT[1]]
+            terms.append(float(training["stress_weight"]) * off.square().mean())
+        return torch.stack(terms).sum()
+
+    def _evaluate(self, batch: Batch, training: bool) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """(F,) energies, (A, 3) forces, (F, 3, 3) stress, from the energy's gradient by the pairs' vectors."""
+        model, pairs = self.model, batch.pairs
+        vectors = batch.positions[pairs[0]] - batch.positions[pairs[1]] + batch.shifts
+        vectors.requires_grad_(True)
+        index = model.species_converter(batch.species[None])
+        neighbours = Neighbors(pairs, vectors.norm(2, -1), vectors)
+        atomic = model.compute_from_neighbors(index, batch.positions[None], neighbours, atomic=True).energies[0]
+        energy = self.scale * atomic.new_zeros(len(batch.counts)).index_add(0, batch.frame, atomic)
+        (slope,) = torch.autograd.grad(energy.sum(), vectors, create_graph=training, allow_unused=True)
+        if slope is None:  # no atom has a neighbour
+            slope = torch.zeros_like(vectors)
+        forces = torch.zeros_like(batch.positions).index_add(0, pairs[1], slope).index_add(0, pairs[0], -slope)
+        virial = slope.new_zeros(len(batch.counts), 3, 3)
+        virial = virial.index_add(0, batch.frame[pairs[0]], slope[:, :, None] * vectors[:, None, :])
+        per_volume = torch.where(batch.volumes > 0, 1.0 / batch.volumes, torch.nan)[:, None, None]
+        return energy, forces, per_volume * 0.5 * (virial + virial.transpose(1, 2))
+
+
+class AniPotential(NetPotential):
+    """A trained ANI model, run eagerly."""
+
+    def hartree_model(self) -> Any:
+        """A copy of the model whose energies are in hartree, as the package has it."""
+        model = copy.deepcopy(self.net.model)
+        factor = self.net.scale / Hartree
+        with torch.no_grad():
+            for network in model.neural_networks.atomics.values():
+                for parameter in network.final_layer.parameters():
+                    parameter.mul_(factor)
+        return model.eval().requires_grad_(False)
+
+    def calculator(self) -> Calculator:
+        """TorchANI's ASE calculator."""
+        return Always(self.hartree_model().ase())
+
+    def package_metrics(self, frames: Frames, batch_size: int) -> dict[str, float]:
+        """See :meth:`Potential.package_metrics`: from what TorchANI itself gives for one frame at a time."""
+        model, net, offsets = self.hartree_model(), self.net, frames.offsets
+        energy, forces = [], []
+        for i, atoms in enumerate(frames.to_atoms()):
+            species, positions, cell, pbc = from_ase(atoms, net.device, net.dtype)
+            found = energies_and_forces(model, species, positions, cell, pbc)
+            off = float(found.energies.detach()) * Hartree - frames.target_energy[i]
+            energy.append(abs(off) / len(atoms))
+            values = found.forces[0].detach().double().cpu().numpy() * Hartree
+            forces.append(np.abs(values - frames.forces[offsets[i] : offsets[i + 1]]).ravel())
+        return {"energy_mae": float(np.mean(energy)), "force_mae": float(np.mean(np.concatenate(forces)))}
+
+
+class Always(Calculator):
+    """TorchANI's calculator asked for everything at once; it answers what is asked, one forward pass for each.
+
+    Args:
+        inner: TorchANI's.
+    """
+
+    implemented_properties = ["energy", "free_energy", "forces", "stress"]  # noqa: RUF012
+
+    def __init__(self, inner: Calculator) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def calculate(
+        self, atoms: Atoms | None = None, properties: Sequence[str] = ("energy",), system_changes: Any = ()
+    ) -> None:
+        """Energy and forces, and the stress of what repeats along all vectors."""
+        super().calculate(atoms, list(properties), system_changes)
+        assert self.atoms is not None
+        wanted = ["energy", "free_energy", "forces", *(["stress"] if self.atoms.pbc.all() else [])]
+        self.inner.calculate(self.atoms, wanted)
+        self.results = dict(self.inner.results)
+        stress = self.results.get("stress")
+        if stress is not None and np.shape(stress) == (3, 3):
+            self.results["stress"] = stress[VOIGT[0], VOIGT[1]]
+
+
+class TorchAniAdapter(NetAdapter):
+    """ANI models in mlpbench's loop; resumes exactly."""
+
+    packages = ("torchani", "torch", "vesin")
+    deployments = {"compiled": ("TorchScript",)}  # noqa: RUF012
+    net = AniNet
+    potential = AniPotential
+
+    def deploy(self, potential: Any, means: str) -> Calculator:
+        """See :meth:`Adapter.deploy`."""
+        if means != "TorchScript":
+            raise Unavailable(f"TorchANI does not know {means}")
+        return Always(potential.hartree_model().ase(jit=True))
+
+
+def model_options(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """What :func:`assembled` builds, the user's ``native`` options merged over it.
+
+    Raises:
+        ValueError: an option that is not there, or an angular cutoff beyond the radial one.
+    """
+    names = (
+        "cutoff", "angular_cutoff", "radial_start", "angular_start", "radial_shifts", "angular_shifts",
+        "angular_sections", "radial_eta", "angular_eta", "angular_zeta", "cutoff_function", "networks", "layers",
+        "activation", "bias",
+    )  # fmt: skip
+    options = {name: settings[name] for name in names}
+    for option in settings.get("native") or {}:
+        require_option(option, options, f"architecture.native.{option}", "TorchANI")
+    options |= settings.get("native") or {}
+    if options["angular_cutoff"] > options["cutoff"]:
+        raise ValueError("architecture.angular_cutoff is beyond architecture.cutoff, which TorchANI does not do")
+    if options["networks"] not in ("own", *PUBLISHED):
+        raise ValueError(f"architecture.networks={options['networks']}: own, ani1x or ani2x")
+    return options
+
+
+def assembled(options: Mapping[str, Any], elements: Sequence[int]) -> Any:
+    """TorchANI's model for ``elements``, with reference energies of zero and without repulsion or dispersion."""
+    assembler = Assembler()
+    assembler.set_symbols([chemical_symbols[z] for z in elements])
+    assembler.set_global_cutoff_fn(options["cutoff_function"])
+    assembler.set_aev_computer(
+        radial=ANIRadial.cover_linearly(
+            start=options["radial_start"], cutoff=float(options["cutoff"]), eta=options["radial_eta"],
+            num_shifts=options["radial_shifts"],
+        ),
+        angular=ANIAngular.cover_linearly(
+            start=options["angular_start"], cutoff=float(options["angular_cutoff"]), eta=options["angular_eta"],
+            zeta=options["angular_zeta"], num_shifts=options["angular_shifts"],
+            num_sections=options["angular_sections"],
+        ),
+        strategy="pyaev",
+    )  # fmt: skip
+    shape: dict[str, Any] = {"activation": options["activation"], "bias": options["bias"]}
+    if options["networks"] == "own":
+        shape |= {"dims": {}, "default_dims": tuple(options["layers"])}
+    assembler.set_atomic_networks(ANINetworks, PUBLISHED.get(options["networks"], "build"), shape)
+    assembler.set_zeros_as_self_energies()
+    return assembler.assemble()
+
+
+def half_list(atoms: Atoms, cutoff: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Pairs (i, j) and (P, 3) lattice shifts of j, each pair once, as TorchANI wants them."""
+    if atoms.pbc.all() or not atoms.pbc.any():
+        first, second, shift = vesin.ase_neighbor_list("ijS", atoms, cutoff=cutoff)
+    else:  # vesin knows no mixed periodicity
+        first, second, shift = neighbor_list("ijS", atoms, cutoff)
+    leading = np.where(shift[:, 0] != 0, shift[:, 0], np.where(shift[:, 1] != 0, shift[:, 1], shift[:, 2]))
+    kept = (first < second) | ((first == second) & (leading > 0))
+    return first[kept].astype(np.int64), second[kept].astype(np.int64), shift[kept]
