@@ -67,7 +67,7 @@ class Net(ABC):
         """All that :meth:`build` needs, as JSON: the package's configuration, elements, what is measured on ``train``.
 
         Raises:
-            ValueError: an option or data that the package cannot take.
+            RefusedOption: an option that the package does not have, or a value that it does not accept.
         """
 
     @classmethod
@@ -168,11 +168,16 @@ class NetAdapter(Adapter):
     """Trains a :class:`Net` with mlpbench's loop; resumes exactly."""
 
     net: ClassVar[type[Net]]
+    preload: ClassVar[tuple[str, ...]] = ("torch._dynamo",)  # imported by the first optimiser, which takes seconds
     potential: ClassVar[type[NetPotential]]
 
     def __init__(self, request: Request) -> None:
         super().__init__(request)
         torch.set_num_threads(request.threads)
+
+    def check_options(self, train: Frames, valid: Frames) -> None:
+        """See :meth:`Adapter.check_options`."""
+        self.net.facts(self.request, train, valid)
 
     def train(self, train: Frames, valid: Frames, events: EventLog) -> TrainOutcome:
         """See :meth:`Adapter.train`."""

@@ -36,7 +36,7 @@ from mlpbench.frames import Frames
 from mlpbench.protocol import Request
 from mlpbench.worker.adapter import Unavailable
 from mlpbench.worker.adapters._net import Net, NetAdapter, NetPotential, default_dtype, elements_of, require_elements
-from mlpbench.worker.training import label_scale, require_option
+from mlpbench.worker.training import RefusedOption, label_scale, require_option
 
 VOIGT = ((0, 1, 2, 1, 0, 0), (0, 1, 2, 2, 2, 1))
 WEIGHTS = {"energy": "energy_weight", "forces": "force_weight"}
@@ -274,7 +274,7 @@ class MetatrainAdapter(NetAdapter):
     packages = (
         "metatrain", "torch", "metatomic-torch", "metatensor-torch", "metatomic-ase", "torch-spex", "sphericart-torch",
     )  # fmt: skip
-    preload = tuple(f"metatrain.{name}{part}" for name in NAMES for part in ("", ".documentation"))
+    preload = ("torch._dynamo", *(f"metatrain.{name}{part}" for name in NAMES for part in ("", ".documentation")))
     deployments = {"compiled": ("TorchScript",)}  # noqa: RUF012
     net = MetatrainNet
     potential = MetatrainPotential
@@ -301,7 +301,7 @@ def model_hypers(name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
     """metatrain's section ``architecture.model``: its defaults, the preset's values, the user's ``native`` options.
 
     Raises:
-        ValueError: metatrain does not know an option or does not accept its value.
+        RefusedOption: metatrain does not know an option or does not accept its value.
     """
     options = get_default_hypers(name)
     hypers: dict[str, Any] = options["model"]
@@ -315,7 +315,7 @@ def model_hypers(name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
     try:
         check_architecture_options(name, copy.deepcopy({**options, "name": name}))
     except Exception as error:  # metatrain's own and pydantic's
-        raise ValueError(f"architecture.native: metatrain does not accept it: {error}") from error
+        raise RefusedOption(f"architecture.native: metatrain does not accept it: {error}") from error
     return hypers
 
 
@@ -323,7 +323,7 @@ def merge(hypers: dict[str, Any], native: Mapping[str, Any], place: str) -> None
     """Put ``native`` over ``hypers``, refusing what is not there.
 
     Raises:
-        ValueError: an option that metatrain does not have.
+        RefusedOption: an option that metatrain does not have.
     """
     for option, value in native.items():
         require_option(option, hypers, f"{place}.{option}", "metatrain")

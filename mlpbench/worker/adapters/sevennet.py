@@ -31,7 +31,7 @@ from torch_geometric.loader.dataloader import Collater
 from mlpbench.frames import Frames
 from mlpbench.protocol import Request
 from mlpbench.worker.adapters._net import Net, NetAdapter, NetPotential, elements_of, require_elements
-from mlpbench.worker.training import label_scale, require_option
+from mlpbench.worker.training import RefusedOption, label_scale, require_option
 
 TO_SEVENNET = (0, 1, 2, 5, 3, 4)  # of ASE's Voigt order: SevenNet has xx yy zz xy yz zx, and the opposite sign
 FROM_SEVENNET = (0, 1, 2, 4, 5, 3)
@@ -192,7 +192,7 @@ def model_options(settings: Mapping[str, Any], elements: Sequence[int]) -> dict[
     """The section ``model`` of SevenNet's input, the user's ``native`` options merged over it.
 
     Raises:
-        ValueError: SevenNet does not know an option, does not accept its value, or another setting decides it.
+        RefusedOption: SevenNet does not know an option, does not accept its value, or another setting decides it.
     """
     shape = {
         KEY.CUTOFF_FUNCTION: {"cutoff_function_name": "poly_cut", KEY.POLY_CUT_P: settings["cutoff_power"]},
@@ -212,9 +212,14 @@ def model_options(settings: Mapping[str, Any], elements: Sequence[int]) -> dict[
     for option in native:
         require_option(option, known, f"architecture.native.{option}", "SevenNet")
         if option in DECIDED:
-            raise ValueError(f"architecture.native.{option} cannot be set: architecture.cutoff and the data decide it")
+            raise RefusedOption(
+                f"architecture.native.{option} cannot be set: architecture.cutoff and the data decide it"
+            )
     merged = {**shape, **native}
-    init_model_config(copy.deepcopy(merged))  # SevenNet looks at the values
+    try:
+        init_model_config(copy.deepcopy(merged))
+    except ValueError as error:
+        raise RefusedOption(f"architecture.native: SevenNet does not accept it: {error}") from error
     return merged
 
 

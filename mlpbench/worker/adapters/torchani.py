@@ -30,7 +30,7 @@ from mlpbench.frames import Frames
 from mlpbench.protocol import Request
 from mlpbench.worker.adapter import Unavailable
 from mlpbench.worker.adapters._net import Net, NetAdapter, NetPotential, elements_of, require_elements
-from mlpbench.worker.training import label_scale, require_option
+from mlpbench.worker.training import RefusedOption, label_scale, require_option
 
 VOIGT = ((0, 1, 2, 1, 0, 0), (0, 1, 2, 2, 2, 1))
 PUBLISHED = {"ani1x": "like_1x", "ani2x": "like_2x"}  # the layers of these models, each element its own
@@ -267,7 +267,7 @@ def model_options(settings: Mapping[str, Any]) -> dict[str, Any]:
     """What :func:`assembled` builds, the user's ``native`` options merged over it.
 
     Raises:
-        ValueError: an option that is not there, or an angular cutoff beyond the radial one.
+        RefusedOption: an option that is not there, or an angular cutoff beyond the radial one.
     """
     names = (
         "cutoff", "angular_cutoff", "radial_start", "angular_start", "radial_shifts", "angular_shifts",
@@ -279,9 +279,9 @@ def model_options(settings: Mapping[str, Any]) -> dict[str, Any]:
         require_option(option, options, f"architecture.native.{option}", "TorchANI")
     options |= settings.get("native") or {}
     if options["angular_cutoff"] > options["cutoff"]:
-        raise ValueError("architecture.angular_cutoff is beyond architecture.cutoff, which TorchANI does not do")
+        raise RefusedOption("architecture.angular_cutoff is beyond architecture.cutoff, which TorchANI does not do")
     if options["networks"] not in ("own", *PUBLISHED):
-        raise ValueError(f"architecture.networks={options['networks']}: own, ani1x or ani2x")
+        raise RefusedOption(f"architecture.networks={options['networks']}: own, ani1x or ani2x")
     return options
 
 
