@@ -110,14 +110,14 @@ def watched(subject: Subject) -> Subject:
     add("clip-weights", _ethanol(), training=heavy, **some)
     add("clip-none", _ethanol(), training={**clip, "gradient_clip": None}, **some)
 
-    forms = {"calculator": ["one", "displaced"], "deployed": ["one", "displaced"]}
-    look = [Task("probe", options={"splits": ["one"], **forms})]
-    requests.append(subject.request("deployed", look, {**split_frames(), **_displaced()}, budget={"epochs": 1}))
-
     only = {"labels": ["forces"], "training": {"energy_weight": 0.0}, **some}
     add("forces", _ethanol(), **only)
     unknown = {name: replace(part, energy=np.full(len(part), np.nan)) for name, part in _ethanol().items()}
     add("forces-alone", unknown, **only)
+    # last, because what compiles a model may change the whole process
+    forms = {"calculator": ["one", "displaced"], "deployed": ["one", "displaced"]}
+    look = [Task("probe", options={"splits": ["one"], **forms})]
+    requests.append(subject.request("deployed", look, {**split_frames(), **_displaced()}, budget={"epochs": 1}))
     subject.probe(requests)
     subject.cache["training"] = True
     return subject

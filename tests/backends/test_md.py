@@ -21,7 +21,7 @@ from tests.support import ETHANOL, ethanol_frames, make_request
 pytestmark = [pytest.mark.backend, pytest.mark.slow]
 
 PROBE = Path(__file__).parent / "md_probe.py"
-ARCHITECTURES = ("schnet", "painn", "nequip", "mace")
+ARCHITECTURES = ("schnet", "painn", "nequip", "mace", "sevennet")
 REFERENCES = {"minimum": str(ETHANOL / "reference_minimum.xyz"), "hessian": str(ETHANOL / "reference_hessian.json")}
 
 

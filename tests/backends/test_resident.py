@@ -21,7 +21,7 @@ TASKS = [Task("train"), Task("predict", options={"splits": ["valid"], "batch_siz
 TIMES = {"time", "seconds", "step_seconds"}  # of an event
 
 
-@pytest.fixture(params=["schnet", "nequip", "mace"])
+@pytest.fixture(params=["schnet", "nequip", "mace", "sevennet", "soap_bpnn"])
 def subject(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Subject:
     name = request.param
     trial = config.load_trial([f"architecture={name}", "size=tiny"])
