@@ -77,7 +77,7 @@ def child_environment(pythonpath: Sequence[str] = ()) -> dict[str, str]:
     found = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON") or k in keep}
     found.pop("VIRTUAL_ENV", None)
     found.pop("MLPBENCH_PACKAGE", None)
-    found.pop("PYTEST_CURRENT_TEST", None)  # a resident worker serves one set of variables: each test would start another
+    found.pop("PYTEST_CURRENT_TEST", None)  # a resident worker serves one set of variables, and not one test alone
     if pythonpath:
         found["PYTHONPATH"] = os.pathsep.join(pythonpath)
     return found
