@@ -95,6 +95,8 @@ def summary(trials: pd.DataFrame, names: Sequence[str], root: Path) -> str:
     lines = [f"{counts} in {_short(root)}"]
     bad = rows[~rows["status"].isin(["done", "skipped"])]
     lines += [f"  {row.trial}: {row.status}: {row.reason}" for row in bad.itertuples()]
+    lost = rows[rows["unfinished"] != ""]
+    lines += [f"  {row.trial}: trained, but without what follows: {row.unfinished}" for row in lost.itertuples()]
     lines.append(f"tables: {_short(root)}/trials.csv, metrics.csv")
     lines.append(f"next: mlpbench table {root.name}, mlpbench report {root.name}")
     return "\n".join(lines)

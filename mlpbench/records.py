@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import marshal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -82,6 +82,14 @@ def load_record(directory: Path) -> dict[str, Any]:
     if lacking:
         raise ProtocolError(f"{directory / RECORD}: lacks {', '.join(lacking)}")
     return record
+
+
+def usable(record: Mapping[str, Any]) -> bool:
+    """Whether the potential is trained and its errors are known, whatever became of evaluations that came after."""
+    if record["status"] in ("done", "skipped"):
+        return bool(record["status"] == "done")
+    done = {name for name, task in record["tasks"].items() if task["status"] == "done"}
+    return {"train", "predict"} <= done and "accuracy: " not in record["reason"]  # of a score that could not be made
 
 
 def load_all(study_root: Path) -> list[dict[str, Any]]:

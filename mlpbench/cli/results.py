@@ -75,9 +75,10 @@ def execute_table(arguments: argparse.Namespace) -> int:
 
 def _unfinished(trials: pd.DataFrame) -> list[str]:
     """A line for each trial that has no result, with the reason; the first of many."""
-    lost = trials[trials["status"] != "done"]
-    lines = [f"  {row.trial}: {row.status}: {row.reason}" for row in lost.head(MOST).itertuples()]
-    return [*lines, f"  and {len(lost) - MOST} more without a result"] if len(lost) > MOST else lines
+    lost = trials[(trials["status"] != "done") | (trials["unfinished"] != "")]
+    rows = lost.head(MOST).to_dict("records")
+    lines = [f"  {row['trial']}: {row['unfinished'] or '{status}: {reason}'.format_map(row)}" for row in rows]
+    return [*lines, f"  and {len(lost) - MOST} more"] if len(lost) > MOST else lines
 
 
 def register_studies(parser: argparse.ArgumentParser) -> None:

@@ -12,6 +12,7 @@ from mlpbench.comparison.model import EVERY, Judged, StudyComparison, Verdict
 from mlpbench.errors import UserError, close_match
 from mlpbench.metrics import METRICS, is_linear
 from mlpbench.metrics import metric as find_metric
+from mlpbench.records import usable
 from mlpbench.statistics.paired import MARGIN, Comparison, Pair, compare
 from mlpbench.study.study import Study
 
@@ -64,8 +65,8 @@ def compare_studies(
         other_frames={split: sum(not pair.same(split) for pair in done) for split in tests},
         changes=tuple(find_changes(matched.pairs)), only_first=tuple(matched.only_first),
         only_second=tuple(matched.only_second),
-        lost=tuple(_state(p, p.after) for p in matched.pairs if p.before["status"] == "done" != p.after["status"]),
-        gained=tuple(_state(p, p.before) for p in matched.pairs if p.after["status"] == "done" != p.before["status"]),
+        lost=tuple(_state(p, p.after) for p in matched.pairs if usable(p.before) and not usable(p.after)),
+        gained=tuple(_state(p, p.before) for p in matched.pairs if usable(p.after) and not usable(p.before)),
         judged=tuple(judged), margin=margin, notes=tuple(_notes(matched.repeated, done)),
     )  # fmt: skip
 

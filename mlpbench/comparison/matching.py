@@ -10,6 +10,7 @@ from typing import Any
 from mlpbench.comparison.model import Change
 from mlpbench.errors import UserError
 from mlpbench.protocol import ProtocolError, read_json
+from mlpbench.records import usable
 from mlpbench.seeds import digest
 from mlpbench.study.candidates import candidate_label
 from mlpbench.study.rows import display_name
@@ -65,7 +66,7 @@ class Matched:
     @property
     def done(self) -> bool:
         """Both trials have a result."""
-        return bool(self.before["status"] == self.after["status"] == "done")
+        return usable(self.before) and usable(self.after)
 
     def same(self, split: str) -> bool:
         """Whether both were given the very same frames as this split; False where that is not known any more."""
@@ -173,7 +174,7 @@ def _latest(trials: Iterable[_Keyed]) -> tuple[dict[Any, _Keyed], int]:
 
 
 def _rank(one: _Keyed) -> tuple[bool, str]:
-    return one.record["status"] == "done", str(one.record["finished"])
+    return usable(one.record), str(one.record["finished"])
 
 
 def _text(one: _Keyed, several: dict[str, bool]) -> str:

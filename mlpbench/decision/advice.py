@@ -17,6 +17,7 @@ from mlpbench.decision.evidence import CLEAR, View
 from mlpbench.decision.model import Advice, Assessment, Constraint, percent
 from mlpbench.errors import UserError
 from mlpbench.metrics import metric as find_metric
+from mlpbench.records import usable
 from mlpbench.statistics.curves import NotFitted, fit_learning_curve
 from mlpbench.statistics.extrapolation import frames_needed
 from mlpbench.statistics.paired import compare, pair
@@ -129,7 +130,7 @@ def measuring(view: View, name: str) -> str:
         return ""
     records = [view.study.record[trial] for one in view.candidates for trial in one.trials]
     trials = []
-    for record in [r for r in records if r["status"] == "done"] or records:
+    for record in [r for r in records if usable(r)] or records:
         overrides = _overrides(view, record["trial"], "evaluation") | {"evaluation": evaluation}
         trials.append((overrides, int(record["identifiers"]["repetition"])))
     return "\n".join(run_commands(view.study.name, trials))

@@ -13,6 +13,7 @@ from scipy import stats
 
 from mlpbench.decision.model import Check, Constraint
 from mlpbench.metrics import metric as find_metric
+from mlpbench.records import usable
 from mlpbench.statistics.intervals import MeanInterval, probability_below
 from mlpbench.study.candidates import Candidate
 from mlpbench.study.means import LABELS, means_of, rows_by_trial
@@ -95,7 +96,7 @@ class View:
 
     def example(self, candidate: Candidate) -> str:
         """A trial of the candidate, a finished one where there is one."""
-        finished = [trial for trial in candidate.trials if self.study.record[trial]["status"] == "done"]
+        finished = [trial for trial in candidate.trials if usable(self.study.record[trial])]
         return (finished or candidate.trials)[0]
 
     def config(self, candidate: Candidate) -> Mapping[str, Any]:

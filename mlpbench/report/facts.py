@@ -92,6 +92,8 @@ def statuses(study: Study) -> str:
     counts = study.trials["status"].value_counts()
     total, done = len(study.trials), int(counts.get("done", 0))
     rest = [f"{int(counts[s])} {s.replace('_', ' ')}" for s in WRONG if counts.get(s, 0)]
+    lost = int((study.trials["unfinished"] != "").sum())
+    rest += [f"{lost} without an evaluation that was asked for"] if lost else []
     return f"{done} of {plural(total, 'trial')} done" + (f"; {listing(rest)}" if rest else "")
 
 

@@ -17,6 +17,7 @@ from mlpbench.backends.registry import ArchitectureInfo, BackendConfig
 from mlpbench.config import load_backends
 from mlpbench.evaluators import speed
 from mlpbench.metrics import MAIN_ERRORS
+from mlpbench.records import usable
 from mlpbench.statistics.variance import independent_repetitions
 from mlpbench.study.candidates import candidate_label
 from mlpbench.study.settings import PLACE, Setting, climbing, data_names, ladder_of, named, settings_of
@@ -187,7 +188,7 @@ def _superseded(records: Sequence[Record]) -> list[bool]:
             ladders.setdefault(str(ladder), []).append(index)
     result = [False] * len(records)
     for rungs in ladders.values():
-        top = max(rungs, key=lambda i: (records[i]["status"] == "done", _steps(records[i])))
+        top = max(rungs, key=lambda i: (usable(records[i]), _steps(records[i])))
         for index in rungs:
             result[index] = index != top
     return result
@@ -231,8 +232,9 @@ def _trial_row(record: Record) -> tuple[Record, Record]:
     training, provenance, tasks = record["training"], record["provenance"], record["tasks"]
     hardware, backend = provenance["hardware"], provenance["backend"]
     return {"trial": record["trial"], "study": record["study"], **record["identifiers"]}, {
-        "status": record["status"],
-        "reason": record["reason"],
+        "status": "done" if usable(record) else record["status"],
+        "reason": "" if usable(record) else record["reason"],
+        "unfinished": record["reason"] if usable(record) else "",
         "at_rest": training.get("at_rest"),
         "rest_reason": training.get("rest_reason"),
         "converged": training.get("converged"),

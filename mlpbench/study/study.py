@@ -15,7 +15,7 @@ from mlpbench import protocol
 from mlpbench.errors import UserError, close_match
 from mlpbench.frames import Float, Frames
 from mlpbench.metrics import HEADLINE, headline
-from mlpbench.records import RECORD, iterate, load_curve
+from mlpbench.records import RECORD, iterate, load_curve, usable
 from mlpbench.statistics.paired import MARGIN
 from mlpbench.study.candidates import Candidate, choose
 from mlpbench.study.difference import current
@@ -116,7 +116,7 @@ class Study:
     @cached_property
     def speed(self) -> pd.DataFrame:
         """The speed table of the trials that are done; see :func:`mlpbench.study.rows.speed_frame`."""
-        return speed_frame(record for record in self.records if record["status"] == "done")
+        return speed_frame(record for record in self.records if usable(record))
 
     @cached_property
     def candidates(self) -> list[Candidate]:

@@ -68,6 +68,22 @@ def test_no_record_makes_empty_tables(tmp_path: Path) -> None:
     assert {"trial", "metric", "value"} <= set(study.metrics.columns)
 
 
+def test_an_evaluation_that_did_not_finish_takes_no_errors_away(study: Study) -> None:
+    name = study.trials["trial"][0]
+    path = study.root / name / records.RECORD
+    record = json.loads(path.read_text())
+    tasks = {**record["tasks"], "speed": {**record["tasks"]["predict"], "status": "interrupted", "reason": "by the user"}}
+    path.write_text(json.dumps({**record, "status": "interrupted", "reason": "speed: by the user", "tasks": tasks}))
+    row = Study.load(study.name, study.root.parent).trials.set_index("trial").loc[name]
+    assert (row["status"], row["reason"], row["unfinished"]) == ("done", "", "speed: by the user")
+    del tasks["predict"]
+    path.write_text(json.dumps({**record, "status": "interrupted", "reason": "predict: by the user", "tasks": tasks}))
+    row = Study.load(study.name, study.root.parent).trials.set_index("trial").loc[name]
+    assert (row["status"], row["reason"], row["unfinished"]) == ("interrupted", "predict: by the user", "")
+    path.write_text(json.dumps({**record, "status": "failed", "reason": "scoring accuracy: not a finite number"}))
+    assert not records.usable(records.load_record(path.parent))
+
+
 def test_means_are_those_of_the_page_and_rounded_with_their_spread(study: Study) -> None:
     table = tables.settings_table(study).set_index(["candidate", "n_train"])
     values = study.part("ethanol", "force_mae", "test_500K").query("candidate == 'MACE' and n_train == 200")["value"]

@@ -119,6 +119,12 @@ def _limits(study: Study) -> list[str]:
             f"{plural(len(wrong), 'trial')} did not finish ({listing(sorted(wrong['candidate'].unique()))}); "
             "means are over those that did."
         )
+    lost = study.table[study.table["unfinished"] != ""]
+    if len(lost):
+        limits.append(
+            f"{plural(len(lost), 'trial')} ended before every evaluation that was asked for "
+            f"({listing(sorted(lost['candidate'].unique()))}); their errors count, what is missing does not."
+        )
     if study.table["repetition"].nunique() < 3:
         limits.append(
             f"Only {plural(study.table['repetition'].nunique(), 'repetition')}: "

@@ -16,7 +16,7 @@ LISTED = 12  # trials not at rest; more are folded away
 
 def build(study: Study) -> Section | None:
     """Both tables; a sentence when there is nothing to list."""
-    wrong = study.trials[study.trials["status"] != "done"]
+    wrong = study.trials[(study.trials["status"] != "done") | (study.trials["unfinished"] != "")]
     open_ended = facts.unrested(study.table)
     blocks: list[Block] = []
     if len(wrong):
@@ -45,13 +45,13 @@ def _failed(study: Study, rows: pd.DataFrame) -> Table:
     cells = [
         [
             Cell(r["trial"]),
-            Cell(r["status"].replace("_", " "), mark="bad"),
-            Cell(str(r["reason"] or "not recorded")),
+            Cell("evaluation missing" if r["unfinished"] else r["status"].replace("_", " "), mark="bad"),
+            Cell(str(r["unfinished"] or r["reason"] or "not recorded")),
             Cell(f"{study.name}/{r['trial']}/{protocol.LOG}" if r["status"] != "skipped" else "–"),
         ]
         for r in rows.to_dict("records")
     ]
-    return Table("failed", f"{plural(len(rows), 'trial')} without a result, and why.", columns, cells)
+    return Table("failed", f"{plural(len(rows), 'trial')} without all that was asked for, and why.", columns, cells)
 
 
 def _unrested(rows: pd.DataFrame) -> Table:
