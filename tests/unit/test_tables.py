@@ -72,7 +72,8 @@ def test_an_evaluation_that_did_not_finish_takes_no_errors_away(study: Study) ->
     name = study.trials["trial"][0]
     path = study.root / name / records.RECORD
     record = json.loads(path.read_text())
-    tasks = {**record["tasks"], "speed": {**record["tasks"]["predict"], "status": "interrupted", "reason": "by the user"}}
+    done = {"status": "done", "reason": "", "wall_seconds": 1.0}
+    tasks = {"train": done, "predict": done, "speed": {**done, "status": "interrupted", "reason": "by the user"}}
     path.write_text(json.dumps({**record, "status": "interrupted", "reason": "speed: by the user", "tasks": tasks}))
     row = Study.load(study.name, study.root.parent).trials.set_index("trial").loc[name]
     assert (row["status"], row["reason"], row["unfinished"]) == ("done", "", "speed: by the user")
