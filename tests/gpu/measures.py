@@ -284,7 +284,9 @@ class Bench:
 
     def tf32(self, clock: Clock, name: str) -> Rows:
         """The same with and without TF32, in a copy of the study, so that it replaces nothing."""
-        folder, _ = self.record("gpu", name, 50 if self.dry else 200)
+        n_train = 50 if self.dry else 200
+        self.run(clock, "gpu", name, f"size={self.size}", f"dataset.n_train={n_train}", *self.budget)
+        folder, _ = self.record("gpu", name, n_train)
         copy = self.results / "gpu-tf32"
         shutil.copytree(self.results / "gpu" / "splits", copy / "splits", dirs_exist_ok=True)
         shutil.copytree(folder, copy / folder.name, dirs_exist_ok=True, symlinks=True)
@@ -312,6 +314,8 @@ class Bench:
 
     def md(self, clock: Clock, name: str) -> Rows:
         """Replica-steps per second of batched MD against the package's own ASE calculator."""
+        if not self.dry:  # trained by the step 'accuracy', unless that was on another machine
+            self.run(clock, "gpu", name, f"size={self.size}", "dataset.n_train=200", *self.budget)
         folder, _ = self.record("device", name) if self.dry else self.record("gpu", name, 200)
         counts = ["1", "8"] if self.dry else ["1", "10", "100", "1000"]
         short = ["--rounds", "1", "--steps", "2"] if self.dry else ["--rounds", "3", "--steps", "10"]

@@ -25,6 +25,7 @@ from typing import Any
 Rows = dict[str, list[dict[str, Any]]]  # table -> rows
 TABLES = ("agreement", "speed", "md", "packing", "accuracy")
 STATE, LOG = "acceptance.json", "acceptance.log"
+INSTALLATION = ("install", "import")  # kinds of steps that are repeated on each machine
 GRACE = 20.0  # s that an interrupted process has to write what it knows
 LEAST = 10.0  # s; with less time left no step is begun
 STOPPING = threading.Event()  # set by Ctrl-C: every step interrupts what it has started
@@ -151,6 +152,9 @@ class Kept:
         self.state: dict[str, Any] = {"machine": {}, "steps": {}, "rows": {}}
         if known:
             self.state = json.loads(known[0].read_text(encoding="utf-8"))
+            if earlier is not None and known[0].parent == earlier:  # of another machine: what must be there is not
+                steps = self.state["steps"]
+                self.state["steps"] = {n: entry for n, entry in steps.items() if n.split(":")[0] not in INSTALLATION}
             log = known[0].with_name(LOG)
             if log.is_file() and not (out / LOG).exists():
                 shutil.copy(log, out / LOG)

@@ -123,7 +123,7 @@ def _limits(study: Study) -> list[str]:
     if len(lost):
         limits.append(
             f"{plural(len(lost), 'trial')} ended before every evaluation that was asked for "
-            f"({listing(sorted(lost['candidate'].unique()))}); their errors count, what is missing does not."
+            f"({listing(sorted(lost['candidate'].unique()))}); the errors count, what is missing does not."
         )
     if study.table["repetition"].nunique() < 3:
         limits.append(
