@@ -142,7 +142,7 @@ def execute_compare(arguments: argparse.Namespace) -> int:
         UserError: a study, metric or split that is not there, or nothing in common.
     """
     from mlpbench.comparison import compare_studies, describe, load_side
-    from mlpbench.report.compare import write_comparison
+    from mlpbench.report.render import write_comparison
 
     first, second = (load_side(name, arguments.results) for name in (arguments.first, arguments.second))
     found = compare_studies(first, second, arguments.metric, arguments.split, margin=arguments.margin)

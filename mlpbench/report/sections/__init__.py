@@ -1,10 +1,11 @@
-"""The chapters of the report, one module each.
+"""The chapters of the report; a module holds those that change together.
 
-A module has ``ORDER`` (its place; leave gaps) and ``build(study) -> Section | None``; None when the study
-has nothing for it. Modules are found by themselves, so a new chapter is one new file:
+``CHAPTERS`` of a module names them with their places (leave gaps), and ``<name>_section(study) -> Section | None``
+makes each; None when the study has nothing for it. Modules are found by themselves, so a new chapter is a function and
+an entry, in a module that is there or in a new one:
 
 ====== ============================================================
-ORDER  chapters
+place  chapters
 ====== ============================================================
 10–29  the answer: headline, summary table, which one to take
 30–59  accuracy: learning curves, cost, parity, other distributions
@@ -19,7 +20,6 @@ import importlib
 import pkgutil
 import traceback
 from dataclasses import dataclass, replace
-from itertools import pairwise
 from types import ModuleType
 
 from mlpbench.report.section import Details, Figure, Section, Table, Text, walk
@@ -33,9 +33,9 @@ class Failed:
     """A section that could not be made.
 
     Attributes:
-        name: of its module.
+        name: of the chapter.
         reason: kind and message of the exception.
-        traceback: in full, for whoever mends it.
+        traceback: in full, for whoever repairs it.
     """
 
     name: str
@@ -43,18 +43,20 @@ class Failed:
     traceback: str
 
 
-def modules() -> list[ModuleType]:
-    """Every section's module, in the order of the report.
+def chapters() -> list[tuple[str, ModuleType]]:
+    """Name and module of every chapter, in the order of the report.
 
     Raises:
-        ValueError: two modules claim the same place.
+        ValueError: two chapters claim the same place.
     """
-    found = [importlib.import_module(f"{__name__}.{info.name}") for info in pkgutil.iter_modules(__path__)]
-    ordered = sorted(found, key=lambda module: int(module.ORDER))
-    for first, second in pairwise(ordered):
-        if first.ORDER == second.ORDER:
-            raise ValueError(f"{first.__name__} and {second.__name__} both have ORDER = {first.ORDER}")
-    return ordered
+    placed: dict[int, tuple[str, ModuleType]] = {}
+    for info in pkgutil.iter_modules(__path__):
+        module = importlib.import_module(f"{__name__}.{info.name}")
+        for name, place in module.CHAPTERS.items():
+            if place in placed:
+                raise ValueError(f"the chapters {placed[place][0]} and {name} both have the place {place}")
+            placed[place] = (name, module)
+    return [placed[place] for place in sorted(placed)]
 
 
 def build_all(study: Study) -> tuple[list[Section], list[Failed]]:
@@ -64,10 +66,9 @@ def build_all(study: Study) -> tuple[list[Section], list[Failed]]:
     """
     sections: list[Section] = []
     failed: list[Failed] = []
-    for module in modules():
-        name = module.__name__.rpartition(".")[2]
+    for name, module in chapters():
         try:
-            section = module.build(study)
+            section = getattr(module, f"{name}_section")(study)
             if section is not None:
                 _finish(section)
         except Exception as error:  # whatever it is, the other sections do not depend on it

@@ -14,10 +14,10 @@ from mlpbench.report.pillars import answer, sentence
 from mlpbench.report.section import Block, Bullets, Cards, Figure, Panel, Section, Text
 from mlpbench.study.study import Study, select
 
-ORDER = 10
+CHAPTERS = {"answer": 10}
 
 
-def build(study: Study) -> Section | None:
+def answer_section(study: Study) -> Section | None:
     """A sentence and four cards for each data set, then what limits the answer."""
     top: list[Block] = []
     finding = ""

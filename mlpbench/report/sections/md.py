@@ -25,7 +25,7 @@ from mlpbench.report.section import Block, Bullets, Cell, Column, Details, Secti
 from mlpbench.study.rows import natural
 from mlpbench.study.study import Study, select
 
-ORDER = 66
+CHAPTERS = {"md": 66}
 
 SHOWN = (
     "md_survival", "md_stable_time", "md_temperature_error", "nve_drift", "nve_drift_ratio", "nve_order",
@@ -33,7 +33,7 @@ SHOWN = (
 )  # fmt: skip
 
 
-def build(study: Study) -> Section | None:
+def md_section(study: Study) -> Section | None:
     """Survival, causes, scores and the error on the own trajectory of each data set whose trials ran MD."""
     blocks: list[Block] = []
     finding = ""

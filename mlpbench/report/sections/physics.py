@@ -20,7 +20,7 @@ from mlpbench.report.section import Block, Column, Details, Figure, Panel, Secti
 from mlpbench.report.section import Cell as TableCell
 from mlpbench.study.study import Study, select
 
-ORDER = 62
+CHAPTERS = {"physics": 62}
 
 AGAINST_DFT = (
     "imaginary_modes", "frequency_mae", "frequency_max", "minimum_rmsd", "lattice_constant_error", "elastic_mae",
@@ -31,7 +31,7 @@ CHECKS = (
 )  # fmt: skip
 
 
-def build(study: Study) -> Section | None:
+def physics_section(study: Study) -> Section | None:
     """Tables and figures for each data set whose trials were probed."""
     blocks: list[Block] = []
     finding = ""

@@ -9,7 +9,7 @@ from ase.io import read
 from mlpbench.cli import answers as command
 from mlpbench.errors import UserError
 from mlpbench.report.committees import committee, most_disagreed
-from mlpbench.report.sections import uncertainty
+from mlpbench.report.sections import robustness
 from mlpbench.study.study import Study
 from tests.unit.report.fabricate import Plan, fabricate
 
@@ -75,7 +75,7 @@ def test_mistakes_are_named(study, monkeypatch, tmp_path, arguments, message):
 
 
 def test_the_section_has_calibration_and_the_command(study):
-    table, figure, details = uncertainty.build(study).blocks
+    table, figure, details = robustness.uncertainty_section(study).blocks
     assert table.name == "committee-ethanol"
     assert [panel.name for panel in figure.panels] == ["calibration-ethanol", "spread-ethanol"]
     listed, export = details.blocks

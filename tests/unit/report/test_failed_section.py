@@ -8,7 +8,7 @@ from mlpbench.cli import answers as command
 from mlpbench.errors import EXIT_DONE, EXIT_FAILED, UserError
 from mlpbench.report import write_report
 from mlpbench.report.section import Figure, Panel, Section
-from mlpbench.report.sections import decide, learning, parity
+from mlpbench.report.sections import accuracy, learning, summary
 from tests.unit.report.fabricate import Plan, fabricate, write_study
 
 SMALL = Plan(architectures=("schnet", "mace"), n_train=(50, 200), repetitions=2, troubles={}, predictions=False)
@@ -24,7 +24,7 @@ def broken(study):
 
 
 def test_the_other_sections_stand_and_the_notice_has_the_reason(study, tmp_path, monkeypatch):
-    monkeypatch.setattr(learning, "build", broken)
+    monkeypatch.setattr(learning, "learning_section", broken)
     written = write_report(study, tmp_path)
     text = written.page.read_text(encoding="utf-8")
     assert [one.name for one in written.failed] == ["learning"]
@@ -41,7 +41,7 @@ def test_a_picture_that_cannot_be_drawn_is_the_failure_of_its_section(study, tmp
             raise ValueError("no room for the axes")
 
     figure = Figure("caption", [Undrawable("x", None, "alt")])
-    monkeypatch.setattr(parity, "build", lambda study: Section("parity", "Parity", "", [figure]))
+    monkeypatch.setattr(accuracy, "parity_section", lambda study: Section("parity", "Parity", "", [figure]))
     written = write_report(study, tmp_path)
     assert [one.reason for one in written.failed] == ["ValueError: no room for the axes"]
     assert "no room for the axes" in written.page.read_text(encoding="utf-8")
@@ -53,7 +53,7 @@ def test_the_command_ends_with_1_and_with_0_once_it_is_repaired(tmp_path, monkey
     command.register_report(parser)
     arguments = parser.parse_args(["made-up", "--out", str(tmp_path), "--results", str(tmp_path / "results")])
     with monkeypatch.context() as patch:
-        patch.setattr(learning, "build", broken)
+        patch.setattr(learning, "learning_section", broken)
         assert command.execute_report(arguments) == EXIT_FAILED
     streams = capsys.readouterr()
     assert streams.out.strip() == str(tmp_path / "index.html")
@@ -66,7 +66,7 @@ def test_where_no_command_can_be_written_the_fronts_stand_and_it_is_said(study, 
     def without_conf(*arguments, **named):
         raise UserError("there is no data set 'ethanol' in conf")
 
-    monkeypatch.setattr(decide, "decide", without_conf)
-    _, table, note = decide.build(study).blocks
+    monkeypatch.setattr(summary, "decide", without_conf)
+    _, table, note = summary.decide_section(study).blocks
     assert table.name == "pareto-ethanol"
     assert "there is no data set 'ethanol' in conf" in note.text

@@ -12,7 +12,7 @@ from mlpbench.report import facts
 from mlpbench.report.costs import Pace
 from mlpbench.report.drawing import looks
 from mlpbench.report.equal import by_md_cost, by_seconds, by_steps, equal_cost, error_at, nearest
-from mlpbench.report.fits import unfitted
+from mlpbench.report.estimates import unfitted
 from mlpbench.report.section import Bullets, Commands, Details, Table
 from mlpbench.report.sections import answer, summary, transfer
 from mlpbench.study.study import Study
@@ -31,18 +31,18 @@ def test_the_trivial_predictor_is_a_row_and_what_does_not_beat_it_is_flagged(tmp
     for record in records:  # SchNet lies near 219 meV/Å at N = 50, MACE near 67
         record["split"]["trivial_errors"] = {"test_500K": {"force_mae": 150.0}, "test_1000K": {"force_mae": 1e5}}
     study = Study("s", tmp_path, records)
-    section = summary.build(study)
+    section = summary.summary_section(study)
     assert section is not None
     rows = {row[0].text: row for row in table_of(section.blocks, "summary-ethanol").rows}
     head = [column.label for column in table_of(section.blocks, "summary-ethanol").columns].index("F MAE")
     assert rows[facts.TRIVIAL][head].value == 150.0
     assert "no better than trivial" in rows["SchNet"][head].detail
     assert (rows["SchNet"][head].mark, rows["MACE"][head].mark == "bad") == ("bad", False)
-    further = transfer.build(study)
+    further = transfer.transfer_section(study)
     assert further is not None
     shown = [row for row in table_of(further.blocks, "transfer-ethanol").rows if row[0].text == facts.TRIVIAL]
     assert [cell.text for cell in shown[0]][1:3] == ["F MAE", "150"]
-    first = answer.build(study)
+    first = answer.answer_section(study)
     assert first is not None
     said = [item for block in first.blocks for item in getattr(block, "items", [])]
     assert any("No better than a predictor without geometry: SchNet" in item for item in said)

@@ -10,7 +10,7 @@ import pytest
 from mlpbench.datasets import load, prepare_split
 from mlpbench.report.facts import detected, shared_frames, split_warnings
 from mlpbench.report.section import Bullets, Details, Text
-from mlpbench.report.sections.data import _told_apart
+from mlpbench.report.sections.evidence import _told_apart
 from tests.unit.datasets.support import file_config, rattled_molecules
 
 

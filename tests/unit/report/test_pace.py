@@ -33,7 +33,7 @@ def test_the_section_says_when_each_reached_what_all_reach(tmp_path):
     study = fabricate(tmp_path / "made-up", Plan(n_train=(50, 400), troubles={}, predictions=False))
     found = paces(study, "ethanol", "force_mae")
     assert [one.n_train for one in found] == [400] * 4 + [50] * 4
-    section = cost.build(study)
+    section = cost.cost_section(study)
     table = section.blocks[-1].frame()
     target = float(next(c for c in table if c.startswith("Time to")).split()[2])
     rows = table[table["n_train (frames)"] == 400]

@@ -12,7 +12,7 @@ import pytest
 from mlpbench.cli import answers as command
 from mlpbench.errors import UserError
 from mlpbench.report import write_report
-from mlpbench.report.sections import modules
+from mlpbench.report.sections import chapters
 from mlpbench.study.study import Study
 from tests.unit.report.fabricate import Plan, fabricate, make_records
 
@@ -177,7 +177,7 @@ def test_names_are_escaped(tmp_path):
 
 
 def test_sections_have_an_order_and_pyplot_stays_out_of_it(written):
-    orders = [module.ORDER for module in modules()]
+    orders = [module.CHAPTERS[name] for name, module in chapters()]
     assert orders == sorted(set(orders))
     pyplot = sys.modules.get("matplotlib.pyplot")
     assert pyplot is None or not pyplot.get_fignums()

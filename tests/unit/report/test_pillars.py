@@ -104,7 +104,7 @@ def test_speed_names_the_fastest_and_the_factor_of_the_runner_up(tmp_path: Path)
 
 def test_more_steps_with_more_labels_stand_in_the_headline(tmp_path: Path) -> None:
     study = fabricate(tmp_path / "s", Plan(("schnet", "mace"), n_train=(50, 200), steps=None, **QUICK))
-    built = section.build(study)
+    built = section.answer_section(study)
     assert built is not None
     warnings = [item for block in built.blocks if isinstance(block, Bullets) for item in block.items]
     assert any("more optimiser steps" in item and "500 to 2000" in item for item in warnings)

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from mlpbench.report.sections import cite, published
+from mlpbench.report.sections import sources, transfer
 from mlpbench.study.study import Study
 from tests.unit.report.fabricate import Plan, fabricate, make_records
 
@@ -27,7 +27,7 @@ def study(tmp_path_factory):
 
 
 def test_ours_stand_beside_theirs_with_the_ratio_and_the_differences(study):
-    section = published.build(study)
+    section = transfer.published_section(study)
     table = section.blocks[0].frame()
     row = table[(table["Split"] == "test_300K") & (table["Architecture"] == "MACE")].iloc[0]
     assert (row["Published"], row["Their n_train (frames)"], row["Our n_train (frames)"]) == (5.1, 500, 200)
@@ -47,16 +47,16 @@ def test_ours_stand_beside_theirs_with_the_ratio_and_the_differences(study):
 
 
 def test_architectures_that_were_not_run_stay_as_rows_without_ours(study):
-    table = published.build(study).blocks[0].frame()
+    table = transfer.published_section(study).blocks[0].frame()
     assert set(table.loc[table["Architecture"] == "BOTNet", "Ours"]) == {"–"}
 
 
 def test_nothing_published_no_section(tmp_path):
-    assert published.build(fabricate(tmp_path / "x", PLAN)) is None
+    assert transfer.published_section(fabricate(tmp_path / "x", PLAN)) is None
 
 
 def test_bibtex_of_what_was_used_and_of_nothing_else(study):
-    section = cite.build(study)
+    section = sources.cite_section(study)
     text = "\n".join(section.blocks[1].blocks[0].lines)
     keys = set(re.findall(r"^@\w+\{(\w+),", text, re.MULTILINE))
     assert keys == {

@@ -18,7 +18,11 @@ def study(tmp_path_factory):
 
 
 def tables(study):
-    return {block.name: block.frame() for block in walk(robustness.build(study).blocks) if hasattr(block, "frame")}
+    return {
+        block.name: block.frame()
+        for block in walk(robustness.robustness_section(study).blocks)
+        if hasattr(block, "frame")
+    }
 
 
 def test_every_pair_with_its_verdict_and_its_power(study):
@@ -46,7 +50,7 @@ def test_leaving_out_shows_what_turns(study):
 
 
 def test_without_crossed_seeds_the_common_part_of_the_spread_is_said_and_how_to_cross_them(study):
-    text = robustness.build(study).blocks[-1].text
+    text = robustness.robustness_section(study).blocks[-1].text
     assert "common to all candidates" in text
     assert "split_seed=0,1,2 init_seed=0,1,2" in text
 
@@ -59,12 +63,12 @@ def test_swept_seeds_are_repetitions_and_give_both_shares(tmp_path):
     assert set(found.trials["setting"]) == {""}
     assert sorted(found.trials["counts_as"].dropna().unique()) == [0, 1, 2]
     assert set(found.table["candidate"]) == {"SchNet", "MACE"}
-    text = robustness.build(found).blocks[-1].text
+    text = robustness.robustness_section(found).blocks[-1].text
     shares = [float(x) for x in re.findall(r"(\d+) % of the variance from the split", text)]
     assert "crossed design, 18 trials" in text
     assert "from the initialisation seed" in text
     assert shares or "under 1 %" in text
-    assert "Seeds were crossed" in str([block for block in answer.build(found).blocks])
+    assert "Seeds were crossed" in str([block for block in answer.answer_section(found).blocks])
 
 
 def test_a_ratio_keeps_the_digits_that_tell_it_from_one():

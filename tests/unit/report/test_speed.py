@@ -12,7 +12,7 @@ from mlpbench.protocol import write_json
 from mlpbench.references.walltimes import read_published
 from mlpbench.report.costs import Prices, load_prices
 from mlpbench.report.section import Bullets, Details, Figure, Section, Table, Text
-from mlpbench.report.sections.speed import build
+from mlpbench.report.sections.cost import speed_section
 from mlpbench.report.timings import beside, timed, ways
 from mlpbench.study.study import Study
 from tests.unit.report.fabricate import Plan, fabricate, make_records
@@ -73,7 +73,7 @@ def column(table: Table, label: str, unit: str = "") -> dict[str, float | str | 
 
 
 def test_one_table_has_every_way_and_the_reference_as_a_row(study: Study) -> None:
-    table = blocks(build(study), Table)[0]
+    table = blocks(speed_section(study), Table)[0]
     speedups = column(table, "speed-up", "×")
     assert speedups["SchNet, eager"] == pytest.approx(3000)
     assert speedups["SchNet, compiled, torch.compile"] == pytest.approx(6000)
@@ -86,7 +86,7 @@ def test_one_table_has_every_way_and_the_reference_as_a_row(study: Study) -> Non
 
 
 def test_conditions_and_what_could_not_run_open_on_demand(study: Study) -> None:
-    conditions, missing, _growth = (block.blocks[0] for block in blocks(build(study), Details))
+    conditions, missing, _growth = (block.blocks[0] for block in blocks(speed_section(study), Details))
     seconds = column(conditions, "compiled in", "s")
     assert seconds["SchNet, compiled, torch.compile"] == 60
     assert seconds["SchNet, eager"] is None
@@ -96,7 +96,7 @@ def test_conditions_and_what_could_not_run_open_on_demand(study: Study) -> None:
 
 
 def test_the_finding_names_the_fastest_and_what_it_is_compared_with(study: Study) -> None:
-    section = build(study)
+    section = speed_section(study)
     assert section is not None
     assert "Fastest is SchNet, compiled, torch.compile, float32: 111" in section.finding
     assert "6000 (6000–6000) times as fast" in section.finding.replace("\u202f", "")
@@ -108,14 +108,14 @@ def test_what_is_as_fast_within_the_noise_is_named_too(study: Study) -> None:
     record = next(r for r in study.records if r["identifiers"]["architecture"] == "mace" and "n200" in r["trial"])
     noisy = [1.0e-3, 1.02e-3, 0.97e-3, 1.03e-3, 0.99e-3]
     record["tasks"]["speed"]["values"]["paths"][0] |= {"latency": noisy, "latency_again": noisy[::-1]}
-    section = build(study)
+    section = speed_section(study)
     assert section is not None
     assert "within the noise of this run as fast: MACE, compiled, torch.compile" in section.finding
 
 
 def test_unlike_hardware_and_a_busy_machine_are_said(study: Study) -> None:
     write_json(study.root / "dft" / "pyscf-x-threads1.json", measured(threads=64, cpu="Large CPU", notice="load"))
-    section = build(study)
+    section = speed_section(study)
     assert section is not None
     assert "unlike hardware: 1 thread of Example CPU 3000 against 64 threads of Large CPU" in section.finding
     warnings = " ".join(block.text for block in blocks(section, Text))
@@ -133,7 +133,7 @@ def test_the_reference_on_the_same_hardware_is_the_one_compared_with(study: Stud
 
 
 def test_break_even_counts_labels_and_training(study: Study) -> None:
-    table = next(t for t in blocks(build(study), Table) if t.name.startswith("payback"))
+    table = next(t for t in blocks(speed_section(study), Table) if t.name.startswith("payback"))
     wall = study.record[next(t for t in study.record if "schnet" in t and "n200" in t)]["training"]["wall_seconds"]
     expected = (250 * 6.0 + wall) / (6.0 - 2.4e-3)
     assert column(table, "paid back after", "MD steps")["SchNet, eager, float32"] == pytest.approx(expected)
@@ -147,7 +147,7 @@ def test_prices_give_money(study: Study, tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.delenv("MLPBENCH_CONF", raising=False)
     (tmp_path / "conf").mkdir()
     (tmp_path / "conf" / "prices.yaml").write_text("currency: CHF\ncpu_core_hour: 0.036\nsource: our bill\n")
-    table = next(t for t in blocks(build(study), Table) if t.name.startswith("payback"))
+    table = next(t for t in blocks(speed_section(study), Table) if t.name.startswith("payback"))
     hours = column(table, "invested", "core-hours")["MACE, eager, float32"]
     assert isinstance(hours, float)
     assert column(table, "invested", "CHF")["MACE, eager, float32"] == pytest.approx(hours * 0.036)
@@ -165,7 +165,7 @@ def test_a_price_is_of_the_hardware() -> None:
 
 
 def test_growth_and_crossover_are_told_with_what_is_extrapolated(study: Study) -> None:
-    section = build(study)
+    section = speed_section(study)
     text = " ".join(item for block in blocks(section, Bullets) for item in block.items)
     assert "grows as N^2.00 (95 %" in text
     (table,) = [b for one in blocks(section, Details) for b in one.blocks if b.name.startswith("growth")]
@@ -182,7 +182,7 @@ def test_growth_and_crossover_are_told_with_what_is_extrapolated(study: Study) -
 
 def test_recorded_times_stand_with_their_sources(study: Study) -> None:
     def recorded() -> list[Table]:
-        tables = [block.blocks[0] for block in blocks(build(study), Details)]
+        tables = [block.blocks[0] for block in blocks(speed_section(study), Details)]
         return [table for table in tables if table.name.startswith("recorded")]
 
     assert recorded() == []
@@ -193,4 +193,4 @@ def test_recorded_times_stand_with_their_sources(study: Study) -> None:
 
 
 def test_a_study_without_timings_has_no_such_section(tmp_path: Path) -> None:
-    assert build(fabricate(tmp_path / "s", Plan(("mace",), n_train=(50,), repetitions=1, troubles={}))) is None
+    assert speed_section(fabricate(tmp_path / "s", Plan(("mace",), n_train=(50,), repetitions=1, troubles={}))) is None

@@ -7,8 +7,7 @@ import pytest
 
 from mlpbench.report import facts, fronts
 from mlpbench.report.drawing import PAIRS, looks
-from mlpbench.report.estimates import against_best, cells
-from mlpbench.report.fits import curves
+from mlpbench.report.estimates import against_best, cells, curves
 from mlpbench.report.sections import transfer
 from mlpbench.study.rows import natural
 from tests.unit.report.fabricate import LAW, Plan, fabricate
@@ -128,4 +127,4 @@ def test_a_split_with_energies_alone_has_no_force_ratio(tmp_path):
     found._parts.pop(("ethanol", "force_mae", "test_1000K"))
     assert transfer._ratios(found, "ethanol", "force_mae", "test_1000K", 50) == {}
     assert transfer._ratios(found, "ethanol", "energy_mae", "test_1000K", 50)
-    assert transfer.build(found) is not None
+    assert transfer.transfer_section(found) is not None

@@ -19,13 +19,13 @@ from mlpbench.cli import main
 from mlpbench.comparison import compare_studies
 from mlpbench.decision import advice, parse_constraint, select
 from mlpbench.errors import UserError
-from mlpbench.report.sections import decide, summary
+from mlpbench.report.sections import summary
 from mlpbench.study.rows import setting_labels
 from mlpbench.study.study import Study
 from tests.unit.report.fabricate import Plan, Point, make_records, write_study
 
 SPLIT = "test_500K"
-GOALS = {words: name for name, words in decide.GOALS.items()}
+GOALS = {words: name for name, words in summary.GOALS.items()}
 SWEPT = st.sampled_from([
     [{}],
     [{"training.lr": 0.01}, {"training.lr": 0.003}],
@@ -104,7 +104,7 @@ def _compare(plan: Plan) -> None:
             assert (config["architecture"]["cutoff"], config["training"]["lr"]) in allowed
 
     # The page's first table, and the table in the terminal, have these candidates and one mean for each.
-    frame = summary.build(study).blocks[0].frame()  # type: ignore[union-attr]
+    frame = summary.summary_section(study).blocks[0].frame()  # type: ignore[union-attr]
     rows = frame.set_index(["Candidate", "n_train (frames)"]).to_dict("index")
     assert set(rows) == set(candidates)
     table = tables.settings_table(study, SPLIT, ["force_mae"]) if study.splits_of("ethanol") else pd.DataFrame()
@@ -124,7 +124,7 @@ def _compare(plan: Plan) -> None:
 
     # The page's decisions are those of the command, and what a reader would work out from the first table.
     means = {key: row.get("F MAE (meV/Å)") for key, row in rows.items() if isinstance(row.get("F MAE (meV/Å)"), float)}
-    answers = decide.decisions(study, "ethanol").frame().to_dict("records") if means else []
+    answers = summary.decisions(study, "ethanol").frame().to_dict("records") if means else []
     for answer in answers:
         asked, _, words = answer["Constraints and aim"].partition("; ")
         constraints = [] if asked == "no constraint" else [parse_constraint(asked.replace(" ≤ ", "="), "max")]
