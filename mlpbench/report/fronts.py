@@ -1,4 +1,4 @@
-"""What can be taken, what each costs, and the Pareto fronts of error against a cost."""
+"""Fitted learning curves and Pareto fronts: what is reached with how many labels, and at which cost."""
 
 from __future__ import annotations
 
@@ -8,14 +8,170 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from mlpbench.metrics import metric
-from mlpbench.numbers import listing
+from mlpbench.metrics import error_word, metric
+from mlpbench.numbers import interval, listing, number
 from mlpbench.report import facts
 from mlpbench.report.drawing import INK, canvas, legend, logarithmic, looks, point
 from mlpbench.report.estimates import Estimate, cells
-from mlpbench.report.section import Panel
+from mlpbench.report.section import Block, Bullets, Cell, Column, Commands, Panel, Table
+from mlpbench.statistics.curves import LearningCurve, NotAtRest, NotFitted, fit_learning_curve
+from mlpbench.statistics.extrapolation import (
+    EXTRAPOLATION,
+    DataMultiplier,
+    Needed,
+    data_multiplier,
+    frames_needed,
+    label_hours,
+)
 from mlpbench.statistics.pareto import front_probability
 from mlpbench.study.study import Study, remembered, select
+
+
+@remembered
+def curves(study: Study, dataset: str, name: str, split: str) -> dict[str, LearningCurve]:
+    """Candidate -> fitted curve, for chosen candidates with at least two training sizes, all at rest."""
+    return {c: fit for c, fit in _fits(study, dataset, name, split).items() if isinstance(fit, LearningCurve)}
+
+
+@remembered
+def _fits(study: Study, dataset: str, name: str, split: str) -> dict[str, LearningCurve | NotFitted]:
+    rows = study.part(dataset, name, split)
+    rows = rows.assign(steps=rows["trial"].map(study.trials.set_index("trial")["steps"]).astype(float))
+    noise = study.label_noise(dataset, name)
+    found: dict[str, LearningCurve | NotFitted] = {}
+    for candidate in study.lines(dataset):
+        part = select(rows[rows["value"] > 0], candidate=candidate)
+        if part["n_train"].nunique() > 1:
+            rest = part["at_rest"].map(facts.rested).to_numpy(dtype=bool)
+            steps = None if part["converged"].map(facts.rested).all() else part["steps"]
+            try:
+                found[candidate] = fit_learning_curve(
+                    part["n_train"], part["value"], part["repetition"], at_rest=rest, steps=steps, noise=noise
+                )
+            except NotFitted as error:
+                found[candidate] = error
+    return found
+
+
+def unfitted(study: Study, dataset: str, split: str) -> list[Block]:
+    """What each curve that is drawn without a fit lacks, and the command that adds it."""
+    fits = _fits(study, dataset, study.headline(dataset), split)
+    missing = {c: error for c, error in fits.items() if isinstance(error, NotFitted)}
+    if not missing:
+        return []
+    lines = select(study.table, dataset=dataset)
+    names = lines["candidate"].isin(missing)
+    longest = int(lines.loc[names, "steps"].max()) if lines.loc[names, "steps"].notna().any() else 0
+    restless = any(isinstance(error, NotAtRest) for error in missing.values())
+    wanted = f"budget.steps={2 * longest if restless else longest}" if longest else "budget=converge"
+    sizes = ",".join(str(n) for n in facts.train_sizes(study, dataset))
+    repetitions = ",".join(str(r) for r in sorted(study.trials["repetition"].astype(int).unique()))
+    overrides = (f"dataset.n_train={sizes}", f"repetition={repetitions}", "budget=default", wanted)
+    command = facts.run_again(study, dataset, *overrides, only=list(missing))
+    label = "This adds the missing fits" + (", if it lets the trainings come to rest:" if restless else ":")
+    return [Bullets([f"{c}: {error}." for c, error in missing.items()], "note"), Commands([command], label)]
+
+
+_ROUND = (1.0, 1.2, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 10.0)  # times a power of ten
+
+
+def target_error(study: Study, dataset: str, name: str, split: str) -> float | None:
+    """A target that the question is fair for: the best mean below the largest training size, rounded up.
+
+    Rounded up, so that at least one candidate reaches it within the sizes that were measured.
+    """
+    table = cells(study, dataset, name, split)
+    largest = max((n for _, n in table), default=0)
+    means = [mean.value for (c, n), mean in table.items() if n < largest and c in study.lines(dataset)]
+    if not means:
+        return None
+    power = 10.0 ** math.floor(math.log10(min(means)))
+    return next(step * power for step in _ROUND if step * power >= min(means))
+
+
+def fit_table(study: Study, dataset: str, split: str) -> Table | None:
+    """Exponent, frames to the target, their price and the data multiplier of each candidate; None without a fit."""
+    name = study.headline(dataset)
+    fitted, target = curves(study, dataset, name, split), target_error(study, dataset, name, split)
+    if not fitted or target is None:
+        return None
+    entry, price = metric(name), study.label_seconds(dataset)
+    needs = {c: frames_needed(curve, target) for c, curve in fitted.items()}
+    order = sorted(fitted, key=lambda c: needs[c].n if needs[c].reachable else float("inf"))
+    valid = float(select(study.trials, dataset=dataset)["n_valid"].max())
+    rows = [
+        [
+            Cell(c),
+            Cell(
+                number(fitted[c].b, fitted[c].b_lower, fitted[c].b_upper),
+                fitted[c].b,
+                interval(fitted[c].b_lower, fitted[c].b_upper),
+                mark="warn" if fitted[c].bends else "",
+                note=fitted[c].note,
+            ),
+            _needed(needs[c]),
+            *([_hours(needs[c], valid, price)] if price else []),
+            _multiplier(None if c == order[0] else data_multiplier(fitted[order[0]], fitted[c], target)),
+        ]
+        for c in order
+    ]
+    columns = [
+        Column("Candidate", numeric=False),
+        Column("Exponent b", "", "error = a·N^(−b), one shift for each repetition, 95 % interval"),
+        Column(f"Frames to {target:g} {entry.unit}", "", "training frames at which the fitted curve reaches it"),
+        *(
+            [Column("Price of labels", "h", "training and validation frames times the data set's time for a label")]
+            if price
+            else []
+        ),
+        Column("Data multiplier", "", f"frames it needs over those that {order[0]} needs for the same error"),
+    ]
+    caption = (
+        f"Power laws fitted to {entry.symbol} on {facts.split_words(study, dataset, split)}: exponent, and the "
+        f"training frames needed for {target:g} {entry.unit}, with 95 % intervals. Extrapolation is refused beyond "
+        f"{EXTRAPOLATION:g} times the largest training size and below a {EXTRAPOLATION:g}th of the smallest."
+    )
+    return Table(f"learning-{dataset}", caption, columns, rows)
+
+
+def finding(study: Study, dataset: str, split: str) -> str:
+    """What doubling the data buys, in one sentence."""
+    fitted = curves(study, dataset, study.headline(dataset), split)
+    gains = sorted(((1 - 2**-curve.b, c) for c, curve in fitted.items() if curve.c == 0), reverse=True)
+    if not gains:
+        return ""
+    what = error_word(study.headline(dataset))
+    return f"Twice the training frames lower the {what} error by " + (
+        listing([f"{100 * gain:.0f} % ({c})" for gain, c in gains]) + "."
+    )
+
+
+def _needed(need: Needed) -> Cell:
+    if not need.reachable:
+        if need.reason.startswith("reached"):
+            return Cell("fewer than tried", 0.0, "", "warn", need.reason)
+        return Cell("not reachable", math.inf, "", "warn", need.reason)
+    shown = interval(need.lower, need.upper) if need.lower == need.lower else ""
+    return Cell(number(round(need.n)), need.n, shown, note=need.note)
+
+
+def _hours(need: Needed, valid: float, price: float) -> Cell:
+    if not need.reachable:
+        return Cell("–")
+    hours, *ends = (label_hours(n, valid, price) for n in (need.n, need.lower, need.upper))
+    if need.note:
+        return Cell(number(hours), hours, note=need.note)
+    return Cell(number(hours, *ends), hours, interval(*ends))
+
+
+def _multiplier(found: DataMultiplier | None) -> Cell:
+    if found is None:
+        return Cell("1", 1.0)
+    if found.reason:
+        return Cell("–", note=found.reason)
+    text = number(found.value, found.lower, found.upper)
+    return Cell(text, found.value, interval(found.lower, found.upper))
+
 
 SPEED = ("ms_per_md_step", "us_per_atom")  # the first that the study has
 

@@ -16,7 +16,8 @@ from mlpbench.metrics import metric
 from mlpbench.numbers import interval, listing, number, plural, ratio_text, seconds
 from mlpbench.report import facts
 from mlpbench.report.dynamics import Replicas, collect
-from mlpbench.report.estimates import Against, Estimate, against_best, cells, curves, target_error
+from mlpbench.report.estimates import Against, Estimate, against_best, cells
+from mlpbench.report.fronts import curves, target_error
 from mlpbench.report.section import Card
 from mlpbench.report.timings import speedup, timed, told_apart, unlike, ways
 from mlpbench.statistics.extrapolation import data_multiplier, frames_needed, label_hours

@@ -12,7 +12,8 @@ from mlpbench.metrics import HEADLINE, metric
 from mlpbench.numbers import number, plural
 from mlpbench.report import facts
 from mlpbench.report.drawing import Look, canvas, legend, logarithmic, looks, series
-from mlpbench.report.estimates import cells, finding, fit_table, unfitted
+from mlpbench.report.estimates import cells
+from mlpbench.report.fronts import finding, fit_table, unfitted
 from mlpbench.report.section import Block, Cell, Column, Details, Figure, Panel, Section, Table
 from mlpbench.study.study import VALID, Study, select, unique
 

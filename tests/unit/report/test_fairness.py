@@ -12,7 +12,7 @@ from mlpbench.report import facts
 from mlpbench.report.costs import Pace
 from mlpbench.report.drawing import looks
 from mlpbench.report.equal import by_md_cost, by_seconds, by_steps, equal_cost, error_at, nearest
-from mlpbench.report.estimates import unfitted
+from mlpbench.report.fronts import unfitted
 from mlpbench.report.section import Bullets, Commands, Details, Table
 from mlpbench.report.sections import answer, summary, transfer
 from mlpbench.study.study import Study

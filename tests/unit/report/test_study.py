@@ -7,7 +7,8 @@ import pytest
 
 from mlpbench.report import facts, fronts
 from mlpbench.report.drawing import PAIRS, looks
-from mlpbench.report.estimates import against_best, cells, curves
+from mlpbench.report.estimates import against_best, cells
+from mlpbench.report.fronts import curves
 from mlpbench.report.sections import transfer
 from mlpbench.study.rows import natural
 from tests.unit.report.fabricate import LAW, Plan, fabricate
