@@ -1,15 +1,17 @@
-"""Names, locks and digests of files, and writing that never leaves half a file."""
+"""Names and locks of files, writing that never leaves half a file, and digests, from which seeds are derived."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
 import hashlib
+import json
 import os
 import re
 from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 from mlpbench.errors import UserError
 
@@ -112,3 +114,14 @@ def sha256(path: Path) -> str:
     """sha256 (hex) of a file, read in blocks."""
     with open(path, "rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def derive(*parts: object) -> int:
+    """A seed in [0, 2³¹) from the parts' text; the same parts always give the same seed."""
+    text = "\x1f".join(str(part) for part in parts)
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big") >> 1
+
+
+def digest(content: Any) -> str:
+    """sha256 (hex) of JSON ``content`` with sorted keys."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()

@@ -15,17 +15,16 @@ from typing import Any
 import numpy as np
 import yaml
 
-from mlpbench import provenance
 from mlpbench.backends.environment import Environment
 from mlpbench.backends.launcher import launch
 from mlpbench.devices import hardware, resolve_device
 from mlpbench.errors import UserError
 from mlpbench.evaluators import SCORERS
-from mlpbench.files import locked, told
+from mlpbench.files import digest, locked, told
 from mlpbench.frames import Frames
 from mlpbench.protocol import CHECKPOINT, EVENTS, TASKS, Request, Result, Status, Task, read_events
+from mlpbench.records import now
 from mlpbench.scoring import context_of, kept_results, with_options, write_record
-from mlpbench.seeds import digest
 from mlpbench.study.artefacts import Status as Standing
 from mlpbench.study.artefacts import evaluation_options, examine, found, tasks_of, write_inputs
 from mlpbench.study.trial import Trial
@@ -59,7 +58,7 @@ def run_trial(trial: Trial, on_event: OnEvent | None = None) -> dict[str, Any]:
         standing = examine(trial)  # another process may have finished it meanwhile
         if standing.state == "cached" and standing.found.record is not None:
             return standing.found.record
-        started = provenance.now()
+        started = now()
         if trial.skip is not None:
             return write_record(trial, environment, {}, "skipped", trial.skip, started)
         return _carry_out(trial, environment, standing, started, on_event)

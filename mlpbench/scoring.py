@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mlpbench import provenance
 from mlpbench.backends.environment import Environment
 from mlpbench.converging import convergence
 from mlpbench.datasets.dataset import extension_digests
@@ -22,7 +21,7 @@ from mlpbench.evaluators import SCORERS, Context, Row, Scorer
 from mlpbench.evaluators.training import at_rest, trivial_loss
 from mlpbench.frames import Frames
 from mlpbench.protocol import EVENTS, HELLO, ProtocolError, Result, Status, read_events, read_json, write_json
-from mlpbench.records import RECORD, Record, load_curve, load_record, write_curve
+from mlpbench.records import RECORD, Record, command, core, load_curve, load_record, now, write_curve
 from mlpbench.study.artefacts import evaluation_options, found, split_digests, wanted
 from mlpbench.study.difference import SCORE, Found, Inputs, reference_digests, score_inputs
 from mlpbench.study.trial import WEIGHTS, Trial
@@ -52,7 +51,7 @@ class Scores:
             rows, lost = finite_rows(scorer(directory, values, context))
         except Exception as error:
             with open(directory / LOG, "a", encoding="utf-8") as log:
-                log.write(f"{provenance.now()} {scorer.name}\n{traceback.format_exc()}\n")
+                log.write(f"{now()} {scorer.name}\n{traceback.format_exc()}\n")
             self.problems.append(f"{scorer.name}: {type(error).__name__}: {error}")
             return False
         self.rows += rows
@@ -100,7 +99,7 @@ def write_record(
         status=status,
         reason=reason,
         started=started,
-        finished=provenance.now(),
+        finished=now(),
         identifiers=trial.identifiers,
         config=_config(trial, here.record, kept),
         ladder=trial.ladder,
@@ -290,8 +289,8 @@ def _provenance(trial: Trial, environment: Environment, ran: bool) -> dict[str, 
             return kept
     hello = _hello(trial.directory)
     return {
-        **provenance.core(),
-        "command": provenance.command(),
+        **core(),
+        "command": command(),
         "init_seed": trial.init_seed,
         "backend": {
             "name": environment.name, "lock": environment.lock, "adopted": environment.adopted,
@@ -347,7 +346,7 @@ def rescore(study_root: Path, record: dict[str, Any], names: Sequence[str]) -> d
         row for row in record["metrics"]
         if row.get("scorer") not in names and (row["split"], row["metric"]) not in renewed
     ]  # fmt: skip
-    changed = {**record, "metrics": kept + scores.rows, "inputs": scores.inputs, "finished": provenance.now()}
+    changed = {**record, "metrics": kept + scores.rows, "inputs": scores.inputs, "finished": now()}
     if scores.problems:
         changed |= {"status": "failed", "reason": f"scoring {'; '.join(scores.problems)}"}
     elif record["status"] == "failed" and record["reason"].startswith("scoring "):

@@ -9,9 +9,9 @@ from typing import Any
 
 from mlpbench.comparison.model import Change
 from mlpbench.errors import UserError
+from mlpbench.files import digest
 from mlpbench.protocol import ProtocolError, read_json
 from mlpbench.records import usable
-from mlpbench.seeds import digest
 from mlpbench.study.candidates import candidate_label
 from mlpbench.study.rows import display_name
 from mlpbench.study.settings import Setting, settings_of

@@ -12,8 +12,8 @@ import numpy as np
 
 from mlpbench.datasets.stages import OnProgress, silent
 from mlpbench.errors import UserError
+from mlpbench.files import digest
 from mlpbench.frames import Frames, Int
-from mlpbench.seeds import digest
 
 LABEL_SECONDS = "label_seconds"  # info key: wall time of a frame's calculation, s; it prices the data
 LEVEL = "level_of_theory"  # info key

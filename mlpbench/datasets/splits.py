@@ -23,10 +23,10 @@ from mlpbench.datasets.readers.base import Notes
 from mlpbench.datasets.schema import ALL, DatasetConfig, SplitConfig
 from mlpbench.datasets.stages import OnProgress, silent
 from mlpbench.errors import UserError, close_match
+from mlpbench.files import digest as digest_of
 from mlpbench.files import locked, sha256, slug, told
 from mlpbench.frames import Bool, Frames, Int
 from mlpbench.protocol import ProtocolError, read_json, write_json
-from mlpbench.seeds import digest as digest_of
 
 FORMAT = 2  # of the split folder; raised when the same configuration would give other files
 MANIFEST = "manifest.json"

@@ -21,7 +21,7 @@ from mlpbench.frames import Frames
 from mlpbench.protocol import read_json, write_json
 from mlpbench.references.methods import METHODS
 
-WORKER = "mlpbench.worker.reference.main"
+WORKER = "mlpbench.worker.reference.code"
 POLL = 0.1  # s
 PATIENCE = 5.0  # s between asking a process to end and killing it
 

@@ -23,14 +23,14 @@ from mlpbench import turns
 from mlpbench.backends.registry import BackendConfig, home
 from mlpbench.errors import UserError, close_match
 from mlpbench.evaluators.speed import REFERENCE
+from mlpbench.files import digest
 from mlpbench.frames import Frames
 from mlpbench.protocol import ProtocolError, read_json, write_json
 from mlpbench.references.labels import label_keys
 from mlpbench.references.methods import complete_method, environment_of, level_of, parse_method, require_open
 from mlpbench.references.running import request_frames, run_frames
-from mlpbench.seeds import digest
 from mlpbench.statistics.extrapolation import fit_power_law
-from mlpbench.worker.timing.clock import Watch
+from mlpbench.worker.clock import Watch
 
 FOLDER = "dft"  # in a study's results
 FORMAT = 1
@@ -191,7 +191,7 @@ def time_reference(
 
     Returns:
         ``seconds`` (one a frame), ``cold_seconds``, ``threads``, ``method``, ``cpu``, ``source``, ``conditions`` (see
-        :class:`mlpbench.worker.timing.clock.Watch`) and ``busy``: others were computing meanwhile; such a measurement
+        :class:`mlpbench.worker.clock.Watch`) and ``busy``: others were computing meanwhile; such a measurement
         is not kept.
 
     Raises:

@@ -31,6 +31,7 @@ import numpy as np
 
 from mlpbench import files
 from mlpbench.evaluators import SCORERS
+from mlpbench.files import digest
 from mlpbench.protocol import (
     CHECKPOINT,
     HELLO,
@@ -44,7 +45,6 @@ from mlpbench.protocol import (
 )
 from mlpbench.records import load_record
 from mlpbench.references.own import pending
-from mlpbench.seeds import digest
 from mlpbench.study.difference import (
     AFTER,
     GONE,

@@ -16,8 +16,8 @@ import numpy as np
 
 from mlpbench import files
 from mlpbench.evaluators import SCORERS, Scorer
+from mlpbench.files import digest
 from mlpbench.protocol import Result
-from mlpbench.seeds import digest
 
 SCORE = "score:"
 

@@ -22,8 +22,7 @@ from mlpbench.datasets.splits import settle
 from mlpbench.datasets.stages import stages
 from mlpbench.devices import hardware
 from mlpbench.errors import UserError, close_match
-from mlpbench.files import slug
-from mlpbench.seeds import derive, digest
+from mlpbench.files import derive, digest, slug
 
 Find = Callable[[BackendConfig], Environment | None]
 

@@ -27,7 +27,7 @@ from mlpbench.config import load_backends
 def trial(root: Path, architecture: str, epochs: int, repetition: int) -> tuple[float, Path]:
     """Seconds of ``mlpbench run`` for one trial, and the trial's folder."""
     command = [
-        sys.executable, "-m", "mlpbench.cli", "run", "study=overhead", f"architecture={architecture}", "size=tiny",
+        sys.executable, "-m", "mlpbench", "run", "study=overhead", f"architecture={architecture}", "size=tiny",
         "dataset.n_train=200", "budget=epochs", f"budget.epochs={epochs}", f"repetition={repetition}", "device=cpu",
     ]  # fmt: skip
     start = time.perf_counter()

@@ -31,8 +31,8 @@ def main(folder: Path, split: str, rounds: int, seconds: float, studies: int, bl
 
     from mlpbench.frames import Frames
     from mlpbench.protocol import REQUEST, Request
+    from mlpbench.worker.clock import Clock, Watch, single
     from mlpbench.worker.main import load_adapter
-    from mlpbench.worker.timing.clock import Clock, Watch, single
 
     request = replace(Request.read(folder / REQUEST), directory=str(folder.resolve()))
     adapter = load_adapter(request.adapter)(request)

@@ -72,7 +72,7 @@ def test_killed_and_started_again_it_computes_what_is_missing(tmp_path: Path, ge
     log = tmp_path / "log"
     log.write_text("")
     command = [
-        sys.executable, "-m", "mlpbench.cli", "data", "label", "geo/300K.xyz", "--out", "l.xyz", "--jobs", "2",
+        sys.executable, "-m", "mlpbench", "data", "label", "geo/300K.xyz", "--out", "l.xyz", "--jobs", "2",
         "reference=ase", "reference.calculator=slow_emt.Slow", HERE, f"backend.ase.pythonpath=[{tmp_path / 'slow'}]",
     ]  # fmt: skip
     variables = {**environment(), "MLPBENCH_HOME": str(tmp_path / "home"), "SLOW_LOG": str(log)}

@@ -85,7 +85,7 @@ RUN = ("run", "study=outside", "architecture=foo", "dataset.n_train=20", "datase
 
 @pytest.fixture(scope="module")
 def command(tmp_path_factory: pytest.TempPathFactory) -> Command:
-    """``command("-m", "mlpbench.cli", ...)`` in a folder of its own, with the package beside the core's."""
+    """``command("-m", "mlpbench", ...)`` in a folder of its own, with the package beside the core's."""
     root = tmp_path_factory.mktemp("outside")
     for name, text in PACKAGE.items():
         (root / "site" / name).parent.mkdir(parents=True, exist_ok=True)
@@ -112,7 +112,7 @@ def command(tmp_path_factory: pytest.TempPathFactory) -> Command:
 
 
 def mlpbench(command: Command, *arguments: str) -> str:
-    done = command("-m", "mlpbench.cli", *arguments)
+    done = command("-m", "mlpbench", *arguments)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout + done.stderr
 
@@ -120,7 +120,7 @@ def mlpbench(command: Command, *arguments: str) -> str:
 @pytest.fixture(scope="module")
 def built(command: Command) -> Command:
     """The same, with the environment built."""
-    missing = command("-m", "mlpbench.cli", *RUN)
+    missing = command("-m", "mlpbench", *RUN)
     assert missing.returncode == 2
     assert "mlpbench env build foo" in missing.stderr
     mlpbench(command, "env", "build", "foo", "--wheels", "../wheels", "--offline")
@@ -143,7 +143,7 @@ def test_a_trial_of_an_outside_backend_and_its_report(built: Command) -> None:
     assert "Foo and Bar 2026, doi:10.1234/foo" in page
     assert "Journal of Examples" in page
 
-    elsewhere = built("-m", "mlpbench.cli", "report", "outside", PYTHONPATH=str(Path(__file__).parents[2]))
+    elsewhere = built("-m", "mlpbench", "report", "outside", PYTHONPATH=str(Path(__file__).parents[2]))
     assert elsewhere.returncode == 0, elsewhere.stdout + elsewhere.stderr
     page = (root / "reports" / "outside" / "index.html").read_text(encoding="utf-8")
     assert "FooNet" in page
@@ -152,7 +152,7 @@ def test_a_trial_of_an_outside_backend_and_its_report(built: Command) -> None:
 
 def test_its_trial_has_a_process_of_its_own_as_well(built: Command) -> None:
     """Neither a fork of a resident worker nor a fresh process finds the package by itself."""
-    done = built("-m", "mlpbench.cli", *RUN, "repetition=1", MLPBENCH_RESIDENT="0")
+    done = built("-m", "mlpbench", *RUN, "repetition=1", MLPBENCH_RESIDENT="0")
     assert done.returncode == 0, done.stdout + done.stderr
 
 

@@ -142,7 +142,7 @@ def test_a_changed_limit_scores_anew_and_runs_nothing(tmp_path: Path, mlpbench: 
 def background(tmp_path: Path) -> subprocess.Popen[str]:
     """A long trial and a short one, started and left running until the first has trained a few epochs."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "mlpbench.cli", "run", "-m", "study=s", *LONG[:-1], "budget.steps=400,5"],
+        [sys.executable, "-m", "mlpbench", "run", "-m", "study=s", *LONG[:-1], "budget.steps=400,5"],
         cwd=tmp_path, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     deadline = time.monotonic() + 120

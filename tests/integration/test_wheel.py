@@ -34,7 +34,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_wheel_runs_a_trial_and_writes_its_report(installed: Path, tmp_path: Path) -> None:
     def mlpbench(*arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [sys.executable, "-P", "-m", "mlpbench.cli", *arguments],
+            [sys.executable, "-P", "-m", "mlpbench", *arguments],
             cwd=tmp_path, env={**environment(), "PYTHONPATH": str(installed)}, capture_output=True, text=True,
             timeout=300, check=False,
         )  # fmt: skip

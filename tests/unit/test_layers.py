@@ -28,8 +28,8 @@ WORKER_MUST_NOT = {
 
 # From the bottom up; a module may import from its own row and from those before it.
 LAYERS = [
-    {"errors", "units", "frames", "protocol", "seeds", "turns", "files", "numbers"},
-    {"records", "metrics", "statistics", "provenance", "literature"},
+    {"errors", "units", "frames", "protocol", "turns", "files", "numbers"},
+    {"records", "metrics", "statistics", "literature"},
     {"datasets", "backends", "devices", "references", "evaluators"},
     {"config"},
     {"study"},

@@ -15,8 +15,17 @@ from ase.io import iread
 from ase.stress import full_3x3_to_voigt_6_stress
 
 from mlpbench.datasets.readers import extxyz
-from mlpbench.datasets.readers.base import CHUNK, Chunk, Factors, Labels, Notes, Selection, reorder, unit_factors
-from mlpbench.datasets.readers.convergence import unconverged
+from mlpbench.datasets.readers.base import (
+    CHUNK,
+    Chunk,
+    Factors,
+    Labels,
+    Notes,
+    Selection,
+    reorder,
+    unconverged,
+    unit_factors,
+)
 from mlpbench.errors import UserError, close_match
 from mlpbench.frames import Float, Frames
 

@@ -16,8 +16,8 @@ from mlpbench.datasets.leaks import Fingerprinted, lag_ratio
 from mlpbench.datasets.loading import fetch_all, labels_of, of_file, resolve
 from mlpbench.datasets.readers import ASE_ORDER, read, stress_order
 from mlpbench.datasets.readers.base import Notes
+from mlpbench.datasets.registry import Summary, summarise
 from mlpbench.datasets.schema import DatasetConfig
-from mlpbench.datasets.statistics import Summary, summarise
 from mlpbench.datasets.validation.finding import Finding, Subject, overview
 from mlpbench.datasets.validation.forces import check_forces, check_net_force
 from mlpbench.datasets.validation.labels import (

@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import importlib
+import json
+import os
+import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
+
+from mlpbench.protocol import replacing
+from mlpbench.worker.process import die_with_parent
 
 Array = npt.NDArray[Any]
 
@@ -80,3 +87,59 @@ def load(path: str) -> Any:
     """
     module, _, name = path.partition(":") if ":" in path else path.rpartition(".")
     return getattr(importlib.import_module(module), name)
+
+
+GIVE_UP_AFTER = 3  # frames that broke down before any was computed: it is not the frame's fault then
+
+
+def main(argv: list[str]) -> int:
+    """Label what is left of the request in the folder ``argv[0]``."""
+    die_with_parent()
+    folder = Path(argv[0])
+    begin = time.perf_counter()
+    request = json.loads((folder / "request.json").read_text(encoding="utf-8"))
+    scratch = folder / f"process-{os.getpid()}"  # codes that write files do it here, apart from one another
+    scratch.mkdir()
+    os.chdir(scratch)
+    code: Code = load(request["code"])(request["method"])
+    good = broken = 0
+    for frame in request["frames"]:
+        if request.get("seconds") is not None and time.perf_counter() - begin > request["seconds"]:
+            break
+        if not claim(folder / f"{frame['id']}.claim"):
+            continue
+        answer = label(code, Structure.from_request(frame))
+        _write(folder / f"{frame['id']}.json", answer)
+        good, broken = good + (not answer["error"]), broken + answer["error"]
+        if broken >= GIVE_UP_AFTER and not good:
+            break
+    return 0
+
+
+def label(code: Code, structure: Structure) -> dict[str, Any]:
+    """The answer for one structure, whatever becomes of it."""
+    start = time.perf_counter()
+    found: dict[str, Any] = {"energy": None, "forces": None, "stress": None, "converged": False, "error": False}
+    try:
+        answer = code.compute(structure)
+        found |= {"energy": float(answer.energy), "forces": answer.forces.tolist(), "converged": True, "reason": ""}
+        found["stress"] = None if answer.stress is None else answer.stress.tolist()
+    except NotConverged as error:
+        found["reason"] = str(error) or "did not converge"
+    except Exception as error:  # a code may fail in any way on a bad geometry; the other frames are still wanted
+        found |= {"error": True, "reason": f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"}
+    return {**found, "seconds": time.perf_counter() - start, "version": code.version}
+
+
+def claim(path: Path) -> bool:
+    """True for the one process that comes first."""
+    try:
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL))
+    except FileExistsError:
+        return False
+    return True
+
+
+def _write(path: Path, answer: dict[str, Any]) -> None:
+    with replacing(path) as part:
+        part.write_text(json.dumps(answer), encoding="utf-8")

@@ -26,8 +26,7 @@ from ase.optimize import BFGS
 from mlpbench.protocol import replacing
 from mlpbench.worker.process import die_with_parent
 from mlpbench.worker.reference.ase_code import to_atoms
-from mlpbench.worker.reference.code import Array, Code, Structure, load
-from mlpbench.worker.reference.main import claim
+from mlpbench.worker.reference.code import Array, Code, Structure, claim, load
 
 STEPS_PER_REPORT = 50
 

@@ -18,12 +18,12 @@ from ase.calculators.calculator import Calculator
 
 from mlpbench.frames import Frames
 from mlpbench.protocol import EVENTS, EventLog, Result, read_events
+from mlpbench.worker import paths
 from mlpbench.worker.adapter import Adapter, Potential, Unavailable
+from mlpbench.worker.clock import Clock, Watch, each, grown, labels, md_steps, single
 from mlpbench.worker.main import peak_memory_mb
+from mlpbench.worker.paths import Deployment, differences, disagreement, run_child, total_memory_mb
 from mlpbench.worker.tasks import Skip
-from mlpbench.worker.timing import paths
-from mlpbench.worker.timing.clock import Clock, Watch, each, grown, labels, md_steps, single
-from mlpbench.worker.timing.paths import Deployment, differences, disagreement, run_child, total_memory_mb
 
 FOLDER = "speed"
 

@@ -10,7 +10,7 @@ import numpy as np
 from mlpbench.frames import Float, Frames
 from mlpbench.protocol import CHECKPOINT, PREDICTIONS, EventLog, Request, replacing
 from mlpbench.worker.adapter import Adapter, common_loss
-from mlpbench.worker.timing.clock import EnergyMeter
+from mlpbench.worker.clock import EnergyMeter
 from mlpbench.worker.training import RefusedOption, check_labels
 
 

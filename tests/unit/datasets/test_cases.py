@@ -20,8 +20,7 @@ from mlpbench.datasets import load, prepare_split
 from mlpbench.datasets.baseline import trivial_errors
 from mlpbench.datasets.dataset import data_digest, extension_digests
 from mlpbench.datasets.readers import read
-from mlpbench.datasets.readers.base import Labels, Notes
-from mlpbench.datasets.readers.convergence import unconverged
+from mlpbench.datasets.readers.base import Labels, Notes, unconverged
 from mlpbench.datasets.splits import settle
 from mlpbench.datasets.validation import Validation, as_text, validate
 from mlpbench.errors import UserError

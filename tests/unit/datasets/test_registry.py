@@ -12,8 +12,8 @@ from pydantic import ValidationError
 
 from mlpbench.cli import main
 from mlpbench.datasets import load, loading, registry
+from mlpbench.datasets.registry import Running, summarise
 from mlpbench.datasets.schema import DatasetConfig
-from mlpbench.datasets.statistics import Running, summarise
 from mlpbench.errors import UserError
 from mlpbench.units import factor
 from tests.unit.datasets.support import REPOSITORY, file_config, rattled_molecules, shared

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mlpbench.evaluators.speed import rows
-from mlpbench.worker.timing.paths import Deployment, differences, disagreement, plan
+from mlpbench.worker.paths import Deployment, differences, disagreement, plan
 
 MEANS = {"compiled": ("TorchScript", "AOTInductor")}
 

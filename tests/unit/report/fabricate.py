@@ -17,10 +17,10 @@ import yaml
 from ase.io import read
 
 from mlpbench.datasets.baseline import trivial_errors
+from mlpbench.files import digest
 from mlpbench.frames import Frames
 from mlpbench.protocol import write_json
 from mlpbench.records import FORMAT, RECORD, write_curve
-from mlpbench.seeds import digest
 from mlpbench.study.study import Study
 
 CONF = Path(__file__).parents[3] / "conf"

@@ -129,7 +129,7 @@ def test_damage_runs_the_task_and_a_deleted_checkpoint_only_what_needs_it() -> N
 
 
 def test_a_result_without_its_inputs_counts_by_its_key() -> None:
-    from mlpbench.seeds import digest
+    from mlpbench.files import digest
 
     assert told(lies_there(predict=Made(None, digest(INPUTS["predict"]), stamp="predict"))) == {}
     assert told(lies_there(predict=Made(None, "other")))["predict"] == ("run", "made from other inputs")

@@ -12,10 +12,10 @@ import pytest
 from ase.build import bulk, molecule
 
 from mlpbench.protocol import Task
+from mlpbench.worker import clock as machine
+from mlpbench.worker.clock import GAP, Clock, grown
+from mlpbench.worker.paths import resident_mb, run_child, total_memory_mb
 from mlpbench.worker.tasks.speed import _copies, _what_was_reached
-from mlpbench.worker.timing import clock as machine
-from mlpbench.worker.timing.clock import GAP, Clock, grown
-from mlpbench.worker.timing.paths import resident_mb, run_child, total_memory_mb
 from tests.support import make_request, run_worker
 
 TOY = {"name": "toy", "cutoff": 4.0, "n_basis": 8, "ridge": 1e-6, "native": {}}

@@ -1,1 +1,0 @@
-"""How a potential is timed: the clock, the machine's state, the systems, and processes for what may fail."""
