@@ -45,9 +45,23 @@ from mlpbench.worker.adapters._schnetpack_config import (
     targets,
     write_data,
 )
-from mlpbench.worker.adapters._schnetpack_deploy import DEPLOYMENTS, deploy
 from mlpbench.worker.adapters._schnetpack_progress import Progress
 from mlpbench.worker.training import TrainingLog, require_options
+
+DEPLOYMENTS = {"compiled": ("TorchScript", "torch.compile")}
+
+
+def deploy(calculator: Calculator, means: str) -> Calculator:
+    """``calculator``, with its model scripted or compiled. The model's postprocessors must not change its dtype."""
+    model: Any = copy.deepcopy(calculator.model)  # type: ignore[attr-defined]  # SchNetPack's
+    if means == "TorchScript":
+        # spkdeploy drops casts, the only postprocessors of ours; offsets are added outside, in float64.
+        model.postprocessors = torch.nn.ModuleList()
+        calculator.model = torch.jit.script(model)  # type: ignore[attr-defined]
+    else:
+        calculator.model = torch.compile(model, dynamic=True)  # type: ignore[attr-defined]
+    return calculator
+
 
 COMMAND = "python train.py"
 HEADER = f"""# SchNetPack's configuration of this training. Energies in data.db are without the baseline.
