@@ -51,58 +51,38 @@ def load(config: DatasetConfig, progress: OnProgress = silent) -> Dataset:
     Raises:
         UserError: a file is missing, altered or unreadable; a label is missing or not finite; a key is unknown.
     """
-    notes = Notes()
     if config.path is None:
         raise UserError(f"data set {config.name} has no path", "Set dataset.path=FILE.")
     check_format(config.format)
-
-    def received(name: str, done: int, total: int | None) -> None:
-        progress(f"downloading {name}", done // 10**6, None if total is None else total // 10**6, "MB")
-
-    fetch_all(config, received)
+    fetch_all(config, lambda name, done, total: progress(f"downloading {name}", done // 10**6, _mb(total), "MB"))
+    notes = Notes()
     reading = _Reading(config, notes, progress)
-    frames, headers = reading.all_of([config.path] if isinstance(config.path, str) else config.path, config.index)
-    numbers = {name: _indices(config, file, len(frames)) for name, file in config.test_indices.items()}
-    tests = {name: frames.select(chosen) for name, chosen in numbers.items()}
-    pool, headers, valid = _pool(config, frames, headers)
+    pool, headers, valid, tests = _parts(config, reading)
     price, level = label_seconds(headers), level_of_theory(headers, config.name)
     method = config.reference_method or reference_method(headers)
     pool, headers, energies = _without_free_atoms(pool, headers, notes)
-    for name, pattern in {**({"test": config.test_path} if config.test_path else {}), **config.test_paths}.items():
-        tests[name], _ = reading.all_of([pattern])
-    if config.valid_path is not None:
-        valid, _ = reading.all_of([config.valid_path])
     missing = missing_labels(pool, list(config.labels))
     wanted: list[str] = [label for label in config.labels if label not in missing]
-    require(pool, wanted, config.name)
-    if valid is not None:
-        require(valid, wanted, f"{config.name}, validation")
-    for name, test in tests.items():
-        require(test, ["energy"], f"{config.name}, split {name}")
-        _say_partly_labelled(test, name, notes)
-    from mlpbench.datasets.validation.labels import unit_warnings  # which reads files through this module
-
-    for text in unit_warnings(pool, config, headers):
-        notes.add(f"warning: {text}")
+    _require_labels(config, wanted, pool, valid, tests, notes)
+    _warn_of_units(config, pool, headers, notes)
     strategy = "official"
     if not tests or config.split.strategy in ("random", "blocked", "key"):
         held_out = hold_out(pool, headers, config.split, notes)
-        frames, pool, strategy = held_out.pool, held_out.pool, held_out.strategy  # lets go of the whole
+        pool, strategy = held_out.pool, held_out.strategy  # lets go of the whole
         tests = {**held_out.tests, **tests}
-    parts = [pool, *(reading.all_of([pattern])[0] for pattern in config.extend_paths)]
-    for part in parts[1:]:
+    extensions = [reading.all_of([pattern])[0] for pattern in config.extend_paths]
+    for part in extensions:
         require(part, wanted, f"{config.name}, extension")
-    used = reading.files
-    digests = digests_of(used)
+    digests = digests_of(reading.files)
     if config.kind == "embedded":
         verify_embedded(digests)
     return Dataset(
         name=config.name,
-        pool=pool if len(parts) == 1 else Frames.concatenate(parts),
+        pool=Frames.concatenate([pool, *extensions]) if extensions else pool,
         tests=tests,
         isolated_atoms=_isolated_atoms(config) or energies,
         valid=valid,
-        pool_parts=tuple(len(part) for part in parts) if len(parts) > 1 else (),
+        pool_parts=tuple(len(part) for part in (pool, *extensions)) if extensions else (),
         info={
             "level_of_theory": level if level and config.level_of_theory == "not stated" else config.level_of_theory,
             "licence": config.licence, "citation": config.citation, "homepage": config.homepage, "sha256": digests,
@@ -112,6 +92,46 @@ def load(config: DatasetConfig, progress: OnProgress = silent) -> Dataset:
         },
         references={name: resolve(config, file)[0].resolve() for name, file in config.references.items()},
     )  # fmt: skip
+
+
+def _mb(size: int | None) -> int | None:
+    return None if size is None else size // 10**6
+
+
+def _parts(config: DatasetConfig, reading: _Reading) -> tuple[Frames, Headers, Frames | None, dict[str, Frames]]:
+    """Pool with its headers, validation frames where they are given, and test splits from numbers and files."""
+    frames, headers = reading.all_of([config.path] if isinstance(config.path, str) else config.path or [], config.index)
+    numbers = {name: _indices(config, file, len(frames)) for name, file in config.test_indices.items()}
+    tests = {name: frames.select(chosen) for name, chosen in numbers.items()}
+    pool, headers, valid = _pool(config, frames, headers)
+    for name, pattern in {**({"test": config.test_path} if config.test_path else {}), **config.test_paths}.items():
+        tests[name], _ = reading.all_of([pattern])
+    if config.valid_path is not None:
+        valid, _ = reading.all_of([config.valid_path])
+    return pool, headers, valid, tests
+
+
+def _require_labels(
+    config: DatasetConfig, wanted: list[str], pool: Frames, valid: Frames | None, tests: dict[str, Frames], notes: Notes
+) -> None:
+    """Every frame to train on has the labels that are wanted, and every test frame an energy.
+
+    Raises:
+        UserError: one has not.
+    """
+    require(pool, wanted, config.name)
+    if valid is not None:
+        require(valid, wanted, f"{config.name}, validation")
+    for name, test in tests.items():
+        require(test, ["energy"], f"{config.name}, split {name}")
+        _say_partly_labelled(test, name, notes)
+
+
+def _warn_of_units(config: DatasetConfig, pool: Frames, headers: Headers, notes: Notes) -> None:
+    from mlpbench.datasets.validation.labels import unit_warnings  # which reads files through this module
+
+    for text in unit_warnings(pool, config, headers):
+        notes.add(f"warning: {text}")
 
 
 def labels_of(config: DatasetConfig) -> Labels:

@@ -20,6 +20,7 @@ from mlpbench.comparison.model import Judged, frames_text, verdict_text
 from mlpbench.files import slug
 from mlpbench.metrics import metric
 from mlpbench.numbers import interval, number
+from mlpbench.protocol import replacing
 from mlpbench.report import drawing
 from mlpbench.report.section import (
     Block,
@@ -77,9 +78,8 @@ def write_report(study: Study, out: Path, *, pdf: bool = False) -> Written:
     sections, failed = build_all(study)
     out.mkdir(parents=True, exist_ok=True)
     page = out / PAGE
-    part = out / f".{PAGE}.part"
-    part.write_text(render(study, sections), encoding="utf-8")
-    part.replace(page)
+    with replacing(page) as part:
+        part.write_text(render(study, sections), encoding="utf-8")
     _write_files(sections, out, pdf)
     if failed:
         text = "\n".join(f"{one.name}\n{one.traceback}" for one in failed)
@@ -195,12 +195,12 @@ _MARKS: dict[str, Mark] = {"worse": "bad", "undecided": "undecided", "one repeti
 def write_comparison(found: StudyComparison, out: Path) -> Path:
     """Write the page into ``out`` and return its path."""
     out.mkdir(parents=True, exist_ok=True)
-    page, part = out / PAGE, out / f".{PAGE}.part"
+    page = out / PAGE
     frame = pd.DataFrame([vars(row) for row in found.judged])
     title = f"{found.second} against {found.first}"
     source = f"results/{found.first} and results/{found.second}"
-    part.write_text(render_page(title, sections(found), {"comparison": frame}, source), encoding="utf-8")
-    part.replace(page)
+    with replacing(page) as part:
+        part.write_text(render_page(title, sections(found), {"comparison": frame}, source), encoding="utf-8")
     return page
 
 

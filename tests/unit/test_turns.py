@@ -63,10 +63,16 @@ def test_workers_share_and_a_timing_waits_for_them(tmp_path: Path) -> None:
 
 def test_a_killed_timing_gives_its_turn_back(tmp_path: Path) -> None:
     timing = start("alone", 60.0, tmp_path / "timing")
+    waiting = start("beside_others", 0.0, tmp_path / "waiting", wait=False)
+    with pytest.raises(subprocess.TimeoutExpired):
+        waiting.wait(timeout=3)  # as long as the timing holds the machine
     timing.kill()
     timing.wait()
-    with turns.beside_others(lambda: pytest.fail("nothing is being timed")):
-        pass
+    assert waiting.wait(timeout=30) == 0
+    assert times(tmp_path / "waiting")[2] == 1, "it was told that it waits"
+    told: list[str] = []
+    with turns.beside_others(lambda: told.append("waits")):
+        assert told == [], "nothing is being timed"
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ What is written is complete: ``python train.py --config config.yaml`` needs noth
 
 from __future__ import annotations
 
-import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ import yaml
 from ase.data import chemical_symbols
 
 from mlpbench.frames import Frames
-from mlpbench.protocol import Request, write_json
+from mlpbench.protocol import Request, replacing, write_json
 from mlpbench.worker import common_training
 from mlpbench.worker.adapters import _mace_corrections as corrections
 from mlpbench.worker.common_training import Steps
@@ -87,9 +86,8 @@ def write_native(folder: Path, config: dict[str, Any], request: Request, train: 
     # MACE reads lists and dictionaries as Python text.
     plain = {key: str(value) if isinstance(value, list | dict) else value for key, value in config.items()}
     text = HEADER.format(command=command, limits=limits, interval=interval) + yaml.safe_dump(plain, sort_keys=False)
-    part = folder / ".config.part"
-    part.write_text(text, encoding="utf-8")
-    os.replace(part, folder / "config.yaml")
+    with replacing(folder / "config.yaml") as part:
+        part.write_text(text, encoding="utf-8")
     return command
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Iterator
 from contextlib import ExitStack, chdir, contextmanager
 from numbers import Real
@@ -14,7 +13,7 @@ import torch
 from mace import modules, tools
 from mace.cli import run_train
 
-from mlpbench.protocol import Request
+from mlpbench.protocol import Request, replacing
 from mlpbench.worker.adapters._mace_config import common_settings
 from mlpbench.worker.adapters._mace_corrections import Intervals, corrected, replaced
 from mlpbench.worker.training import TrainingLog
@@ -189,6 +188,5 @@ def _number(metrics: dict[str, Any], name: str) -> float | None:
 
 
 def _write(content: Any, path: Path) -> None:
-    part = path.with_suffix(".part")
-    torch.save(content, part)
-    os.replace(part, path)
+    with replacing(path) as part:
+        torch.save(content, part)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import json
-import os
 import shutil
 import warnings
 from collections.abc import Callable, Sequence
@@ -28,7 +27,7 @@ from schnetpack.task import AtomisticTask
 from schnetpack.transform import Transform
 
 from mlpbench.frames import Frames
-from mlpbench.protocol import EventLog, Request, read_json, write_json
+from mlpbench.protocol import EventLog, Request, read_json, replacing, write_json
 from mlpbench.worker import common_training
 from mlpbench.worker.adapter import Adapter, Potential, Prediction, TrainOutcome
 from mlpbench.worker.adapters import _schnetpack_train as native
@@ -295,9 +294,8 @@ class SchnetpackAdapter(Adapter):
         shutil.copyfile(Path(native.__file__), self.native / "train.py")
         shutil.copyfile(Path(common_training.__file__), self.native / "common_training.py")
         plain = json.loads(json.dumps(config))  # lists that stand in two places would become YAML anchors
-        part = self.native / f".{CONFIG}.part"
-        part.write_text(HEADER + yaml.safe_dump(plain, sort_keys=False, allow_unicode=True), encoding="utf-8")
-        os.replace(part, self.native / CONFIG)
+        with replacing(self.native / CONFIG) as part:
+            part.write_text(HEADER + yaml.safe_dump(plain, sort_keys=False, allow_unicode=True), encoding="utf-8")
 
 
 def _facts(config: dict[str, Any], *frames: Frames) -> dict[str, Any]:

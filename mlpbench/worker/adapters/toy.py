@@ -7,7 +7,6 @@ adapter has to do. E = Σ_pairs Σ_k c[type, k]·φ_k(r), with φ_k Gaussians un
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from ase.calculators.calculator import Calculator, all_changes
 from ase.neighborlist import neighbor_list
 
 from mlpbench.frames import Float, Frames
-from mlpbench.protocol import EventLog, Request, write_json
+from mlpbench.protocol import EventLog, Request, replacing, write_json
 from mlpbench.worker.adapter import Adapter, Potential, Prediction, TrainOutcome, common_loss
 from mlpbench.worker.training import TrainingLog, label_scale, require_options
 
@@ -203,7 +202,5 @@ def _linear_problem(features: Features, frames: Frames, training: dict[str, Any]
 def _save(path: Path, potential: ToyPotential, **state: Any) -> None:
     meta = {"elements": potential.features.elements, "n_basis": potential.features.n_basis,
             "cutoff": potential.features.cutoff}  # fmt: skip
-    part = path.with_suffix(".part")
-    with open(part, "wb") as stream:
+    with replacing(path) as part, open(part, "wb") as stream:
         np.savez(stream, meta=np.array(json.dumps(meta)), coefficients=potential.coefficients, **state)
-    os.replace(part, path)

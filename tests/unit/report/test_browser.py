@@ -182,8 +182,13 @@ def test_a_screen_reader_finds_headings_figures_and_tables_by_name(opened):
 
 def test_the_contents_lead_to_their_sections(opened):
     page = opened()
+    top = "document.querySelector('#data').getBoundingClientRect().top"
+    before = page.evaluate(f"{top} / innerHeight")
+    assert before > 1, "the section lies below the first screen"
     page.get_by_role("navigation").get_by_role("link", name="Data", exact=True).click()
-    page.wait_for_function("() => document.querySelector('#data').getBoundingClientRect().top < innerHeight / 2")
+    page.wait_for_function(f"() => {top} < innerHeight / 2")
+    assert page.evaluate(f"{top} / innerHeight") < 0.5
+    assert page.evaluate("location.hash") == "#data"
 
 
 def test_the_tables_embedded_in_the_page_are_whole(opened):

@@ -96,6 +96,8 @@ def _compare(plan: Plan) -> None:
     records = make_records(root, plan)
     study = Study("study", root, records)
     candidates = {(c.name, c.n_train): c for c in study.candidates}
+    finished = any(record["status"] == "done" for record in records)
+    assert candidates
     assert {(c.architecture, c.size, c.n_train) for c in study.candidates} == set(chosen_by_hand(records))
     if "split_seed" not in plan.settings[0]:
         for place, allowed in chosen_by_hand(records).items():
@@ -108,7 +110,8 @@ def _compare(plan: Plan) -> None:
     rows = frame.set_index(["Candidate", "n_train (frames)"]).to_dict("index")
     assert set(rows) == set(candidates)
     table = tables.settings_table(study, SPLIT, ["force_mae"]) if study.splits_of("ethanol") else pd.DataFrame()
-    if len(table):
+    assert bool(len(table)) == finished
+    if finished:
         marked = table[table["chosen"] == "*"] if "chosen" in table else table
         assert {(r["candidate"], r["n_train"]) for r in marked.to_dict("records")} == set(candidates)
         for row in marked.to_dict("records"):
@@ -125,6 +128,7 @@ def _compare(plan: Plan) -> None:
     # The page's decisions are those of the command, and what a reader would work out from the first table.
     means = {key: row.get("F MAE (meV/Å)") for key, row in rows.items() if isinstance(row.get("F MAE (meV/Å)"), float)}
     answers = summary.decisions(study, "ethanol").frame().to_dict("records") if means else []
+    assert bool(answers) == bool(means) == finished
     for answer in answers:
         asked, _, words = answer["Constraints and aim"].partition("; ")
         constraints = [] if asked == "no constraint" else [parse_constraint(asked.replace(" ≤ ", "="), "max")]
@@ -142,7 +146,7 @@ def _compare(plan: Plan) -> None:
                 assert place[1] == min(n for _, n in passing)
 
     # A study against itself matches each trial, and calls its settings what the tables call them.
-    if any(record["status"] == "done" for record in records):
+    if finished:
         found = compare_studies(study, Study("again", root, records), ["force_mae"])
         assert set(found.settings) == set(setting_labels(study.trials[study.trials["status"] == "done"]))
         assert {row.verdict for row in found.judged} == {"identical"}

@@ -16,12 +16,22 @@ CONFIG: dict[str, Any] = {
 }
 
 
+def refused(native: dict[str, Any]) -> str | None:
+    """Where the option stands that is refused; None if all are accepted."""
+    try:
+        require_options(native, CONFIG, "it")
+    except ValueError as error:
+        return str(error).partition(":")[0]
+    return None
+
+
 @pytest.mark.parametrize("native", [
     {}, {"seed": 2}, {"trainer": {"denominator": 3}}, {"model": {"anything": 1}},
     {"task": {"optimizer_args": {"betas": [0.9, 0.99]}}}, {"trainer": {"_target_": "builtins.dict", "other": 1}},
 ])  # fmt: skip
 def test_what_the_package_reads_is_accepted(native: dict[str, Any]) -> None:
-    require_options(native, CONFIG, "it")
+    assert refused(native) is None
+    assert refused({**native, "no_such_option": 1}) == "architecture.native.no_such_option"
 
 
 @pytest.mark.parametrize(("native", "place", "meant"), [
@@ -36,6 +46,7 @@ def test_what_it_does_not_read_is_refused_with_the_close_match(native: dict[str,
 
 
 def test_a_flat_list_of_options() -> None:
-    require_option("distance_transform", ["distance_transform", "lr"], "architecture.native.distance_transform", "MACE")
+    for name in ("distance_transform", "lr"):
+        require_option(name, ["distance_transform", "lr"], name, "MACE")
     with pytest.raises(ValueError, match="did you mean 'distance_transform'"):
         require_option("distance_tansform", ["distance_transform", "lr"], "x", "MACE")
