@@ -169,7 +169,7 @@ def trivial_errors(train: Frames, test: Frames) -> dict[str, float]:
         test: the frames predicted; their elements must occur in ``train``.
 
     Returns:
-        energy_mae, energy_rmse (meV/atom), force_mae, force_rmse (meV/Å), stress_mae (GPa).
+        energy_mae, energy_rmse (meV/atom), force_mae, force_rmse, force_mae_<element> (meV/Å), stress_mae (GPa).
     """
     errors: dict[str, float] = {}
     known = np.isfinite(train.energy)
@@ -179,6 +179,10 @@ def trivial_errors(train: Frames, test: Frames) -> dict[str, float]:
         _add_errors(errors, "energy", energy)
     if np.isfinite(train.forces).any():
         _add_errors(errors, "force", 1000 * test.forces.ravel())
+        for z in np.unique(test.numbers).tolist():
+            own = np.abs(1000 * test.forces[test.numbers == z])
+            if np.isfinite(own).any():
+                errors[f"force_mae_{chemical_symbols[z]}"] = float(np.nanmean(own))
     labelled = np.isfinite(train.stress).all(axis=1)
     if labelled.any():
         _add_errors(errors, "stress", (test.stress - train.stress[labelled].mean(axis=0)).ravel() / GPA)

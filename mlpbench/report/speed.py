@@ -13,6 +13,7 @@ from mlpbench.metrics import metric
 from mlpbench.numbers import listing, number, plural, seconds
 from mlpbench.protocol import ProtocolError, read_json
 from mlpbench.references.walltimes import FOLDER
+from mlpbench.report import facts
 from mlpbench.report.drawing import FAINT, INK, canvas, legend, logarithmic, looks, point, word_beside
 from mlpbench.report.estimates import Estimate, cells
 from mlpbench.report.section import Block, Bullets, Cell, Column, Details, Panel, Table, mean_cell
@@ -53,7 +54,8 @@ def _times(study: Study, dataset: str, machine: str, ran: list[Way], references:
     errors = cells(study, dataset, study.headline(dataset), study.in_distribution(dataset) or "")
     error = metric(study.headline(dataset))
     timestep = _timestep(study, ran)
-    rows = [_way_row(study, way, references, errors) for way in ran]
+    trivial = facts.trivial(study, dataset, error.name, study.in_distribution(dataset) or "")
+    rows = [_way_row(study, way, references, errors, trivial) for way in ran]
     rows += [_reference_row(one, timestep) for one in references]
     columns = [
         Column("Potential", numeric=False),
@@ -113,7 +115,10 @@ def _column(name: str) -> Column:
     return Column(metric(name).symbol, metric(name).unit, metric(name).description)
 
 
-def _way_row(study: Study, way: Way, references: list[Timed], errors: dict[tuple[str, int], Estimate]) -> list[Cell]:
+def _way_row(
+    study: Study, way: Way, references: list[Timed], errors: dict[tuple[str, int], Estimate], trivial: float | None
+) -> list[Cell]:
+    """``trivial``: error of a predictor without geometry; what does not beat it is fast for nothing."""
     reference = beside(way, references)
     n_train = int(study.record[way.trials[0]]["identifiers"]["n_train"])
     ns = way.values["ns_per_day"]
@@ -124,7 +129,7 @@ def _way_row(study: Study, way: Way, references: list[Timed], errors: dict[tuple
         mean_cell(way.values["us_per_atom"]),
         replace(mean_cell(factor), note="across unlike hardware", mark="warn") if apart else mean_cell(factor),
         mean_cell(way.values["ms_per_md_step"]), mean_cell(ns), Cell(number(1 / ns.value), 1 / ns.value),
-        mean_cell(errors.get((way.candidate, n_train))),
+        mean_cell(errors.get((way.candidate, n_train)), trivial=trivial),
     ]  # fmt: skip
 
 

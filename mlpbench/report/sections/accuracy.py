@@ -12,7 +12,7 @@ from mlpbench.numbers import listing, number
 from mlpbench.report import facts
 from mlpbench.report.drawing import INK, Look, canvas, legend, logarithmic, looks, series
 from mlpbench.report.estimates import cells
-from mlpbench.report.section import Block, Cell, Column, Figure, Panel, Section, Table, Text, mean_cell
+from mlpbench.report.section import Block, Cell, Column, Figure, Panel, Section, Table, Text, mean_cell, trivial_cell
 from mlpbench.study.study import Errors, Study, select
 
 CHAPTERS = {"parity": 40, "elements": 50, "outliers": 57}
@@ -194,7 +194,21 @@ def _blocks(study: Study, dataset: str, split: str, elements: list[str], n_train
         legend(axes)
     where = facts.split_words(study, dataset, split)
     words = f"on {where}, {n_train} training frames; {facts.mean_words(study, dataset, n_train)}, 95 % interval."
-    rows = [[Cell(c), *(mean_cell(tables[e].get((c, n_train))) for e in elements)] for c in names]
+    errors = facts.trivial_errors(study, dataset, split)
+    trivial = [errors.get(PREFIX + e) for e in elements]
+    rows = [
+        [
+            Cell(c),
+            *(
+                mean_cell(tables[e].get((c, n_train)), trivial=bound and bound[0])
+                for e, bound in zip(elements, trivial, strict=True)
+            ),
+        ]
+        for c in names
+    ]
+    if any(trivial):
+        rows.append([Cell(facts.TRIVIAL), *map(trivial_cell, trivial)])
+        words += f" {facts.TRIVIAL_WORDS}"
     columns = [Column("Candidate", numeric=False), *(Column(f"F MAE on {e}", "meV/Å") for e in elements)]
     alt = f"Force MAE on {', '.join(elements)} for {', '.join(names)}; numbers in the table below."
     return [

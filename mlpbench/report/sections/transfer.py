@@ -174,7 +174,8 @@ def _published_table(study: Study, dataset: str, entries: list[Published]) -> Ta
     rows = []
     for entry in sorted(entries, key=lambda e: (study.test_splits(dataset).index(e.split), e.metric, e.value)):
         beside = _ours(study, dataset, entry)
-        rows += [_row(entry, ours) for ours in beside] if beside else [_row(entry, None)]
+        bound = facts.trivial(study, dataset, entry.metric, entry.split)
+        rows += [_row(entry, ours, bound) for ours in beside] if beside else [_row(entry, None, bound)]
     columns = [
         Column("Split", numeric=False),
         Column("Metric", numeric=False),
@@ -190,7 +191,8 @@ def _published_table(study: Study, dataset: str, entries: list[Published]) -> Ta
     return Table(f"published-{dataset}", _caption(study, dataset), columns, rows, headers=3)
 
 
-def _row(entry: Published, ours: tuple[str, int, Estimate] | None) -> list[Cell]:
+def _row(entry: Published, ours: tuple[str, int, Estimate] | None, trivial: float | None) -> list[Cell]:
+    """``trivial``: error of a predictor without geometry on these frames; None where it is not known."""
     known = metric(entry.metric)
     name = " ".join(filter(None, [display_name(entry.architecture), entry.variant]))
     spread = f"± {number(entry.std)}" if entry.std is not None else ""
@@ -201,7 +203,7 @@ def _row(entry: Published, ours: tuple[str, int, Estimate] | None) -> list[Cell]
         ends = mean.low / entry.value, mean.high / entry.value
         ratio = mean.value / entry.value
         ratio_cell = Cell(number(ratio, *ends), ratio, interval(*ends))
-        cells_ours = [mean_cell(mean), Cell(number(n_train), n_train), ratio_cell]
+        cells_ours = [mean_cell(mean, trivial=trivial), Cell(number(n_train), n_train), ratio_cell]
         if entry.n_train is None:
             differs.insert(0, "their number of training frames is not recorded")
         elif entry.n_train != n_train:

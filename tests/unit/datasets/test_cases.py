@@ -72,6 +72,8 @@ def test_errors_of_a_predictor_that_knows_no_geometry(tmp_path):
     errors = trivial_errors(train, test)
     assert errors["energy_mae"] == pytest.approx(1000 * np.abs(test.energy - train.energy.mean()).mean() / 3)
     assert errors["force_mae"] == pytest.approx(1000 * np.abs(test.forces).mean())
+    oxygen = test.numbers == 8
+    assert errors["force_mae_O"] == pytest.approx(1000 * np.abs(test.forces[oxygen]).mean())
     assert "stress_mae" not in errors
     config = small(STRESS / "stress_gpa.extxyz", stress_unit="GPa")
     manifest = prepare_split(load(config), config, 0, tmp_path).manifest

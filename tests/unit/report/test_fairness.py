@@ -14,7 +14,7 @@ from mlpbench.report.drawing import looks
 from mlpbench.report.equal import by_md_cost, by_seconds, by_steps, equal_cost, error_at, nearest
 from mlpbench.report.fronts import unfitted
 from mlpbench.report.section import Bullets, Commands, Details, Table
-from mlpbench.report.sections import answer, summary, transfer
+from mlpbench.report.sections import accuracy, answer, summary, transfer
 from mlpbench.study.study import Study
 from tests.unit.report.fabricate import Plan, fabricate, make_records
 from tests.unit.report.test_speed import speed_task
@@ -24,6 +24,28 @@ QUICK: dict[str, Any] = {"troubles": {}, "restless": frozenset()}
 
 def table_of(blocks: Any, name: str) -> Table:
     return next(block for block in blocks if isinstance(block, Table) and block.name == name)
+
+
+def test_errors_by_element_and_beside_published_values_are_held_against_it_too(tmp_path: Path) -> None:
+    records = make_records(tmp_path, Plan(("schnet", "mace"), n_train=(50,), repetitions=2, **QUICK))
+    for record in records:
+        (error,) = (r["value"] for r in record["metrics"] if (r["metric"], r["split"]) == ("force_mae", "test_500K"))
+        rows = [dict(r) for r in record["metrics"] if (r["metric"], r["split"]) == ("force_mae", "test_500K")]
+        record["metrics"] += [{**row, "metric": f"force_mae_{e}", "value": k * error} for row in rows for e, k in
+                              (("H", 0.5), ("O", 2.0))]  # fmt: skip
+        record["split"]["trivial_errors"] = {
+            "test_500K": {"force_mae": 150.0, "force_mae_H": 1e4, "force_mae_O": 200.0}
+        }
+    section = accuracy.elements_section(Study("s", tmp_path, records))
+    assert section is not None
+    table = table_of(section.blocks, "elements-ethanol")
+    rows = {row[0].text: row for row in table.rows}
+    columns = [column.label for column in table.columns]
+    hydrogen, oxygen = columns.index("F MAE on H"), columns.index("F MAE on O")
+    assert (rows[facts.TRIVIAL][hydrogen].value, rows[facts.TRIVIAL][oxygen].value) == (1e4, 200.0)
+    assert (rows["SchNet"][oxygen].mark, rows["SchNet"][hydrogen].mark) == ("bad", "")
+    assert rows["MACE"][oxygen].mark == ""
+    assert facts.TRIVIAL_WORDS in table.caption
 
 
 def test_the_trivial_predictor_is_a_row_and_what_does_not_beat_it_is_flagged(tmp_path: Path) -> None:

@@ -46,6 +46,20 @@ def test_ours_stand_beside_theirs_with_the_ratio_and_the_differences(study):
     assert "SchNet" not in section.finding  # nothing is published of it for these frames
 
 
+def test_ours_no_better_than_a_trivial_predictor_is_flagged(study):
+    records = [{**r, "metrics": r["metrics"], "split": {**r["split"]}} for r in make_records(study.root, PLAN)]
+    for record, named in zip(records, study.records, strict=True):
+        record["identifiers"], record["config"] = named["identifiers"], named["config"]
+        record["split"]["in_distribution"] = "test_300K"
+        record["split"]["trivial_errors"] = {"test_300K": {"force_rmse": 1e-3}}
+        for row in record["metrics"]:
+            row["split"] = SPLITS.get(row["split"], row["split"])
+    table = transfer.published_section(Study("made-up", study.root, records)).blocks[0]
+    ours = [column.label for column in table.columns].index("Ours")
+    marks = {(row[1].text, row[ours].mark) for row in table.rows if row[ours].value is not None}
+    assert {mark for name, mark in marks if name.startswith("F RMSE")} == {"bad"}
+
+
 def test_architectures_that_were_not_run_stay_as_rows_without_ours(study):
     table = transfer.published_section(study).blocks[0].frame()
     assert set(table.loc[table["Architecture"] == "BOTNet", "Ours"]) == {"–"}

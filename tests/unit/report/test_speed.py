@@ -85,6 +85,22 @@ def test_one_table_has_every_way_and_the_reference_as_a_row(study: Study) -> Non
     assert not any("accelerated" in name for name in speedups)
 
 
+def test_an_error_no_better_than_trivial_is_flagged_beside_the_speed(study: Study) -> None:
+    for bound, mark in ((1e-3, "bad"), (1e6, "")):
+        records = [{**r, "metrics": _rows(study, r["trial"])} for r in study.records]
+        for record in records:
+            record["split"] = {**record["split"], "trivial_errors": {"test_500K": {"force_mae": bound}}}
+        table = blocks(speed_section(Study(study.name, study.root, records)), Table)[0]
+        mine = [row[-1].mark for row in table.rows if not row[0].text.startswith("reference")]
+        assert mine
+        assert set(mine) == {mark}
+
+
+def _rows(study: Study, trial: str) -> list[dict[str, Any]]:
+    rows = study.metrics[study.metrics["trial"] == trial]
+    return rows[["split", "metric", "value", "unit", "lower", "upper", "n"]].to_dict("records")
+
+
 def test_conditions_and_what_could_not_run_open_on_demand(study: Study) -> None:
     conditions, missing, _growth = (block.blocks[0] for block in blocks(speed_section(study), Details))
     seconds = column(conditions, "compiled in", "s")
