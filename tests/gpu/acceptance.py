@@ -11,7 +11,8 @@ predict, stress; CPU against GPU; memory); ``cpu`` (a trial on the CPU of this m
 throughput, growth until the memory is full, eager and compiled); ``packing`` (4, 8, 16 trainings side by side, plain
 and under MPS); ``published`` (AcAc as its authors train); ``tf32``; ``dft``; ``report``. The same command again goes
 on where the first ended; ``--earlier DIR`` names the OUT of a call on a machine that is gone. Exits with 1 if a step is
-not done. An architecture that is new in ``conf/architecture`` gets its steps by itself.
+not done. An architecture that is new in ``conf/architecture`` gets its steps by itself, if its
+backend is in the bundle or in the default set.
 """
 
 from __future__ import annotations
@@ -72,6 +73,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path, help="folder for the results: at most 8 files, a few MB")
     parser.add_argument("--bundle", type=Path, help="the folder that tests/gpu/bundle.py made")
+    parser.add_argument(
+        "--with",
+        dest="also",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="a backend beside the default set",
+    )
     parser.add_argument("--work", type=Path, default=ROOT / "build" / "gpu-work", help="trainings, logs, packages")
     parser.add_argument("--earlier", type=Path, help="OUT of an earlier call, whose finished steps are not repeated")
     parser.add_argument("--minutes", type=float, default=60.0, help="no longer than this in all (60)")

@@ -167,7 +167,8 @@ def wanted_sets(target: dict[str, str | None], also: list[str]) -> dict[str, lis
     sets = {"core": core_pins()}
     for name, backend in sorted(backends.items()):
         path = backend.requirements_path()
-        if path is not None and name != "toy" and (name not in REFERENCES or name in also):
+        default = backend.default and name not in REFERENCES
+        if path is not None and name != "toy" and (default or name in also):
             sets[name] = read_compiled(path)
     return sets
 
@@ -219,7 +220,14 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=Path("gpu-bundle"), help="folder to fill (default: gpu-bundle)")
     parser.add_argument("--target", type=Path, default=HERE / "target.txt", help="what the target has")
     parser.add_argument("--limit", type=float, default=60.0, metavar="MIB", help="largest size of the folder (60)")
-    parser.add_argument("--with", dest="also", action="append", default=[], metavar="NAME", help="pyscf, xtb or ase")
+    parser.add_argument(
+        "--with",
+        dest="also",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="a backend beside the default set",
+    )
     parser.add_argument("--mimic", type=Path, default=Path("build/gpu-target"), help="imitation of the target")
     parser.add_argument("--no-check", action="store_true", help="gather only")
     arguments = parser.parse_args()

@@ -58,6 +58,7 @@ class Bench:
         self.site, self.results = self.work / "site", self.work / "results"
         self.device = "cpu" if self.dry else "cuda"
         found = {p.stem: _backend_of(p) for p in sorted((ROOT / "conf" / "architecture").glob("*.yaml"))}
+        found = {name: backend for name, backend in found.items() if self._wanted(backend, options.also)}
         names = [n for n in ORDER if n in found] + sorted(set(found) - set(ORDER) - {"toy"})
         self.architectures = {name: found[name] for name in names}
         self.timed = [DRY] if self.dry else names
@@ -67,6 +68,15 @@ class Bench:
         self.size = "tiny" if self.dry else "small"
         self.asked: dict[str, dict[str, Any]] = {}
         self.alone: dict[str, float] = {}  # architecture -> training seconds by itself; "wall" -> mean of a command's
+
+    def _wanted(self, backend: str, also: list[str]) -> bool:
+        """Whether it is to be tried: what the bundle has, else the default set and what was asked for."""
+        if backend == DRY:
+            return True
+        if self.bundle is not None:
+            return (self.bundle / f"{backend}.requirements.txt").is_file()
+        declared = (ROOT / "conf" / "backend" / f"{backend}.yaml").read_text(encoding="utf-8")
+        return backend in also or not re.search(r"^\s*default:\s*false\b", declared, re.MULTILINE)
 
     def remember(self, kept: Kept) -> None:
         """Take from an earlier call what later steps compare with."""
