@@ -134,14 +134,14 @@ def plan_pilot(
         times = values.groupby("setting")["train_seconds"].mean()
         seconds = {str(name): float(time) for name, time in times.items()}
     level = 0.05 / len(pairs)
-    found = [_pilot_pair(one, variance, seconds, margin, level) for one in pairs]
-    found.sort(key=lambda p: p.repetitions if p.repetitions is not None else np.inf)
-    needed = [p.repetitions for p in found if p.repetitions is not None and p.repetitions <= _PRACTICAL]
+    judged = [_pilot_pair(one, variance, seconds, margin, level) for one in pairs]
+    judged.sort(key=lambda p: p.repetitions if p.repetitions is not None else np.inf)
+    needed = [p.repetitions for p in judged if p.repetitions is not None and p.repetitions <= _PRACTICAL]
     total = max(needed) if needed else None
     hours = sum(seconds.get(k, np.nan) * max((total or 0) - len(errors[k]), 0) for k in errors) / 3600
     return Pilot(
         metric, split, min(len(one.log_ratio) for one in pairs), float(np.sqrt(variance.value)), variance.df,
-        tuple(found), total, float(hours), {r: cautious_power(0.1, variance, r, level=level) for r in at},
+        tuple(judged), total, float(hours), {r: cautious_power(0.1, variance, r, level=level) for r in at},
         {r: _smallest_effect(variance, r, level) for r in at},
     )  # fmt: skip
 

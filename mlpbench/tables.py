@@ -115,8 +115,8 @@ def settings_table(study: Study, split: str | None = None, names: Sequence[str] 
         row: dict[str, object] = {"dataset": first["dataset"], "candidate": first["name"], "n_train": first["n_train"]}
         row |= {"setting": first["setting"], "chosen": "*" if first["chosen"] else "", "trials": _statuses(part)}
         for name in shown:
-            found = cells.get((label, name))
-            row[_head(name)] = "" if found is None else _mean(found, is_linear(name))
+            values_of = cells.get((label, name))
+            row[_head(name)] = "" if values_of is None else _mean(values_of, is_linear(name))
         rows.append(row)
     table = pd.DataFrame(rows)
     drop = [] if table["setting"].any() else ["setting"]

@@ -145,14 +145,14 @@ def execute_compare(arguments: argparse.Namespace) -> int:
     from mlpbench.report.render import write_comparison
 
     first, second = (load_side(name, arguments.results) for name in (arguments.first, arguments.second))
-    found = compare_studies(first, second, arguments.metric, arguments.split, margin=arguments.margin)
-    print(describe(found))
+    comparison = compare_studies(first, second, arguments.metric, arguments.split, margin=arguments.margin)
+    print(describe(comparison))
     if arguments.html or arguments.out:
-        out = arguments.out or arguments.reports / f"{found.first}-vs-{found.second}"
-        print(f"\n{write_comparison(found, out)}")
-    bad = bool(found.regressions or found.lost)
+        out = arguments.out or arguments.reports / f"{comparison.first}-vs-{comparison.second}"
+        print(f"\n{write_comparison(comparison, out)}")
+    bad = bool(comparison.regressions or comparison.lost)
     if arguments.fail_on == "undecided":
-        bad = bad or bool(found.undecided)
+        bad = bad or bool(comparison.undecided)
     return EXIT_FAILED if arguments.fail_on and bad else EXIT_DONE
 
 
@@ -208,18 +208,18 @@ def execute_committee(arguments: argparse.Namespace) -> int:
     best = min(names, key=lambda c: min(m.value for (name, _), m in means.items() if name == c))
     candidate = _one("candidate", arguments.candidate, names, best)
     splits = [_one("test split", s, study.test_splits(dataset), s) for s in arguments.split or []]
-    found = most_disagreed(study, dataset, candidate, splits or study.test_splits(dataset), arguments.top)
-    if not found:
+    frames = most_disagreed(study, dataset, candidate, splits or study.test_splits(dataset), arguments.top)
+    if not frames:
         raise UserError(f"{candidate} has no predictions on {', '.join(splits)}", "Leave --split out to see all.")
-    one = found[0].committee
+    one = frames[0].committee
     print(f"{candidate}: {len(one.members)} repetitions of {one.n_train} training frames; {one.unit}")
     print(f"{'split':<16} {'frame':>6} {'disagreement':>13} {'true error':>11}")
-    for frame in found:
+    for frame in frames:
         numbers = f"{1e3 * frame.disagreement:>13.3g} {1e3 * frame.error:>11.3g}"
         print(f"{frame.committee.split:<16} {frame.frame:>6} {numbers}")
     if arguments.export is not None:
-        write_frames(found, arguments.export)
-        print(f"{arguments.export}: {len(found)} frames without labels")
+        write_frames(frames, arguments.export)
+        print(f"{arguments.export}: {len(frames)} frames without labels")
     return EXIT_DONE
 
 

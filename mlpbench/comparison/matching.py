@@ -191,16 +191,16 @@ _NOTHING = "–"
 
 def find_changes(pairs: list[Matched]) -> list[Change]:
     """Every difference, each once, with the architectures (or backends) that it concerns."""
-    found: dict[tuple[str, str], dict[str, tuple[set[str], set[str]]]] = {}
+    seen: dict[tuple[str, str], dict[str, tuple[set[str], set[str]]]] = {}
     for pair in pairs:
         place = str(pair.before["identifiers"]["architecture"])
         for kind, what, before, after in _differences(pair):
-            sides = found.setdefault((kind, what), {}).setdefault(place, (set(), set()))
+            sides = seen.setdefault((kind, what), {}).setdefault(place, (set(), set()))
             sides[0].add(_short(before))
             sides[1].add(_short(after))
     every = {str(pair.before["identifiers"]["architecture"]) for pair in pairs}
     changes = []
-    for (kind, what), places in found.items():
+    for (kind, what), places in seen.items():
         for sides, names in _alike(places):
             where = "" if set(names) == every else ", ".join(names)
             changes.append(Change(kind, what, ", ".join(sorted(sides[0])), ", ".join(sorted(sides[1])), where))

@@ -91,16 +91,16 @@ def check_backends(nodes: dict[str, Any]) -> dict[str, BackendConfig]:
     Raises:
         UserError: names the backend, the field and what is expected.
     """
-    found: dict[str, BackendConfig] = {}
+    backends: dict[str, BackendConfig] = {}
     for name, node in nodes.items():
         try:
-            found[name] = BackendConfig(name=name, **node)
+            backends[name] = BackendConfig(name=name, **node)
         except (ValidationError, TypeError) as error:
             text = str(error)
             if isinstance(error, ValidationError):
                 text = pydantic_message(error, f"backend.{name}.", model=BackendConfig)
             raise UserError(text, f"Correct conf/backend/{name}.yaml or the override.") from error
-    return found
+    return backends
 
 
 def _check_against_preset(trial: TrialConfig) -> None:
@@ -248,18 +248,18 @@ def explain(error: Exception, overrides: Sequence[str], name: str = CONFIG_NAME,
 
 
 def _options(group: str) -> list[str]:
-    found = {path.stem for folder in conf_dirs() for path in (folder / group).glob("*.yaml")}
-    if not found:  # a group with folders in it, such as preset/<architecture>
-        found = {path.name for folder in conf_dirs() for path in (folder / group).glob("*") if path.is_dir()}
+    options = {path.stem for folder in conf_dirs() for path in (folder / group).glob("*.yaml")}
+    if not options:  # a group with folders in it, such as preset/<architecture>
+        options = {path.name for folder in conf_dirs() for path in (folder / group).glob("*") if path.is_dir()}
     if group == "hydra/launcher":
-        found = {"basic", *LAUNCHERS}
-    return sorted(name for name in found if not name.startswith("_"))
+        options = {"basic", *LAUNCHERS}
+    return sorted(name for name in options if not name.startswith("_"))
 
 
 def _offending_key(text: str, overrides: Sequence[str]) -> str | None:
-    found = re.search(r"Could not override '([^']+)'", text) or re.search(r"full_key: (\S+)", text)
-    if found:
-        return found.group(1)
+    match = re.search(r"Could not override '([^']+)'", text) or re.search(r"full_key: (\S+)", text)
+    if match:
+        return match.group(1)
     for override in overrides:
         key = override.split("=", 1)[0].lstrip("+~")
         if key and f"'{key}'" in text:

@@ -187,7 +187,7 @@ def load_reference(overrides: Sequence[str], default: dict[str, Any] | None) -> 
 
 
 def _file(name: str) -> Path:
-    found = {path.stem: path for folder in reversed(conf_dirs()) for path in (folder / "reference").glob("*.yaml")}
-    if name not in found:
-        raise UserError(f"reference={name}: there is no such file in conf/reference", close_match(name, found))
-    return found[name]
+    files = {path.stem: path for folder in reversed(conf_dirs()) for path in (folder / "reference").glob("*.yaml")}
+    if name not in files:
+        raise UserError(f"reference={name}: there is no such file in conf/reference", close_match(name, files))
+    return files[name]

@@ -172,8 +172,8 @@ def require(frames: Frames, labels: list[str], where: str) -> None:
 
 def label_seconds(headers: Sequence[dict[str, Any]]) -> float | None:
     """Mean wall time of a label, s, over the headers that have it; None if none has."""
-    found = [float(header[LABEL_SECONDS]) for header in headers if LABEL_SECONDS in header]
-    return float(np.mean(found)) if found else None
+    seconds = [float(header[LABEL_SECONDS]) for header in headers if LABEL_SECONDS in header]
+    return float(np.mean(seconds)) if seconds else None
 
 
 def level_of_theory(headers: Sequence[dict[str, Any]], where: str) -> str | None:

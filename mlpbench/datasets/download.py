@@ -166,17 +166,17 @@ def checksums(path: Path) -> dict[str, str]:
 
 def _verify(item: Download, path: Path, say: Callable[[str], None]) -> str:
     """The sha256 of ``path``, once it agrees with all that is known of it; a wrong download is removed."""
-    found = checksums(path)
-    sha256 = found["sha256"]
+    digests = checksums(path)
+    sha256 = digests["sha256"]
     expected = [
         ("sha256", item.sha256, item.sha256 in (UNVERIFIED, sha256)),
         ("sha256 (first digits)", item.sha256_starts, sha256.startswith(item.sha256_starts or "")),
-        ("git blob", item.git_blob, item.git_blob in (None, found["git_blob"])),
+        ("git blob", item.git_blob, item.git_blob in (None, digests["git_blob"])),
     ]
     for name, value, agrees in expected:
         if not agrees:
             downloaded = path.name.endswith(".part")
-            actual = found["git_blob"] if name == "git blob" else sha256
+            actual = digests["git_blob"] if name == "git blob" else sha256
             if downloaded:
                 path.unlink()
             raise UserError(
@@ -214,10 +214,10 @@ def _known(item: Download, target: Path) -> bool:
     status = target.stat()
     if (record["size"], record["mtime_ns"]) == (status.st_size, status.st_mtime_ns):
         return item.sha256 in (UNVERIFIED, record["sha256"])
-    found = checksums(target)["sha256"]
-    if found != record["sha256"]:
+    digest = checksums(target)["sha256"]
+    if digest != record["sha256"]:
         raise UserError(
-            f"{target}: sha256 is {found}, but {record['sha256']} was recorded when it was first used",
+            f"{target}: sha256 is {digest}, but {record['sha256']} was recorded when it was first used",
             f"If the new content is meant, remove {path}; else remove the file, and it is fetched again.",
         )
     return False

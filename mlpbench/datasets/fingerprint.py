@@ -124,9 +124,9 @@ def _neighbours(numbers: Int, positions: Float, cell: Float, pbc: Bool) -> Float
     parts = [np.array([_edge(cell, pbc, len(numbers))])]
     for element in elements:
         targets = positions[numbers == element]
-        found = _nearest(positions, targets, cell, pbc)
+        nearest = _nearest(positions, targets, cell, pbc)
         for centre in elements:
-            own = found[numbers == centre]
+            own = nearest[numbers == centre]
             own = own[:, 1:] if centre == element else own[:, :NEIGHBOURS]  # the atom itself lies at 0
             parts.append(_quarters(np.sort(own[:, :NEIGHBOURS], axis=0)).ravel())
     return np.concatenate(parts)
@@ -151,8 +151,8 @@ def _nearest(positions: Float, targets: Float, cell: Float, pbc: Bool) -> Float:
     """(N, K) ascending distances from each position to targets and their images; K depends on the composition."""
     if not pbc.any():
         count = min(NEIGHBOURS + 1, len(targets))
-        found, _ = cKDTree(targets).query(positions, k=count)
-        return np.asarray(found).reshape(len(positions), count)
+        distances, _ = cKDTree(targets).query(positions, k=count)
+        return np.asarray(distances).reshape(len(positions), count)
     full = np.asarray(complete_cell(cell))
     inverse = np.linalg.inv(full)
     heights = 1 / np.linalg.norm(inverse, axis=0)
@@ -163,9 +163,9 @@ def _nearest(positions: Float, targets: Float, cell: Float, pbc: Bool) -> Float:
     while True:
         images = _images(wrapped_targets, full, np.where(pbc, np.ceil(cutoff / heights), 0).astype(int))
         if len(images) >= count:
-            found, _ = cKDTree(images).query(wrapped, k=count)
-            if found[:, -1].max() <= cutoff:
-                return np.asarray(found)
+            distances, _ = cKDTree(images).query(wrapped, k=count)
+            if distances[:, -1].max() <= cutoff:
+                return np.asarray(distances)
         cutoff *= 1.3
 
 

@@ -329,9 +329,9 @@ def resolve(config: DatasetConfig, pattern: str) -> list[Path]:
     if path.exists():
         require_file(path)
         return [path]
-    found = sorted(glob.glob(str(path), recursive=True))
-    if found:
-        return [Path(name) for name in found]
+    files = sorted(glob.glob(str(path), recursive=True))
+    if files:
+        return [Path(name) for name in files]
     if not path.parent.is_dir():
         raise UserError(f"{path}: no such file; the folder {path.parent} does not exist either", "Check dataset.path.")
     raise UserError(f"{path}: no such file", close_match(path.name, (p.name for p in path.parent.iterdir())))
@@ -347,13 +347,13 @@ def digests_of(paths: list[Path]) -> dict[str, str]:
     return result
 
 
-def verify_embedded(found: dict[str, str]) -> None:
+def verify_embedded(digests: dict[str, str]) -> None:
     """Compare files of the package with their SHA256SUMS.
 
     Raises:
         UserError: one was altered.
     """
-    for name, digest in found.items():
+    for name, digest in digests.items():
         path = Path(name)
         if embedded.expected_digests(path.parent).get(path.name) != digest:
             raise UserError(f"{path} differs from its SHA256SUMS", "Reinstall mlpbench; the file was changed.")

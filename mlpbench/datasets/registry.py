@@ -71,10 +71,10 @@ def entries(folders: list[Path]) -> dict[str, Entry]:
     Raises:
         UserError: a file is not YAML.
     """
-    found: dict[str, Entry] = {}
+    known: dict[str, Entry] = {}
     for folder in folders:
         for path in sorted((folder / "dataset").glob("*.yaml")):
-            if path.stem == TEMPLATE or path.stem.startswith("_") or path.stem in found:
+            if path.stem == TEMPLATE or path.stem.startswith("_") or path.stem in known:
                 continue
             try:
                 values = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -83,8 +83,8 @@ def entries(folders: list[Path]) -> dict[str, Entry]:
             if not isinstance(values, dict):
                 raise UserError(f"{path}: expected keys and values")
             values.pop("defaults", None)  # Hydra's; what it would bring in are the schema's own defaults
-            found[path.stem] = Entry(path.stem, path, values)
-    return dict(sorted(found.items()))
+            known[path.stem] = Entry(path.stem, path, values)
+    return dict(sorted(known.items()))
 
 
 def find(name: str, folders: list[Path]) -> DatasetConfig:

@@ -65,8 +65,8 @@ class Stages:
 @contextmanager
 def stages(name: str) -> Iterator[Stages]:
     """:class:`Stages`, closed at the end whatever happens."""
-    found = Stages(name)
+    told = Stages(name)
     try:
-        yield found
+        yield told
     finally:
-        found.close()
+        told.close()

@@ -178,10 +178,10 @@ def _assess(view: View, candidate: Candidate, constraints: Sequence[Constraint],
     )  # fmt: skip
 
 
-def _failure(found: Check) -> str:
-    text = f"{found.constraint.metric} is {found.value:.3g}, not {found.constraint}"
-    if found.probability == found.probability:
-        text += f" (off by {-100 * found.margin:.0f} %, chance to pass {percent(found.probability)})"
+def _failure(check: Check) -> str:
+    text = f"{check.constraint.metric} is {check.value:.3g}, not {check.constraint}"
+    if check.probability == check.probability:
+        text += f" (off by {-100 * check.margin:.0f} %, chance to pass {percent(check.probability)})"
     return text
 
 

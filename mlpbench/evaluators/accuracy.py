@@ -193,5 +193,5 @@ def elements(numbers: npt.NDArray[np.int64]) -> Sequence[tuple[int, str]]:
     return [(int(z), chemical_symbols[int(z)]) for z in np.unique(numbers)]
 
 
-def _estimate(split: str, name: str, found: Interval) -> Row:
-    return metric_row(split, name, found.value, found.n, found.lower, found.upper)
+def _estimate(split: str, name: str, interval: Interval) -> Row:
+    return metric_row(split, name, interval.value, interval.n, interval.lower, interval.upper)

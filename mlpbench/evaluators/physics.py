@@ -50,9 +50,9 @@ def _overall_motion(positions: Float, masses: Float) -> Float:
     return np.stack(columns, axis=1)
 
 
-def superposed_rmsd(found: Float, reference: Float) -> float:
+def superposed_rmsd(positions: Float, reference: Float) -> float:
     """RMSD in Å after the best rotation (Kabsch, Acta Cryst. A32, 922 (1976)); proper rotations only."""
-    a, b = found - found.mean(axis=0), reference - reference.mean(axis=0)
+    a, b = positions - positions.mean(axis=0), reference - reference.mean(axis=0)
     left, _, right = np.linalg.svd(a.T @ b)
     sign = np.sign(np.linalg.det(left @ right))
     turn = left @ np.diag([1.0, 1.0, sign]) @ right
@@ -110,19 +110,19 @@ def imaginary(wavenumbers: Float) -> int:
     return int((wavenumbers < -SOFT_CM1).sum())
 
 
-def crystal_rows(found: dict[str, Any], reference: dict[str, Any]) -> list[Row]:
+def crystal_rows(measured: dict[str, Any], reference: dict[str, Any]) -> list[Row]:
     """Errors of the lattice constant and of the elastic constants; none of what the potential does not have.
 
     Args:
-        found: ``lattice_constant_A`` (None: no minimum near the reference) and, where there is stress, ``elastic_GPa``.
+        measured: ``lattice_constant_A`` (None: no minimum near the reference), and ``elastic_GPa`` where there is stress.
         reference: the same two.
     """
     rows = []
-    length, expected = found["lattice_constant_A"], float(reference["lattice_constant_A"])
+    length, expected = measured["lattice_constant_A"], float(reference["lattice_constant_A"])
     if length is not None:
         rows.append(metric_row("", "lattice_constant_error", 100 * abs(length - expected) / expected, 1))
-    both = [n for n in reference.get("elastic_GPa", {}) if n in found.get("elastic_GPa", {})]
-    errors = {name: found["elastic_GPa"][name] - float(reference["elastic_GPa"][name]) for name in both}
+    both = [n for n in reference.get("elastic_GPa", {}) if n in measured.get("elastic_GPa", {})]
+    errors = {name: measured["elastic_GPa"][name] - float(reference["elastic_GPa"][name]) for name in both}
     rows += [metric_row("", f"elastic_error_{name}", error, 1) for name, error in errors.items()]
     if errors:
         rows.append(metric_row("", "elastic_mae", float(np.mean(np.abs(list(errors.values())))), len(errors)))

@@ -67,8 +67,8 @@ def reference_timing(directory: Path) -> dict[str, Any]:
     """The reference method beside this trial: ``seconds`` (one a frame), ``threads`` ...; empty if it was not timed."""
     if not (directory / REFERENCE).is_file():
         return {}
-    found = read_json(directory / REFERENCE)
-    return found if found["status"] == "done" else {}
+    timing = read_json(directory / REFERENCE)
+    return timing if timing["status"] == "done" else {}
 
 
 def reference_rows(latency: Any, step: Any, frames: list[float], context: Context) -> list[Row]:
@@ -174,7 +174,7 @@ def _path_rows(path: dict[str, Any], n_atoms: float, timestep_fs: float) -> list
         return [{**head, "metric": None, "value": None, "unit": "", "lower": None, "upper": None, "n": 0, "notice": ""}]
     latency = np.array(path["latency"] + path["latency_again"])
     step = np.array(path["md"])
-    found: dict[str, Any] = {
+    measured: dict[str, Any] = {
         "us_per_atom": latency * 1e6 / n_atoms,
         "ms_per_call": latency * 1e3,
         "ms_per_md_step": step * 1e3,
@@ -187,7 +187,9 @@ def _path_rows(path: dict[str, Any], n_atoms: float, timestep_fs: float) -> list
         "path_energy_difference": _scaled(path.get("energy_difference"), 1e3),
         "path_force_difference": _scaled(path.get("force_difference"), 1e3),
     }
-    return [{**head, **_measured(name, value), "notice": notice} for name, value in found.items() if value is not None]
+    return [
+        {**head, **_measured(name, value), "notice": notice} for name, value in measured.items() if value is not None
+    ]
 
 
 def _scaled(value: float | None, factor: float) -> float | None:

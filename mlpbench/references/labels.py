@@ -116,8 +116,8 @@ def label(
     require_open(method, bool(frames.pbc.any()))
     folder = home() / "labels" if cache is None else cache
     keys = label_keys(frames, method)
-    found = {key: _read(folder, key) for key in keys}
-    missing = list(dict.fromkeys(key for key in keys if found[key] is None))
+    answers = {key: _read(folder, key) for key in keys}
+    missing = list(dict.fromkeys(key for key in keys if answers[key] is None))
     broken: dict[str, str] = {}
     computed = 0
     if missing:
@@ -141,13 +141,13 @@ def label(
             on_label(settled, len(keys))
         with turns.beside_others(), tempfile.TemporaryDirectory(prefix="mlpbench-label-") as scratch:
             run_frames(request, method, backend, seconds, threads, Path(scratch), jobs=jobs, on_answer=file)
-    any_label = any(answer is not None and answer["converged"] for answer in found.values())
+    any_label = any(answer is not None and answer["converged"] for answer in answers.values())
     if broken and len(broken) == computed and (len(broken) >= 3 or not any_label):
         raise UserError(
             f"{method['code']} failed on every frame it was given: {next(iter(broken.values()))}",
             f"Correct the method's settings, or check its environment: mlpbench env check {backend.name}",
         )
-    return [_answer(found[key] or _read(folder, key), key in missing, broken.get(key)) for key in keys]
+    return [_answer(answers[key] or _read(folder, key), key in missing, broken.get(key)) for key in keys]
 
 
 def _answer(data: dict[str, Any] | None, new: bool, error: str | None) -> Label | Unlabelled:
@@ -240,20 +240,20 @@ def label_file(
     if target.exists() and target.samefile(source):
         raise UserError(f"{target} would be overwritten by its own labels", "Give another file with --out.")
     structures = read_structures(source)
-    found = label(
+    answers = label(
         Frames.from_atoms(structures), method, backend,
         seconds=seconds, threads=threads, jobs=jobs, cache=cache, on_label=on_label,
     )  # fmt: skip
     words = parse_method(method).words()
     labelled = [
         _labelled(atoms, i, answer, words, method)
-        for i, (atoms, answer) in enumerate(zip(structures, found, strict=True))
+        for i, (atoms, answer) in enumerate(zip(structures, answers, strict=True))
         if isinstance(answer, Label)
     ]
     if labelled:
         with replacing(target) as part:
             write(part, labelled, format="extxyz")
-    return Filed(target, found)
+    return Filed(target, answers)
 
 
 def _labelled(atoms: Atoms, number: int, answer: Label, words: str, method: dict[str, Any]) -> Atoms:

@@ -124,10 +124,10 @@ def _label(
         if on_event is not None:
             on_event({"event": "progress", "text": f"labels of its own trajectory: {settled} of {len(picked)}"})
 
-    found = label(
+    answers = label(
         frames, method, backend, seconds=own.get("seconds"), threads=threads, cache=cache, on_label=told
     )  # fmt: skip
-    pairs = list(zip(picked, found, strict=True))
+    pairs = list(zip(picked, answers, strict=True))
     good = [(chosen, answer) for chosen, answer in pairs if isinstance(answer, Label)]
     reasons = sorted({f"{c.kind}: {answer.reason}" for c, answer in pairs if not isinstance(answer, Label)})
     if not good:

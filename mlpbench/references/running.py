@@ -37,7 +37,7 @@ OnAnswer = Callable[[str, dict[str, Any]], None]
 def request_frames(frames: Frames, names: Sequence[str]) -> list[dict[str, Any]]:
     """Frames as a request has them; ``names`` become their ``id``."""
     offsets = frames.offsets
-    found = []
+    requests = []
     for i, name in enumerate(names):
         part = slice(offsets[i], offsets[i + 1])
         frame: dict[str, Any] = {
@@ -45,8 +45,8 @@ def request_frames(frames: Frames, names: Sequence[str]) -> list[dict[str, Any]]
         }  # fmt: skip
         if frames.pbc[i].any() or np.abs(frames.cell[i]).any():
             frame |= {"cell": frames.cell[i].tolist(), "pbc": frames.pbc[i].tolist()}
-        found.append(frame)
-    return found
+        requests.append(frame)
+    return requests
 
 
 def run_frames(

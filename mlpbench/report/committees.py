@@ -83,10 +83,10 @@ class Uncertain:
 
 def most_disagreed(study: Study, dataset: str, candidate: str, splits: list[str], count: int) -> list[Uncertain]:
     """The frames with the largest disagreement over all the splits, the largest first."""
-    found = [c for c in (committee(study, dataset, candidate, split) for split in splits) if c is not None]
+    committees = [c for c in (committee(study, dataset, candidate, split) for split in splits) if c is not None]
     frames = [
         Uncertain(c, int(i), float(c.errors.disagreement[i]), float(c.errors.error[i]))
-        for c in found
+        for c in committees
         for i in most_uncertain(c.errors.disagreement, count)
     ]
     return sorted(frames, key=lambda one: -one.disagreement)[:count]

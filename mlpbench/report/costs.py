@@ -64,11 +64,11 @@ class Pace:
 
     def seconds_to(self, target: float) -> list[float | None]:
         """For each trial the seconds after which its error first was at most ``target``; None where it never was."""
-        found = []
+        reached = []
         for at, error in self.curves:
             below = np.flatnonzero(error <= target)
-            found.append(float(at[below[0]]) if len(below) else None)
-        return found
+            reached.append(float(at[below[0]]) if len(below) else None)
+        return reached
 
     @property
     def last(self) -> float:
@@ -84,12 +84,12 @@ def _at(curve: Float, at: Float) -> Float:
 def best_so_far(points: list[dict[str, Any]], key: str) -> Float:
     """(2, n): seconds, and ``key`` at the epoch with the lowest validation loss so far."""
     known = [p for p in points if all(p.get(k) is not None for k in ("seconds", "valid_loss", key)) and p[key] > 0]
-    found, lowest, error = [], np.inf, np.nan
+    best, lowest, error = [], np.inf, np.nan
     for point in known:
         if point["valid_loss"] < lowest:
             lowest, error = point["valid_loss"], float(point[key])
-        found.append((float(point["seconds"]), error))
-    return np.array(found, dtype=np.float64).reshape(-1, 2).T
+        best.append((float(point["seconds"]), error))
+    return np.array(best, dtype=np.float64).reshape(-1, 2).T
 
 
 @remembered
@@ -99,7 +99,7 @@ def paces(study: Study, dataset: str, metric: str) -> list[Pace]:
     done = done[done["candidate"].isin(study.lines(dataset))]
     if len(done) > MOST_TRIALS:
         done = done[done["n_train"] == done["n_train"].max()].head(MOST_TRIALS)
-    found = []
+    paces_of_trials = []
     for (candidate, n_train), part in done.groupby(["candidate", "n_train"], sort=False):
         curves, rested = [], 0
         for row in rows_of(part):
@@ -108,8 +108,8 @@ def paces(study: Study, dataset: str, metric: str) -> list[Pace]:
                 curves.append(curve)
                 rested += row["at_rest"] == True  # noqa: E712  # NaN is neither
         if curves:
-            found.append(Pace(str(candidate), int(str(n_train)), tuple(curves), rested))
-    return sorted(found, key=lambda one: (-one.n_train, one.last))
+            paces_of_trials.append(Pace(str(candidate), int(str(n_train)), tuple(curves), rested))
+    return sorted(paces_of_trials, key=lambda one: (-one.n_train, one.last))
 
 
 FILE = "prices.yaml"
@@ -197,12 +197,12 @@ def payback_table(study: Study, dataset: str, ran: list[Way], references: list[T
 
 def _shown(ran: list[Way]) -> list[Way]:
     """Of each candidate on each machine the eager way, and the fastest where that is another."""
-    found: list[Way] = []
+    ways: list[Way] = []
     for place in dict.fromkeys((way.candidate, way.machine) for way in ran):
         mine = [way for way in ran if (way.candidate, way.machine) == place]
         eager = [way for way in mine if way.deployment == "eager"][:1]
-        found += [*eager, *(way for way in mine[:1] if way not in eager)]
-    return found
+        ways += [*eager, *(way for way in mine[:1] if way not in eager)]
+    return ways
 
 
 def _payback(study: Study, way: Way, reference: Timed, reference_rate: float, own_rate: float) -> Payback:
@@ -219,16 +219,16 @@ def _payback(study: Study, way: Way, reference: Timed, reference_rate: float, ow
     )
 
 
-def _steps(study: Study, way: Way, found: Payback) -> list[Cell]:
-    if found.steps is None:
+def _steps(study: Study, way: Way, payback: Payback) -> list[Cell]:
+    if payback.steps is None:
         return [Cell("never", math.inf, note="a step with the reference is not slower"), Cell("–")]
     timestep = float(study.record[way.trials[0]]["tasks"]["speed"]["values"]["timestep_fs"])
-    picoseconds = found.steps * timestep / 1e3
-    return [_count(found), Cell(number(picoseconds), picoseconds)]
+    picoseconds = payback.steps * timestep / 1e3
+    return [_count(payback), Cell(number(picoseconds), picoseconds)]
 
 
-def _count(found: Payback) -> Cell:
-    return Cell("never", math.inf) if found.steps is None else Cell(number(round(found.steps)), found.steps)
+def _count(payback: Payback) -> Cell:
+    return Cell("never", math.inf) if payback.steps is None else Cell(number(round(payback.steps)), payback.steps)
 
 
 def cost_table(study: Study, dataset: str, references: list[Timed]) -> Table | None:

@@ -118,15 +118,15 @@ def looks(study: Study) -> dict[str, Look]:
         places[name] = at
     sizes = sorted(table["size"].unique(), key=lambda s: (SIZES.index(s) if s in SIZES else 99, s))
     several = table.groupby("architecture")["candidate"].nunique().max() > 1
-    found: dict[str, Look] = {}
+    styles: dict[str, Look] = {}
     for architecture in architectures:
         mine = table.loc[table["architecture"] == architecture, ["candidate", "size"]].drop_duplicates("candidate")
         at = places[architecture]
         for index, (candidate, size) in enumerate(zip(mine["candidate"], mine["size"], strict=True)):
             symbol = sizes.index(size) if several else at
             dash = DASHES[(at + index) % len(DASHES)]
-            found[str(candidate)] = Look(PAIRS[at % len(PAIRS)][0], MARKERS[symbol % len(MARKERS)], dash)
-    return found
+            styles[str(candidate)] = Look(PAIRS[at % len(PAIRS)][0], MARKERS[symbol % len(MARKERS)], dash)
+    return styles
 
 
 @contextmanager

@@ -63,20 +63,20 @@ class Replicas:
     def bonds(self) -> Counter[str]:
         """Kinds of bonds that broke first, e.g. ``O–H``, and how often; hydrogen stands last."""
         broken = [d for d, cause in zip(self.details, self.causes, strict=True) if cause == "bond"]
-        found = (re.match(r"([A-Z][a-z]?)\d+–([A-Z][a-z]?)\d+ ", detail) for detail in broken)
-        return Counter("–".join(sorted(match.groups(), key=lambda e: (e == "H", e))) for match in found if match)
+        pairs = (re.match(r"([A-Z][a-z]?)\d+–([A-Z][a-z]?)\d+ ", detail) for detail in broken)
+        return Counter("–".join(sorted(match.groups(), key=lambda e: (e == "H", e))) for match in pairs if match)
 
 
 @remembered
 def collect(study: Study, dataset: str) -> list[Replicas]:
     """Every condition of every chosen candidate, by condition, training-set size and candidate."""
-    found: dict[tuple[str, int, str], Replicas] = {}
+    groups: dict[tuple[str, int, str], Replicas] = {}
     for candidate in study.lines(dataset):
         part = select(study.values, dataset=dataset, candidate=candidate)
         for trial, n_train in sorted(set(zip(part["trial"], part["n_train"], strict=True))):
             for condition, run in _runs(study, str(trial)).items():
                 key = (condition, int(n_train), candidate)
-                one = found.setdefault(
+                one = groups.setdefault(
                     key, Replicas(candidate, int(n_train), condition, [], [], [], float(run["length_ps"]))
                 )
                 for replica in run["replicas"]:
@@ -84,7 +84,7 @@ def collect(study: Study, dataset: str) -> list[Replicas]:
                     one.causes.append(str(replica["cause"]))
                     one.details.append(str(replica["detail"]))
     order = {name: index for index, name in enumerate(study.lines(dataset))}
-    return sorted(found.values(), key=lambda r: (_kelvin(r.condition), r.condition, r.n_train, order[r.candidate]))
+    return sorted(groups.values(), key=lambda r: (_kelvin(r.condition), r.condition, r.n_train, order[r.candidate]))
 
 
 def scores_of(study: Study, trial: str) -> dict[str, Any]:
@@ -98,13 +98,13 @@ def scores_of(study: Study, trial: str) -> dict[str, Any]:
 def trials_with_md(study: Study, dataset: str) -> list[tuple[str, int, str]]:
     """(candidate, n_train, trial) of the chosen candidates' trials whose MD scores still lie there."""
     part = select(study.values, dataset=dataset).sort_values(["n_train", "repetition"])
-    found = []
+    trials = []
     for candidate in study.lines(dataset):
         here = select(part, candidate=candidate)
         for trial, n_train in dict.fromkeys(zip(here["trial"], here["n_train"], strict=True)):
             if scores_of(study, str(trial)):
-                found.append((candidate, int(n_train), str(trial)))
-    return found
+                trials.append((candidate, int(n_train), str(trial)))
+    return trials
 
 
 def curves_of(study: Study, trial: str) -> Curves:
@@ -115,11 +115,11 @@ def curves_of(study: Study, trial: str) -> Curves:
 def _runs(study: Study, trial: str) -> dict[str, dict[str, Any]]:
     """Condition -> run."""
     kept = scores_of(study, trial)
-    found = {}
+    runs = {}
     for name, run in (kept.get("runs") or {}).items():
         kelvin = run.get("temperature_K", kept["temperature_K"])
-        found[f"{kelvin:g} K" + (", NPT" if name == "npt" else "")] = run
-    return found
+        runs[f"{kelvin:g} K" + (", NPT" if name == "npt" else "")] = run
+    return runs
 
 
 def _kelvin(condition: str) -> float:
@@ -134,13 +134,13 @@ SHADES = {
 }  # fmt: skip
 
 
-def survival_figure(study: Study, dataset: str, found: Sequence[Replicas]) -> Figure:
+def survival_figure(study: Study, dataset: str, groups: Sequence[Replicas]) -> Figure:
     """A panel for each temperature and training-set size, a curve for each candidate."""
     style = looks(study)
-    places = list(dict.fromkeys((r.condition, r.n_train) for r in found))
+    places = list(dict.fromkeys((r.condition, r.n_train) for r in groups))
     panels = []
     for condition, n_train in places:
-        here = [r for r in found if (r.condition, r.n_train) == (condition, n_train)]
+        here = [r for r in groups if (r.condition, r.n_train) == (condition, n_train)]
         with canvas(3.1, 2.5) if len(places) > 1 else canvas(5.6, 3.0) as (figure, axes):
             for replicas in here:
                 _survival(axes, replicas, style[replicas.candidate])
@@ -152,8 +152,8 @@ def survival_figure(study: Study, dataset: str, found: Sequence[Replicas]) -> Fi
         said = "; ".join(f"{r.candidate} {sum(r.died)} of {len(r.died)} dead" for r in here)
         name = f"survival-{dataset}-{condition}-{n_train}".replace(" ", "").replace(",", "-")
         panels.append(Panel(name, figure, f"Survival: {said}.", f"{condition}, {n_train} training frames"))
-    counts = sorted({len(r.times) for r in found})
-    lengths = sorted({r.planned for r in found})
+    counts = sorted({len(r.times) for r in groups})
+    lengths = sorted({r.planned for r in groups})
     caption = (
         f"Survival of {dataset}: Kaplan–Meier over {'–'.join(map(str, counts))} replicas a curve, repetitions "
         f"together, planned for {'–'.join(f'{x:g}' for x in lengths)} ps. A cross marks replicas that the clock "
@@ -172,12 +172,12 @@ def _survival(axes: Axes, replicas: Replicas, look: Look) -> None:
         axes.plot(stopped, [curve.at(t) for t in stopped], "x", color=look.color, markersize=4)
 
 
-def causes_figure(dataset: str, found: Sequence[Replicas]) -> Figure:
+def causes_figure(dataset: str, groups: Sequence[Replicas]) -> Figure:
     """Stacked bars, one for each candidate, size and temperature: how many replicas came to which end."""
-    conditions = list(dict.fromkeys(r.condition for r in found))
+    conditions = list(dict.fromkeys(r.condition for r in groups))
     panels = []
     for condition in conditions:
-        here = [r for r in found if r.condition == condition][::-1]
+        here = [r for r in groups if r.condition == condition][::-1]
         with canvas(4.6, 0.9 + 0.24 * len(here)) as (figure, axes):
             for cause in (c for c in WORDS if any(c in r.causes for r in here)):
                 _bars(axes, here, cause)
@@ -248,11 +248,11 @@ def spectrum_figure(
     study: Study, dataset: str, n_train: int, curves: dict[str, Curves], harmonic: Float | None
 ) -> Figure | None:
     """The vibrational spectrum of each candidate, one above the other, with the reference's harmonic frequencies."""
-    found = {c: part[SPECTRUM] for c, part in curves.items() if SPECTRUM in part}
-    if not found:
+    spectra = {c: part[SPECTRUM] for c, part in curves.items() if SPECTRUM in part}
+    if not spectra:
         return None
-    reference = next((theirs for _, theirs in found.values() if theirs is not None), None)
-    lines = [(c, ours, looks(study)[c].color) for c, (ours, _) in found.items()]
+    reference = next((theirs for _, theirs in spectra.values() if theirs is not None), None)
+    lines = [(c, ours, looks(study)[c].color) for c, (ours, _) in spectra.items()]
     if reference is not None:
         lines.insert(0, ("reference MD", reference, FAINT))
     end = max(_end_of_power(curve) for _, curve, _ in lines)

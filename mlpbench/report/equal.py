@@ -49,24 +49,24 @@ class Order:
 
 def orders(study: Study, dataset: str) -> list[Order]:
     """At equal steps, at equal training seconds and at equal cost in MD, as far as they were measured."""
-    found = [by_steps(study, dataset), by_seconds(study, dataset), by_md_cost(study, dataset)]
-    return [order for order in found if order is not None]
+    known = [by_steps(study, dataset), by_seconds(study, dataset), by_md_cost(study, dataset)]
+    return [order for order in known if order is not None]
 
 
 def equal_cost(study: Study, dataset: str) -> list[Block]:
     """The orders in words; and a table with the place of each candidate in each."""
-    found = orders(study, dataset)
-    if len(found) < 2:
+    known = orders(study, dataset)
+    if len(known) < 2:
         return []
-    first = [c for c in found[0].errors]
-    same = all(_agrees(first, list(order.errors)) for order in found[1:])
+    first = [c for c in known[0].errors]
+    same = all(_agrees(first, list(order.errors)) for order in known[1:])
     head = (
         "The order of the means is the same at equal steps and at equal cost."
         if same
         else "The order of the means depends on what is held equal."
     )
-    bullets = Bullets([order.sentence for order in found], "note")
-    return [Details(head, [bullets, _table(study, dataset, found)])]
+    bullets = Bullets([order.sentence for order in known], "note")
+    return [Details(head, [bullets, _table(study, dataset, known)])]
 
 
 def _agrees(first: list[str], other: list[str]) -> bool:
@@ -102,13 +102,13 @@ def by_seconds(study: Study, dataset: str) -> Order | None:
     done = select(study.table, dataset=dataset, n_train=study.largest(dataset), status="done")
     if len(facts.machines(done)) != 1:
         return None
-    found = largest_paces(study, dataset)
-    if len(found) < 2:
+    paces = largest_paces(study, dataset)
+    if len(paces) < 2:
         return None
-    at = common_seconds(found)
-    means = {one.candidate: 1e3 * error for one in found if (error := error_at(one, at)) is not None}
-    late = [one.candidate for one in found if one.candidate not in means]
-    cut = [one.candidate for one in found if min(c[0, -1] for c in one.curves) > 1.02 * at]
+    at = common_seconds(paces)
+    means = {one.candidate: 1e3 * error for one in paces if (error := error_at(one, at)) is not None}
+    late = [one.candidate for one in paces if one.candidate not in means]
+    cut = [one.candidate for one in paces if min(c[0, -1] for c in one.curves) > 1.02 * at]
     caveat = f"{listing(late)} had no validation by then. " if late else ""
     if cut:
         caveat += (
@@ -126,9 +126,9 @@ def largest_paces(study: Study, dataset: str) -> list[Pace]:
     return [one for one in paces(study, dataset, study.headline(dataset)) if one.n_train == n_train]
 
 
-def common_seconds(found: list[Pace]) -> float:
+def common_seconds(paces: list[Pace]) -> float:
     """The end of the quickest training, s: every training has been there."""
-    return min(float(curve[0, -1]) for one in found for curve in one.curves)
+    return min(float(curve[0, -1]) for one in paces for curve in one.curves)
 
 
 def error_at(one: Pace, at: float) -> float | None:
@@ -169,11 +169,11 @@ def md_costs(study: Study, dataset: str) -> dict[str, float]:
         return {}
     machines = [way.machine for way in ran]
     machine = max(dict.fromkeys(machines), key=machines.count)
-    found: dict[str, float] = {}
+    costs: dict[str, float] = {}
     for way in ran:  # fastest first
         if way.machine == machine:
-            found.setdefault(way.candidate, way.values["us_per_atom"].value)
-    return found
+            costs.setdefault(way.candidate, way.values["us_per_atom"].value)
+    return costs
 
 
 def nearest(sizes: Mapping[str, Mapping[str, float]]) -> tuple[list[str], float]:
@@ -196,20 +196,20 @@ def _sorted(means: dict[str, float]) -> dict[str, float]:
     return dict(sorted(means.items(), key=lambda item: item[1]))
 
 
-def _table(study: Study, dataset: str, found: list[Order]) -> Table:
+def _table(study: Study, dataset: str, rankings: list[Order]) -> Table:
     unit = metric(study.headline(dataset)).unit
     times = md_costs(study, dataset)
     heads = ["As trained", "At equal seconds", "At equal MD cost"]
     kinds = [by_steps(study, dataset), by_seconds(study, dataset), by_md_cost(study, dataset)]
     columns = [Column("Candidate", numeric=False)]
     for head, order in zip(heads, kinds, strict=True):
-        if order in found and order is not None:
+        if order in rankings and order is not None:
             columns += [Column(head, unit, order.words), Column("Place", "", f"{head.lower()}: place by the mean")]
     columns += [Column("Time in MD", "µs per atom", "one call, its fastest way to run")] if times else []
     rows = []
-    for candidate in found[0].errors:
+    for candidate in rankings[0].errors:
         row = [Cell(candidate)]
-        for order in found:
+        for order in rankings:
             place = list(order.errors).index(candidate) + 1 if candidate in order.errors else None
             error = order.errors.get(candidate)
             row += [Cell(number(error), error), Cell("–") if place is None else Cell(str(place), place)]

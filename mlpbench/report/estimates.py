@@ -62,8 +62,8 @@ def cells(study: Study, dataset: str, name: str, split: str) -> Cells:
     rows = rows.dropna(subset=["value"])
     places: Any = rows.groupby(["candidate", "n_train"]).indices
     ends = rows[["lower", "upper"]].to_numpy(dtype=float)
-    found = {key: _estimate(mean, ends[places[key]]) for key, mean in means_of(rows, name).items()}
-    return dict(sorted(found.items(), key=lambda item: (item[0][1], item[1].value)))
+    estimates = {key: _estimate(mean, ends[places[key]]) for key, mean in means_of(rows, name).items()}
+    return dict(sorted(estimates.items(), key=lambda item: (item[0][1], item[1].value)))
 
 
 def _estimate(mean: MeanInterval, ends: Ends) -> Estimate:
@@ -101,11 +101,11 @@ def comparisons(study: Study, dataset: str, name: str, split: str) -> dict[int, 
         for first, second in [(a, b) for a in sorted(errors) for b in sorted(errors) if a < b]:
             pairs.append(pair(first, errors[first], second, errors[second], family=f"{first}|{second}"))
             sizes.append(int(str(n_train)))
-    found: dict[int, list[Pairwise]] = {}
+    by_size: dict[int, list[Pairwise]] = {}
     at = POWER_AT if len(pairs) <= MOST_POWERS else ()  # one integral for each pair and number of repetitions
     for n, result in zip(sizes, compare(pairs, margin=study.margin, at=at) if pairs else [], strict=True):
-        found.setdefault(n, []).append(result)
-    return found
+        by_size.setdefault(n, []).append(result)
+    return by_size
 
 
 @remembered
@@ -118,12 +118,12 @@ def against_best(study: Study, dataset: str, name: str, split: str, n_train: int
     if not order:
         return []
     best = order[0]
-    found = {}
+    results = {}
     for result in comparisons(study, dataset, name, split).get(n_train, []):
         if best in (result.first, result.second):
-            found[result.second if result.first == best else result.first] = _turned(result, best)
+            results[result.second if result.first == best else result.first] = _turned(result, best)
     first = Against(best, "best", 1.0, 1.0, 1.0, table[best].n)
-    return [first, *(found[c] for c in order[1:] if c in found)]
+    return [first, *(results[c] for c in order[1:] if c in results)]
 
 
 def _turned(result: Pairwise, best: str) -> Against:

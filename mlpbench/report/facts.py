@@ -58,8 +58,8 @@ def declared(study: Study) -> dict[str, BackendConfig]:
 def level_of_theory(study: Study, dataset: str) -> str:
     """Functional, basis and code of the labels, as the configuration states it, else the file's headers."""
     stated = [(config.get("dataset") or {}).get("level_of_theory") for config in study.config(dataset)]
-    found = [level for level in unique([*stated, *study.split_info(dataset, "level_of_theory")]) if level != UNSTATED]
-    return " / ".join(found) if found else UNSTATED
+    levels = [level for level in unique([*stated, *study.split_info(dataset, "level_of_theory")]) if level != UNSTATED]
+    return " / ".join(levels) if levels else UNSTATED
 
 
 def hardware(row: dict[str, Any]) -> str:
@@ -100,8 +100,8 @@ def statuses(study: Study) -> str:
 def unrested(table: pd.DataFrame) -> pd.DataFrame:
     """The trials that are done, but whose training had not come to rest."""
     open_ended = (table["status"] == "done").to_numpy() & ~table["at_rest"].map(rested).to_numpy(dtype=bool)
-    found: pd.DataFrame = table[open_ended]
-    return found
+    rows: pd.DataFrame = table[open_ended]
+    return rows
 
 
 def rested(at_rest: Any) -> bool:
@@ -190,13 +190,13 @@ def trivial_errors(study: Study, dataset: str, split: str) -> dict[str, tuple[fl
 
     In the units of the metrics; see :func:`mlpbench.datasets.baseline.trivial_errors`. Empty where no record says it.
     """
-    found: dict[str, list[float]] = {}
+    values_of: dict[str, list[float]] = {}
     for record in study.records:
         if (record.get("identifiers") or {}).get("dataset") == dataset:
             errors = ((record.get("split") or {}).get("trivial_errors") or {}).get(split) or {}
             for name, value in errors.items():
-                found.setdefault(name, []).append(float(value))
-    return {name: (sum(values) / len(values), min(values), max(values)) for name, values in found.items()}
+                values_of.setdefault(name, []).append(float(value))
+    return {name: (sum(values) / len(values), min(values), max(values)) for name, values in values_of.items()}
 
 
 def trivial(study: Study, dataset: str, name: str, split: str) -> float | None:
@@ -245,8 +245,8 @@ def references_of(study: Study, trial: str) -> dict[str, Path]:
     config = ((study.record[trial].get("config") or {}).get("dataset")) or {}
     embedded = Path(__file__).parents[1] / "datasets" / "embedded"
     named = {name: Path(str(path)) for name, path in (config.get("references") or {}).items()}
-    found = {name: path if path.is_absolute() else embedded / path for name, path in named.items()}
-    return {name: path for name, path in found.items() if path.is_file()}
+    paths = {name: path if path.is_absolute() else embedded / path for name, path in named.items()}
+    return {name: path for name, path in paths.items() if path.is_file()}
 
 
 def reference_modes(study: Study, trial: str) -> Float | None:

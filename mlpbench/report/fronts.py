@@ -38,19 +38,19 @@ def _fits(study: Study, dataset: str, name: str, split: str) -> dict[str, Learni
     rows = study.part(dataset, name, split)
     rows = rows.assign(steps=rows["trial"].map(study.trials.set_index("trial")["steps"]).astype(float))
     noise = study.label_noise(dataset, name)
-    found: dict[str, LearningCurve | NotFitted] = {}
+    fits: dict[str, LearningCurve | NotFitted] = {}
     for candidate in study.lines(dataset):
         part = select(rows[rows["value"] > 0], candidate=candidate)
         if part["n_train"].nunique() > 1:
             rest = part["at_rest"].map(facts.rested).to_numpy(dtype=bool)
             steps = None if part["converged"].map(facts.rested).all() else part["steps"]
             try:
-                found[candidate] = fit_learning_curve(
+                fits[candidate] = fit_learning_curve(
                     part["n_train"], part["value"], part["repetition"], at_rest=rest, steps=steps, noise=noise
                 )
             except NotFitted as error:
-                found[candidate] = error
-    return found
+                fits[candidate] = error
+    return fits
 
 
 def unfitted(study: Study, dataset: str, split: str) -> list[Block]:
@@ -164,13 +164,13 @@ def _hours(need: Needed, valid: float, price: float) -> Cell:
     return Cell(number(hours, *ends), hours, interval(*ends))
 
 
-def _multiplier(found: DataMultiplier | None) -> Cell:
-    if found is None:
+def _multiplier(multiplier: DataMultiplier | None) -> Cell:
+    if multiplier is None:
         return Cell("1", 1.0)
-    if found.reason:
-        return Cell("–", note=found.reason)
-    text = number(found.value, found.lower, found.upper)
-    return Cell(text, found.value, interval(found.lower, found.upper))
+    if multiplier.reason:
+        return Cell("–", note=multiplier.reason)
+    text = number(multiplier.value, multiplier.lower, multiplier.upper)
+    return Cell(text, multiplier.value, interval(multiplier.lower, multiplier.upper))
 
 
 SPEED = ("ms_per_md_step", "us_per_atom")  # the first that the study has
@@ -215,7 +215,7 @@ def options(study: Study, dataset: str) -> list[Option]:
     done = select(study.table, dataset=dataset, status="done")
     one_machine = len(facts.machines(done)) == 1
     errors = dict(study.part(dataset, study.headline(dataset), split).set_index("trial")["value"])
-    found = []
+    choices = []
     for (candidate, n_train), mean in cells(study, dataset, study.headline(dataset), split).items():
         if candidate not in study.lines(dataset):
             continue
@@ -227,8 +227,8 @@ def options(study: Study, dataset: str) -> list[Option]:
             "speed": _speed(study, part["trial"].tolist(), speed) if one_machine else (),
         }
         known = tuple(float(errors[t]) for t in part["trial"] if errors.get(t, 0) > 0)
-        found.append(Option(candidate, n_train, mean, known, costs, len(facts.unrested(part)) == 0))
-    return found
+        choices.append(Option(candidate, n_train, mean, known, costs, len(facts.unrested(part)) == 0))
+    return choices
 
 
 def speed_metric(study: Study) -> str | None:
@@ -245,12 +245,12 @@ def _speed(study: Study, trials: list[str], name: str | None) -> tuple[float, ..
     return tuple(float(v) for v in rows.groupby("trial")["value"].mean() if v > 0)
 
 
-def front(found: list[Option], kind: str) -> dict[str, float]:
+def front(choices: list[Option], kind: str) -> dict[str, float]:
     """Label -> chance to be on the front of error against a cost, for the options whose means are on it.
 
     In the order of the cost; both smaller is better.
     """
-    known = [o for o in found if o.costs[kind] and o.errors]
+    known = [o for o in choices if o.costs[kind] and o.errors]
     if not known:
         return {}
     columns = [[o.errors for o in known], [o.costs[kind] for o in known]]
@@ -268,8 +268,8 @@ COSTS = {"train": ("training time", "s"), "labels": ("labels", "frames")}
 
 def cost_kinds(study: Study, dataset: str) -> list[str]:
     """The costs in which the study's options differ, inference first."""
-    found = options(study, dataset)
-    return [k for k in ("speed", "train", "labels") if len({o.cost(k) for o in found if o.costs[k]}) > 1]
+    choices = options(study, dataset)
+    return [k for k in ("speed", "train", "labels") if len({o.cost(k) for o in choices if o.costs[k]}) > 1]
 
 
 def first_front(study: Study) -> tuple[str, str] | None:
@@ -299,11 +299,11 @@ def front_panel(
         name: of the figure's file; by default of the front.
         size: inches.
     """
-    found = options(study, dataset)
+    choices = options(study, dataset)
     entry, style = metric(study.headline(dataset)), looks(study)
-    shown = [o for o in found if o.costs[kind]]
+    shown = [o for o in choices if o.costs[kind]]
     several = len({o.n_train for o in shown}) > 1 and kind != "labels"
-    on = front(found, kind)
+    on = front(choices, kind)
     best = [next(o for o in shown if o.label == label) for label in on]
     words, unit = cost_axis(study, kind)
     with canvas(*size) as (figure, axes):

@@ -110,12 +110,12 @@ def _end(one: dict[str, Any]) -> str:
 
 def _labelled(study: Study, dataset: str) -> dict[tuple[str, int], list[dict[str, Any]]]:
     """(candidate, n_train) -> labelled frames of all repetitions."""
-    found: dict[tuple[str, int], list[dict[str, Any]]] = {}
+    labels: dict[tuple[str, int], list[dict[str, Any]]] = {}
     for candidate, n_train, trial in trials_with_md(study, dataset):
         frames = (scores_of(study, trial).get("own_trajectory") or {}).get("labelled") or []
         if frames:
-            found.setdefault((candidate, n_train), []).extend(frames)
-    return found
+            labels.setdefault((candidate, n_train), []).extend(frames)
+    return labels
 
 
 def _errors(frames: list[dict[str, Any]], kind: str, name: str = "force_mae_meV_per_A") -> list[float]:

@@ -76,23 +76,23 @@ def answer(study: Study, dataset: str) -> Answer | None:
     )
 
 
-def sentence(study: Study, dataset: str, found: Answer) -> str:
+def sentence(study: Study, dataset: str, answer: Answer) -> str:
     """What a colleague would say aloud: whom to take, and what is given up."""
-    best = found.accuracy.best
+    best = answer.accuracy.best
     several = len(study.lines(dataset)) > 1
-    certain = "is the most accurate" if found.accuracy.certain else "has the lowest error, though not beyond doubt"
-    parts = [f"With {plural(found.n_train, 'training frame')} of {dataset}, {best} {certain}"]
+    certain = "is the most accurate" if answer.accuracy.certain else "has the lowest error, though not beyond doubt"
+    parts = [f"With {plural(answer.n_train, 'training frame')} of {dataset}, {best} {certain}"]
     if not several:
         parts = [f"Only {best} was trained on {dataset}: there is nothing to compare it with"]
     open_ones = []
     for pillar, verb, noun in (
-        (found.stability, "stays stable longest in MD", "stability in MD"), (found.speed, "is the fastest", "speed"),
+        (answer.stability, "stays stable longest in MD", "stability in MD"), (answer.speed, "is the fastest", "speed"),
     ):  # fmt: skip
         if pillar.certain:
             parts.append(verb if pillar.best == best else f"{pillar.best} {verb}")
         elif pillar.best and several:
             open_ones.append(noun)
-    missing = [word for word, one in (("stability", found.stability), ("speed", found.speed)) if not one.best]
+    missing = [word for word, one in (("stability", answer.stability), ("speed", answer.speed)) if not one.best]
     text = listing(parts) + "."
     if open_ones:
         text += f" No candidate is singled out beyond doubt by {listing(open_ones)}."
@@ -220,14 +220,14 @@ def _more_sizes(study: Study, dataset: str, sizes: Sequence[int]) -> str:
 
 def stability(study: Study, dataset: str) -> Pillar:
     """The largest share of replicas that stay sound at the highest temperature, compared by Fisher's exact test."""
-    found = collect(study, dataset)
-    if not found:
+    groups = collect(study, dataset)
+    if not groups:
         return Pillar(
             Card("Stability in MD", "not measured", ["Trains nothing again:"],
                  commands=[facts.run_again(study, dataset, "evaluation=dev", "evaluation.speed=null")])
         )  # fmt: skip
-    n_train = max(one.n_train for one in found)
-    here = [one for one in found if one.n_train == n_train]
+    n_train = max(one.n_train for one in groups)
+    here = [one for one in groups if one.n_train == n_train]
     condition = _telling(here)
     rows = sorted((one for one in here if one.condition == condition), key=_survival, reverse=True)
     first = rows[0]

@@ -192,32 +192,32 @@ _MARKS: dict[str, Mark] = {"worse": "bad", "undecided": "undecided", "one repeti
                            "other frames": "warn", "other hardware": "warn"}  # fmt: skip
 
 
-def write_comparison(found: StudyComparison, out: Path) -> Path:
+def write_comparison(comparison: StudyComparison, out: Path) -> Path:
     """Write the page into ``out`` and return its path."""
     out.mkdir(parents=True, exist_ok=True)
     page = out / PAGE
-    frame = pd.DataFrame([vars(row) for row in found.judged])
-    title = f"{found.second} against {found.first}"
-    source = f"results/{found.first} and results/{found.second}"
+    frame = pd.DataFrame([vars(row) for row in comparison.judged])
+    title = f"{comparison.second} against {comparison.first}"
+    source = f"results/{comparison.first} and results/{comparison.second}"
     with replacing(page) as part:
-        part.write_text(render_page(title, sections(found), {"comparison": frame}, source), encoding="utf-8")
+        part.write_text(render_page(title, sections(comparison), {"comparison": frame}, source), encoding="utf-8")
     return page
 
 
-def sections(found: StudyComparison) -> list[Section]:
+def sections(comparison: StudyComparison) -> list[Section]:
     """The answer, what differs, the metrics, and what has no partner."""
-    return [_answer(found), _changes(found), _metrics(found), _alone(found)]
+    return [_answer(comparison), _changes(comparison), _metrics(comparison), _alone(comparison)]
 
 
-def _answer(found: StudyComparison) -> Section:
-    bad = [f"{row.metric}{_where(row)}, {row.setting}: {_words(row)}" for row in found.regressions]
-    blocks: list[Block] = [Text(frames_text(found), "note")]
+def _answer(comparison: StudyComparison) -> Section:
+    bad = [f"{row.metric}{_where(row)}, {row.setting}: {_words(row)}" for row in comparison.regressions]
+    blocks: list[Block] = [Text(frames_text(comparison), "note")]
     if bad:
         blocks.append(Bullets([f"Worse: {one}" for one in bad], "warning"))
-    if found.lost:
-        blocks.append(Bullets([f"Done before and not now: {one}" for one in found.lost], "warning"))
-    blocks += [Text(note, "note") for note in found.notes]
-    return Section("answer", "In short", found.headline, blocks)
+    if comparison.lost:
+        blocks.append(Bullets([f"Done before and not now: {one}" for one in comparison.lost], "warning"))
+    blocks += [Text(note, "note") for note in comparison.notes]
+    return Section("answer", "In short", comparison.headline, blocks)
 
 
 def _where(row: Judged) -> str:
@@ -230,37 +230,39 @@ def _words(row: Judged) -> str:
     return f"{means}{what} {row.ratio:.3f} (95 % interval {interval(row.lower, row.upper)})"
 
 
-def _changes(found: StudyComparison) -> Section:
-    rows = [[Cell(c.kind), Cell(c.what), Cell(c.before), Cell(c.after), Cell(c.where or "all")] for c in found.changes]
-    columns = [Column(name, numeric=False) for name in ("Kind", "What", found.first, found.second, "Where")]
+def _changes(comparison: StudyComparison) -> Section:
+    rows = [
+        [Cell(c.kind), Cell(c.what), Cell(c.before), Cell(c.after), Cell(c.where or "all")] for c in comparison.changes
+    ]
+    columns = [Column(name, numeric=False) for name in ("Kind", "What", comparison.first, comparison.second, "Where")]
     caption = "What differs between trials of the same setting and repetition; everything else is the same in both."
     blocks: list[Block] = [Table("changes", caption, columns, rows, headers=2)] if rows else []
     finding = "" if rows else "Nothing differs: configuration, packages, hardware, frames and seeds are the same."
     return Section("changes", "What differs", finding, blocks)
 
 
-def _metrics(found: StudyComparison) -> Section:
-    groups = [list(rows) for _, rows in groupby(found.judged, key=lambda row: (row.metric, row.split))]
-    return Section("metrics", "Metrics", "", [_table(found, rows) for rows in groups])
+def _metrics(comparison: StudyComparison) -> Section:
+    groups = [list(rows) for _, rows in groupby(comparison.judged, key=lambda row: (row.metric, row.split))]
+    return Section("metrics", "Metrics", "", [_table(comparison, rows) for rows in groups])
 
 
-def _table(found: StudyComparison, rows: list[Judged]) -> Table:
+def _table(comparison: StudyComparison, rows: list[Judged]) -> Table:
     first = rows[0]
     entry = metric(first.metric)
     what = "Difference" if first.linear else "Ratio"
     columns = [
         Column("Setting", numeric=False),
-        Column("Verdict", "", f"of {found.second} against {found.first}", numeric=False),
+        Column("Verdict", "", f"of {comparison.second} against {comparison.first}", numeric=False),
         Column(what, "", f"after {'minus' if first.linear else 'over'} before, 95 % interval"),
-        Column(found.first, entry.unit, "mean over the matched repetitions"),
-        Column(found.second, entry.unit, "mean over the matched repetitions"),
+        Column(comparison.first, entry.unit, "mean over the matched repetitions"),
+        Column(comparison.second, entry.unit, "mean over the matched repetitions"),
         Column("n", "", "matched repetitions"),
         Column("Further", "repetitions", "that would decide, if the difference is what it seems"),
     ]
     caption = (
-        f"{entry.symbol} ({first.metric}){_where(first)}, {entry.direction} is better: {found.second} against "
-        f"{found.first}, paired by repetition; intervals Holm-corrected over the settings, over the architectures, and "
-        f"alone for the mean over all settings; a tie lies inside ±{100 * found.margin:g} %."
+        f"{entry.symbol} ({first.metric}){_where(first)}, {entry.direction} is better: {comparison.second} against "
+        f"{comparison.first}, paired by repetition; intervals Holm-corrected over the settings, over the architectures, "
+        f"and alone for the mean over all settings; a tie lies inside ±{100 * comparison.margin:g} %."
     )
     return Table(f"{first.metric}-{first.split or 'all'}", caption, columns, [_row(row) for row in rows])
 
@@ -278,13 +280,13 @@ def _row(row: Judged) -> list[Cell]:
     ]  # fmt: skip
 
 
-def _alone(found: StudyComparison) -> Section:
+def _alone(comparison: StudyComparison) -> Section:
     blocks: list[Block] = [
         Details(f"Only in {name}: {len(alone)}", [Bullets(alone)])
-        for name, alone in ((found.first, found.only_first), (found.second, found.only_second))
+        for name, alone in ((comparison.first, comparison.only_first), (comparison.second, comparison.only_second))
         if alone
     ]
-    if found.gained:
-        blocks.append(Bullets([f"Done now and not before: {one}" for one in found.gained]))
-    finding = f"{found.matched} pairs of trials are done in both studies, {len(found.settings)} settings."
+    if comparison.gained:
+        blocks.append(Bullets([f"Done now and not before: {one}" for one in comparison.gained]))
+    finding = f"{comparison.matched} pairs of trials are done in both studies, {len(comparison.settings)} settings."
     return Section("trials", "Trials without a partner" if blocks else "Trials", finding, blocks)

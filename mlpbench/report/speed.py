@@ -33,9 +33,9 @@ def speed_tables(study: Study, dataset: str, machine: str, here: list[Way], refe
         references: timings of the reference method, a row each.
     """
     ran, slug = [way for way in here if not way.reason], f"{dataset}-{_slug(machine)}"
-    found: list[Block] = [_times(study, dataset, machine, ran, references, slug)] if ran else []
+    blocks: list[Block] = [_times(study, dataset, machine, ran, references, slug)] if ran else []
     if ran:
-        found.append(
+        blocks.append(
             Details("Conditions: noise, memory, neighbour list, batches, compilation", [_conditions(ran, slug)])
         )
     missing = [
@@ -44,10 +44,10 @@ def speed_tables(study: Study, dataset: str, machine: str, here: list[Way], refe
     columns = [Column(label, numeric=False) for label in ("Potential", "run as", "precision", "why not")]
     if missing:
         caption = f"Asked for, and not possible on {machine}."
-        found.append(
+        blocks.append(
             Details(f"What could not run here ({len(missing)})", [Table(f"skipped-{slug}", caption, columns, missing)])
         )
-    return found
+    return blocks
 
 
 def _times(study: Study, dataset: str, machine: str, ran: list[Way], references: list[Timed], slug: str) -> Table:
@@ -100,10 +100,10 @@ def _conditions(ran: list[Way], slug: str) -> Table:
 
 
 def _value(way: Way, name: str) -> Cell:
-    found = way.values.get(name)
+    estimate = way.values.get(name)
     if name == "prepare_seconds" and way.deployment == "eager":
-        found = None  # nothing was compiled
-    return Cell("–") if found is None else Cell(number(found.value), found.value)
+        estimate = None  # nothing was compiled
+    return Cell("–") if estimate is None else Cell(number(estimate.value), estimate.value)
 
 
 def _as(way: Way) -> str:

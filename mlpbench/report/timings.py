@@ -76,13 +76,13 @@ def ways(study: Study, dataset: str) -> list[Way]:
     table = _rows(study, dataset)
     if table.empty:
         return []
-    found = []
+    every_way = []
     for key, part in table.groupby(WAY, sort=False):
         named: dict[str, Any] = dict(zip(WAY, key, strict=True))
         done = part[part["status"] == "done"]
         reasons = unique(part["reason"].tolist())
         values = {str(m): _estimate(p) for m, p in done.groupby("metric")}
-        found.append(
+        every_way.append(
             Way(
                 **named,
                 on_gpu=str(part["device"].iloc[0]).startswith("cuda"),
@@ -93,7 +93,7 @@ def ways(study: Study, dataset: str) -> list[Way]:
                 trials=tuple(str(t) for t in part["trial"].unique()),
             )
         )
-    return sorted(found, key=lambda way: way.values["us_per_atom"].value if way.values else math.inf)
+    return sorted(every_way, key=lambda way: way.values["us_per_atom"].value if way.values else math.inf)
 
 
 def _rows(study: Study, dataset: str) -> pd.DataFrame:
@@ -125,8 +125,8 @@ def _twins(study: Study, way: Way) -> tuple[list[float], list[float]]:
     record = study.record[way.trials[0]]
     values = record["tasks"]["speed"]["values"]
     wanted = {"deployment": way.deployment, "means": way.means, "dtype": way.dtype, "tf32": way.tf32}
-    found = next((p for p in values.get("paths", []) if all(p[k] == v for k, v in wanted.items())), values)
-    return found["latency"], found["latency_again"]
+    path = next((p for p in values.get("paths", []) if all(p[k] == v for k, v in wanted.items())), values)
+    return path["latency"], path["latency_again"]
 
 
 def scaling(study: Study, way: Way) -> tuple[list[tuple[float, float]], str]:
@@ -187,11 +187,11 @@ class Timed:
 @remembered
 def timed(study: Study, dataset: str) -> list[Timed]:
     """What the reference method took: from ``mlpbench dft time``, else from beside the trials; one thread first."""
-    found = [_from_command(kept) for kept in load_kept(study.root / FOLDER) if _of(study, dataset, kept)]
-    if not found:
+    timings = [_from_command(kept) for kept in load_kept(study.root / FOLDER) if _of(study, dataset, kept)]
+    if not timings:
         names = [str(t) for way in ways(study, dataset) for t in way.trials]
-        found = _from_trials(study, dataset, list(dict.fromkeys(names)))
-    return sorted(found, key=lambda one: (one.on_gpu, one.threads, one.name))
+        timings = _from_trials(study, dataset, list(dict.fromkeys(names)))
+    return sorted(timings, key=lambda one: (one.on_gpu, one.threads, one.name))
 
 
 def _of(study: Study, dataset: str, kept: dict[str, Any]) -> bool:

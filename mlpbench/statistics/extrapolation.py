@@ -189,9 +189,9 @@ def fit_power_law(sizes: Sequence[float], times: Sequence[float]) -> PowerLaw | 
     x, y = np.log(np.asarray(sizes, dtype=float)), np.log(np.asarray(times, dtype=float))
     if len(np.unique(x)) < 2:
         return None
-    found = stats.linregress(x, y)
-    half = float(stats.t.ppf(0.975, len(x) - 2) * found.stderr) if len(x) > 2 else inf
-    slope = float(found.slope)
+    line = stats.linregress(x, y)
+    half = float(stats.t.ppf(0.975, len(x) - 2) * line.stderr) if len(x) > 2 else inf
+    slope = float(line.slope)
     return PowerLaw(
-        float(np.exp(found.intercept)), slope, slope - half, slope + half, float(min(sizes)), float(max(sizes)), len(x)
+        float(np.exp(line.intercept)), slope, slope - half, slope + half, float(min(sizes)), float(max(sizes)), len(x)
     )

@@ -279,27 +279,27 @@ def interval(values: npt.ArrayLike, *, scale: str | None = None, confidence: flo
     return intervals([values], scale=scale, confidence=confidence)[0]
 
 
-def probability_below(found: MeanInterval, limit: float, extra_se: float = 0.0) -> float:
+def probability_below(mean: MeanInterval, limit: float, extra_se: float = 0.0) -> float:
     """Probability that the true mean is at most ``limit``, from the t distribution (flat prior on its scale).
 
     Args:
-        found: the mean and its standard error.
+        mean: the mean and its standard error.
         limit: in the unit of the values.
         extra_se: a further standard error on the same scale (of the test frames), added in quadrature.
 
     Returns:
         NaN where the standard error is not known.
     """
-    if found.scale == "log" and limit <= 0:
+    if mean.scale == "log" and limit <= 0:
         return 0.0
-    value, bound = (np.log(found.value), np.log(limit)) if found.scale == "log" else (found.value, limit)
-    se = float(np.hypot(found.se, extra_se))
+    value, bound = (np.log(mean.value), np.log(limit)) if mean.scale == "log" else (mean.value, limit)
+    se = float(np.hypot(mean.se, extra_se))
     if not np.isfinite(se):
         return float("nan")
     if se == 0:
         return float(value <= bound)
     # Satterthwaite: the standard error of the frames is known well, that of the repetitions with df.
-    df = found.df * (se / found.se) ** 4 if found.se > 0 else np.inf
+    df = mean.df * (se / mean.se) ** 4 if mean.se > 0 else np.inf
     return float(stats.t.cdf((bound - value) / se, df))
 
 

@@ -176,8 +176,8 @@ def repetitions_to_decide(
 
     def decides(total: int) -> bool:
         df = per_repetition * (total - 1)
-        found = power(float(np.expm1(abs(difference))), sd, total, df=df, level=level)
-        return max(found, _tie_power(difference, sd, total, df, margin, level)) >= WANTED_POWER
+        chance = power(float(np.expm1(abs(difference))), sd, total, df=df, level=level)
+        return max(chance, _tie_power(difference, sd, total, df, margin, level)) >= WANTED_POWER
 
     totals = range(max(n + 1, 2), n + MOST_REPETITIONS + 1)
     first = bisect_left(totals, True, key=decides)  # the power grows with the repetitions
@@ -254,16 +254,16 @@ def compare(
 
 
 def _variances(pairs: Sequence[Pair]) -> list[Variance]:
-    found: dict[int, Variance] = {}
+    variances: dict[int, Variance] = {}
     for family in {one.family for one in pairs}:
         members = [i for i, one in enumerate(pairs) if one.family == family]
         columns = matrix([pairs[i].log_ratio for i in members])
         if family and len(members) > 1 and worth_pooling(columns):
             shared = pooled_variance(columns)
-            found.update(dict.fromkeys([i for i in members if len(pairs[i].log_ratio) < ENOUGH], shared))
-        own = [(i, k) for k, i in enumerate(members) if i not in found]
-        found.update({i: pooled_variance(columns[:, [k]]) for i, k in own})
-    return [found[i] for i in range(len(pairs))]
+            variances.update(dict.fromkeys([i for i in members if len(pairs[i].log_ratio) < ENOUGH], shared))
+        own = [(i, k) for k, i in enumerate(members) if i not in variances]
+        variances.update({i: pooled_variance(columns[:, [k]]) for i, k in own})
+    return [variances[i] for i in range(len(pairs))]
 
 
 def _p_value(one: Pair, variance: Variance) -> float:

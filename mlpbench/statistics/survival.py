@@ -68,10 +68,10 @@ def kaplan_meier(times: Sequence[float] | Float, died: Sequence[bool] | Bool) ->
         raise ValueError("survival of nobody")
     order = np.lexsort((~d, t))
     t, d = t[order], d[order]
-    found = stats.ecdf(stats.CensoredData.right_censored(t, ~d)).sf
-    fell = np.isin(found.quantiles, t[d])
-    survival = np.asarray(found.probabilities, dtype=np.float64)[fell]
-    return Curve(np.asarray(found.quantiles, dtype=np.float64)[fell], survival, float(t[-1]), t, d)
+    estimate = stats.ecdf(stats.CensoredData.right_censored(t, ~d)).sf
+    fell = np.isin(estimate.quantiles, t[d])
+    survival = np.asarray(estimate.probabilities, dtype=np.float64)[fell]
+    return Curve(np.asarray(estimate.quantiles, dtype=np.float64)[fell], survival, float(t[-1]), t, d)
 
 
 def survival_interval(curve: Curve, time: float, level: float = 0.95, *, mid_p: bool = False) -> tuple[float, float]:

@@ -311,7 +311,7 @@ def _labels(
             texts[index] += [f"{short[key]}={plain(value[key])}" for key in shown]
             if len(shown) < len(keys):
                 texts[index].append(f"and {len(keys) - len(shown)} more")
-    labels = [", ".join(found) for found in texts]
+    labels = [", ".join(parts) for parts in texts]
     for index, label in enumerate(labels):  # values that differ in digits that a label rounds away
         if labels.count(label) > 1:
             labels[index] = ", ".join(f"{short[key]}={value!r}" for key, value in values[index].items())

@@ -218,8 +218,8 @@ def clock_mhz() -> float | None:
         text = (PROC / "cpuinfo").read_text(encoding="utf-8", errors="replace")
     except OSError:
         return None
-    found = [float(line.split(":")[1]) for line in text.splitlines() if line.startswith("cpu MHz")]
-    return sum(found) / len(found) if found else None
+    frequencies = [float(line.split(":")[1]) for line in text.splitlines() if line.startswith("cpu MHz")]
+    return sum(frequencies) / len(frequencies) if frequencies else None
 
 
 LIBRARY = "libnvidia-ml.so.1"  # comes with the driver
@@ -250,12 +250,12 @@ class EnergyMeter:
         except OSError:
             return None
         handle, value = ctypes.c_void_p(), ctypes.c_ulonglong()
-        found = (  # each is 0 for success, and is not called where one before it failed
+        answered = (  # each is 0 for success, and is not called where one before it failed
             nvml.nvmlInit_v2() == 0
             and nvml.nvmlDeviceGetHandleByUUID(self._uuid, ctypes.byref(handle)) == 0
             and nvml.nvmlDeviceGetTotalEnergyConsumption(handle, ctypes.byref(value)) == 0
         )
-        return int(value.value) if found else None
+        return int(value.value) if answered else None
 
 
 def _uuid(device: str) -> bytes:

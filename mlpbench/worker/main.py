@@ -67,8 +67,8 @@ def load_adapter(name: str) -> type[Adapter]:
         AttributeError: the module has no such class.
     """
     module, _, attribute = name.partition(":")
-    found: type[Adapter] = getattr(importlib.import_module(module), attribute)
-    return found
+    adapter: type[Adapter] = getattr(importlib.import_module(module), attribute)
+    return adapter
 
 
 def carry_out(task: Task, adapter: Adapter, events: EventLog, *, on_device: bool) -> Result:
@@ -117,7 +117,7 @@ def hello(adapter: type[Adapter], request: Request) -> dict[str, Any]:
             versions[package] = metadata.version(package)
         except metadata.PackageNotFoundError:
             versions[package] = "missing"
-    found: dict[str, Any] = {
+    facts: dict[str, Any] = {
         "version": VERSION,
         "pid": os.getpid(),
         "python": platform.python_version(),
@@ -128,8 +128,8 @@ def hello(adapter: type[Adapter], request: Request) -> dict[str, Any]:
     }
     torch = sys.modules.get("torch")
     if torch is not None:
-        found["torch"] = _torch_facts(torch, request.device)
-    return found
+        facts["torch"] = _torch_facts(torch, request.device)
+    return facts
 
 
 def _torch_facts(torch: Any, device: str) -> dict[str, Any]:
@@ -165,9 +165,9 @@ def peak_memory_mb() -> float:
     if sys.platform == "linux":
         # getrusage starts from the size of the process that started this one; this counts from exec.
         status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
-        found = [line for line in status.splitlines() if line.startswith("VmHWM:")]
-        if found:
-            return int(found[0].split()[1]) * 1024 / 1e6
+        lines = [line for line in status.splitlines() if line.startswith("VmHWM:")]
+        if lines:
+            return int(lines[0].split()[1]) * 1024 / 1e6
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak * (1 if sys.platform == "darwin" else 1024) / 1e6  # kilobytes on Linux, bytes on macOS
 

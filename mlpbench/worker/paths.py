@@ -58,9 +58,9 @@ class Deployment:
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON knows it, without ``reason``."""
-        found = asdict(self)
-        del found["reason"]
-        return found
+        values = asdict(self)
+        del values["reason"]
+        return values
 
 
 def plan(
@@ -189,8 +189,8 @@ def resident_mb(pid: int) -> float:
         return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
     except (OSError, IndexError):
         pass  # no /proc, or no such process any more
-    found = subprocess.run(["ps", "-o", "rss=", "-p", str(pid)], capture_output=True, text=True, check=False).stdout
-    return int(found) * 1024 / 1e6 if found.strip() else 0.0
+    answer = subprocess.run(["ps", "-o", "rss=", "-p", str(pid)], capture_output=True, text=True, check=False).stdout
+    return int(answer) * 1024 / 1e6 if answer.strip() else 0.0
 
 
 def total_memory_mb() -> float:

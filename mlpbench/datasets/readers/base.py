@@ -304,8 +304,8 @@ def _text(stream: IO[str]) -> Unconverged:
                 outcome.frames.append(step)
                 outcome.sign = f"VASP: {last} electronic steps, NELM = {most}" if last else f"VASP: no '{_CONVERGED}'"
             step, converged = step + 1, False
-        elif found := next((sign for mark, sign in _SIGNS.items() if mark in line), None):
-            outcome.somewhere, outcome.sign = True, found
+        elif reached := next((sign for mark, sign in _SIGNS.items() if mark in line), None):
+            outcome.somewhere, outcome.sign = True, reached
     return outcome
 
 

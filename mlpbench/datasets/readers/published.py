@@ -243,13 +243,13 @@ def _ani_key(path: Path, group: Any, asked: str | None, known: tuple[str, ...], 
         if asked not in group and what == "energy":
             raise UserError(f"{path}: group {group.name} has no '{asked}'", close_match(asked, group.keys()))
         return asked if asked in group else None
-    found = next((key for key in known if key in group), None)
-    if found is None and what == "energy":
+    present = next((key for key in known if key in group), None)
+    if present is None and what == "energy":
         names = ", ".join(group.keys())
         raise UserError(f"{path}: group {group.name} has no energy; it has {names}", "Set dataset.energy_key=...")
-    if found is not None:
-        notes.add(f"{path.name}: {what} taken from '{found}'")
-    return found
+    if present is not None:
+        notes.add(f"{path.name}: {what} taken from '{present}'")
+    return present
 
 
 def _read_group(path: Path, group: Any, labels: Labels, factors: Factors, notes: Notes) -> Iterator[tuple[Chunk, int]]:

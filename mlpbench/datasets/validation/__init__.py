@@ -159,8 +159,8 @@ def check_frames(
             outcome = [Finding(check_name, "unmade", "no frame has finite positions and a proper cell")]
         findings += [finding for finding in outcome if finding.severity != "unmade"]
         missing = [finding.message for finding in outcome if finding.severity == "unmade"]
-        found = any(finding.severity in ("error", "warning") for finding in outcome)
-        outcomes[check_name] = "found" if found else missing[0] if missing else "passed"
+        problems = any(finding.severity in ("error", "warning") for finding in outcome)
+        outcomes[check_name] = "found" if problems else missing[0] if missing else "passed"
     said = [note.removeprefix("warning: ") for note in notes or [] if note.startswith("warning: ")]
     findings += [Finding("reading", "warning", text) for text in said]
     findings.sort(key=lambda finding: _SEVERITIES.index(finding.severity))
@@ -215,15 +215,15 @@ def as_text(report: Validation) -> str:
 def conclusion(report: Validation) -> list[str]:
     """How many checks found something, passed, or could not be made; the last with their reasons, a line each."""
     counts = Counter(finding.severity for finding in report.findings)
-    found = ", ".join(
+    counted = ", ".join(
         f"{counts[severity]} {severity}{'' if counts[severity] == 1 else 's'}"
         for severity in ("error", "warning") if counts[severity]
     )  # fmt: skip
     passed = sum(outcome == "passed" for outcome in report.outcomes.values())
     unmade = {name: why for name, why in report.outcomes.items() if why not in ("passed", "found")}
-    words = f"{len(report.outcomes)} checks: {found}; {passed} passed" if found else f"{passed} checks passed"
+    words = f"{len(report.outcomes)} checks: {counted}; {passed} passed" if counted else f"{passed} checks passed"
     if not unmade:
-        return [words if found else f"{words}, nothing wrong found"]
+        return [words if counted else f"{words}, nothing wrong found"]
     return [f"{words}, {len(unmade)} could not be made:", *(f"    {name}: {why}" for name, why in unmade.items())]
 
 

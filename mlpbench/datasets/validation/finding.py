@@ -96,12 +96,12 @@ def overview(lag: float, headers: Sequence[dict[str, Any]], findings: Sequence[F
 def _temperatures(values: Sequence[Any]) -> str:
     """``300 K (100), 500 K (200)``, or a range; empty where the header holds no numbers."""
     try:
-        found = [float(value) for value in values]
+        kelvin = [float(value) for value in values]
     except (TypeError, ValueError):
         return ""
-    counts = Counter(found)
+    counts = Counter(kelvin)
     if len(counts) > _LISTED:
-        return f"{min(found):g} to {max(found):g} K, as the headers say"
+        return f"{min(kelvin):g} to {max(kelvin):g} K, as the headers say"
     return ", ".join(f"{value:g} K ({count:,})" for value, count in sorted(counts.items()))
 
 

@@ -220,10 +220,10 @@ def check_stress(subject: Subject) -> list[Finding]:
             f"Declare the order: dataset.stress_order='{_true_order(best, subject.stress_order)}'.",
         ))  # fmt: skip
         stress = stress[:, [0, 1, 2, *(3 + given.index(name) for name in best)]]
-    found = _slope(np.einsum("pi,pi->p", stress, work), difference, len(pairs))
-    if found is None:
+    slope = _slope(np.einsum("pi,pi->p", stress, work), difference, len(pairs))
+    if slope is None:
         return findings or _by_volume(frames, "the stress explains too little of the energies of strained pairs")
-    return findings + found
+    return findings + slope
 
 
 def _by_volume(frames: Frames, why_not_strain: str) -> list[Finding]:

@@ -166,10 +166,10 @@ def reference_frames(context: Context, splits: list[str], numbers: Int) -> tuple
 LAST_FRAMES = 20  # kept of a replica that died, so that one can look at how
 
 
-def last_frames(folder: Path, run: Run, found: list[Fate]) -> None:
+def last_frames(folder: Path, run: Run, fates: list[Fate]) -> None:
     """``death-<run>-<replica>.xyz``: the frames up to and with the one that failed; of an earlier scoring none stay."""
     _clear(folder, f"death-{run.name}")
-    for index, fate in enumerate(found):
+    for index, fate in enumerate(fates):
         if fate.died:
             stop = min(fate.frames + 1, run.replica(index).frames)
             frames = atoms_of(run, index, range(max(0, stop - LAST_FRAMES), stop))
@@ -192,7 +192,7 @@ def atoms_of(run: Run, index: int, frames: range) -> list[Atoms]:
     """
     replica, cells = run.replica(index), run.cells(index, frames.stop)
     baseline = float(run.arrays.get("baseline", 0.0))
-    found = []
+    structures = []
     for t in frames:
         atoms = Atoms(run.numbers, positions=replica.positions[t], cell=cells[t], pbc=run.arrays["pbc"])
         atoms.info = {"time_fs": float(replica.time_fs[t]), "temperature_K": float(replica.temperature[t])}
@@ -200,8 +200,8 @@ def atoms_of(run: Run, index: int, frames: range) -> list[Atoms]:
         if "forces" in run.arrays:
             labels["forces"] = run.arrays["forces"][index, t].astype(np.float64)
         atoms.calc = SinglePointCalculator(atoms, **labels)
-        found.append(atoms)
-    return found
+        structures.append(atoms)
+    return structures
 
 
 def _clear(folder: Path, stem: str) -> None:

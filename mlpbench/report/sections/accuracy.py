@@ -30,11 +30,11 @@ def parity_section(study: Study) -> Section | None:
         if split is None:
             continue
         n_train = study.largest(dataset)
-        found = {c: _errors(study, dataset, c, n_train, split) for c in study.lines(dataset)}
-        missing += [c for c, parts in found.items() if not parts]
-        found = {c: parts for c, parts in found.items() if parts}
-        if found:
-            blocks += _figures(study, dataset, split, n_train, found)
+        errors = {c: _errors(study, dataset, c, n_train, split) for c in study.lines(dataset)}
+        missing += [c for c, parts in errors.items() if not parts]
+        errors = {c: parts for c, parts in errors.items() if parts}
+        if errors:
+            blocks += _figures(study, dataset, split, n_train, errors)
     if not blocks:
         return None
     if missing:
@@ -47,7 +47,7 @@ def _errors(study: Study, dataset: str, candidate: str, n_train: int, split: str
     trials = select(study.table, dataset=dataset, candidate=candidate, n_train=n_train, status="done").sort_values(
         "repetition"
     )
-    found = []
+    repetitions = []
     for trial in trials["trial"]:
         errors = study.errors(trial, split)
         if errors is not None:
@@ -55,16 +55,16 @@ def _errors(study: Study, dataset: str, candidate: str, n_train: int, split: str
             entry = {"e": 1e3 * frames.target_energy / frames.n_atoms, "de": 1e3 * errors.per_atom}
             if errors.force is not None:
                 entry |= {"f": 1e3 * frames.forces.ravel(), "df": 1e3 * errors.force.ravel()}
-            found.append(entry)
-    return found
+            repetitions.append(entry)
+    return repetitions
 
 
 def _figures(
-    study: Study, dataset: str, split: str, n_train: int, found: dict[str, list[dict[str, Float]]]
+    study: Study, dataset: str, split: str, n_train: int, errors: dict[str, list[dict[str, Float]]]
 ) -> list[Block]:
     style = looks(study)
     shown = facts.split_words(study, dataset, split)
-    with_forces = all("df" in parts[0] for parts in found.values())
+    with_forces = all("df" in parts[0] for parts in errors.values())
     blocks: list[Block] = [
         Figure(
             f"Distribution of absolute errors on {shown}, {n_train} training frames, all repetitions "
@@ -72,20 +72,20 @@ def _figures(
             "values whose error is smaller than what the horizontal axis says. Further left is better; a "
             "curve that "
             "approaches 1 slowly has rare large errors.",
-            [_distribution(dataset, kind, found, style) for kind in (("df", "de") if with_forces else ("de",))],
+            [_distribution(dataset, kind, errors, style) for kind in (("df", "de") if with_forces else ("de",))],
         )
     ]
     for kind, what in (("f", "force components, eV/Å"), ("e", "energy per atom less the baseline, meV/atom")):
         if kind == "f" and not with_forces:
             continue
-        panels = [_parity(dataset, c, parts[0], kind, style[c]) for c, parts in found.items()]
+        panels = [_parity(dataset, c, parts[0], kind, style[c]) for c, parts in errors.items()]
         blocks.append(
             Figure(
                 f"Prediction against reference on {shown}: {what}; {n_train} training frames, first "
                 f"finished repetition"
                 + (
                     f", {number(POINTS)} components drawn at random"
-                    if kind == "f" and len(parts_of(found)) > POINTS
+                    if kind == "f" and len(parts_of(errors)) > POINTS
                     else ""
                 )
                 + ". The line is perfect agreement.",
@@ -184,8 +184,8 @@ def _blocks(study: Study, dataset: str, split: str, elements: list[str], n_train
     with canvas(5.2, 3.0) as (figure, axes):
         for index, candidate in enumerate(names):
             shift = width * (index - (len(names) - 1) / 2)
-            found = {i + shift: tables[e].get((candidate, n_train)) for i, e in enumerate(elements)}
-            means = {x: mean for x, mean in found.items() if mean is not None}
+            means_at = {i + shift: tables[e].get((candidate, n_train)) for i, e in enumerate(elements)}
+            means = {x: mean for x, mean in means_at.items() if mean is not None}
             series(axes, list(means), list(means.values()), style[candidate], candidate, line=0)
         axes.set_ylim(bottom=0)
         axes.set_xticks(range(len(elements)), elements)

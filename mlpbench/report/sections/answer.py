@@ -22,16 +22,16 @@ def answer_section(study: Study) -> Section | None:
     top: list[Block] = []
     finding = ""
     for dataset in study.datasets:
-        found = answer(study, dataset)
-        if found is None:
+        given = answer(study, dataset)
+        if given is None:
             said = f"On {dataset} no trial has finished: there is nothing to compare yet ({facts.statuses(study)})."
         else:
-            said = sentence(study, dataset, found)
+            said = sentence(study, dataset, given)
         if finding:
             top.append(Text(said, role="lead"))
         finding = finding or said
-        if found is not None:
-            top.append(Cards([pillar.card for pillar in found.pillars]))
+        if given is not None:
+            top.append(Cards([pillar.card for pillar in given.pillars]))
     limits = _limits(study)
     blocks: list[Block] = [Bullets(limits, role="warning")] if limits else []
     blocks.append(Text(_conditions(study), role="note"))
@@ -151,7 +151,7 @@ def _limits(study: Study) -> list[str]:
 
 def _no_better_than_trivial(study: Study) -> list[str]:
     """Whoever does not beat a predictor without geometry, in its main errors at its largest training size."""
-    found = []
+    sentences = []
     for dataset in study.datasets:
         split = study.in_distribution(dataset) or ""
         for name in MAIN_ERRORS:
@@ -161,8 +161,8 @@ def _no_better_than_trivial(study: Study) -> list[str]:
                 last = means[max(means)] if means else None
                 if bound is not None and last is not None and last.value >= bound:
                     errors = f"{number(last.value)} against {number(bound)} {entry.unit}"
-                    found.append(f"{candidate} ({entry.symbol} {errors})")
-    return [f"No better than a predictor without geometry: {listing(found)}."] if found else []
+                    sentences.append(f"{candidate} ({entry.symbol} {errors})")
+    return [f"No better than a predictor without geometry: {listing(sentences)}."] if sentences else []
 
 
 def _more_steps_with_more_labels(study: Study) -> list[str]:
@@ -182,12 +182,12 @@ def _more_steps_with_more_labels(study: Study) -> list[str]:
 
 def _tuning(study: Study) -> list[str]:
     """The tuning budget of each architecture: settings, trials and their training time."""
-    found = []
+    sentences = []
     for name in dict.fromkeys(candidate.name for candidate in study.candidates):
         mine = [candidate for candidate in study.candidates if candidate.name == name]
         spent = np.nansum([candidate.tuning_seconds for candidate in mine])
-        found.append(
+        sentences.append(
             f"{name}: {plural(max(c.tried for c in mine), 'setting')}, "
             f"{plural(sum(c.tuning_trials for c in mine), 'trial')}, {seconds(float(spent))}"
         )
-    return found
+    return sentences

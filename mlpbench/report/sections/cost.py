@@ -58,8 +58,8 @@ def _final(study: Study, dataset: str, split: str, rows: pd.DataFrame) -> Figure
 def _on_the_way(study: Study, dataset: str) -> list[Block]:
     """The errors of the best checkpoint so far, and when each candidate reached a target."""
     name = study.headline(dataset)
-    found = paces(study, dataset, name)
-    largest = [one for one in found if one.n_train == study.largest(dataset) and one.mean().size]
+    known = paces(study, dataset, name)
+    largest = [one for one in known if one.n_train == study.largest(dataset) and one.mean().size]
     if len(largest) < 2:
         return []
     target = _round_up(1e3 * max(float(curve[1, -1]) for one in largest for curve in one.curves))
@@ -73,7 +73,7 @@ def _on_the_way(study: Study, dataset: str) -> list[Block]:
         "trial of them reaches."
     )
     panel = _pace_panel(study, dataset, largest, words, target)
-    return [Figure(caption, [panel]), _pace_table(dataset, found, target, unit)]
+    return [Figure(caption, [panel]), _pace_table(dataset, known, target, unit)]
 
 
 def _round_up(value: float) -> float:
@@ -102,12 +102,12 @@ def _pace_panel(study: Study, dataset: str, largest: list[Pace], words: str, tar
     return Panel(f"pace-{dataset}", figure, alt, "Validation error during training")
 
 
-def _pace_table(dataset: str, found: list[Pace], target: float, unit: str) -> Table:
-    times = [one.seconds_to(target / 1e3) for one in found]
+def _pace_table(dataset: str, known: list[Pace], target: float, unit: str) -> Table:
+    times = [one.seconds_to(target / 1e3) for one in known]
     whole = [[t for t in each if t is not None] for each in times if None not in each]
     means = iter(intervals([np.array(each) for each in whole], scale="log") if whole else [])
     rows = []
-    for one, each in zip(found, times, strict=True):
+    for one, each in zip(known, times, strict=True):
         reached = sum(t is not None for t in each)
         cell = Cell("not by all" if reached else "not reached", math.inf, "", "warn")
         if reached == len(each):
@@ -162,13 +162,13 @@ def speed_section(study: Study) -> Section | None:
     blocks: list[Block] = []
     finding = ""
     for dataset in study.datasets:
-        found = ways(study, dataset)
+        every_way = ways(study, dataset)
         references = timed(study, dataset)
-        ran = [way for way in found if not way.reason]
+        ran = [way for way in every_way if not way.reason]
         if ran:
             finding = finding or _finding(study, ran, references)
-            for machine in unique([way.machine for way in found]):
-                here = [way for way in found if way.machine == machine]
+            for machine in unique([way.machine for way in every_way]):
+                here = [way for way in every_way if way.machine == machine]
                 blocks += speed_tables(study, dataset, str(machine), here, references)
             blocks += _remarks(ran, references)
             blocks += _figures(study, dataset, ran, references)
@@ -206,26 +206,26 @@ def _factor(factor: Estimate) -> str:
 
 def _remarks(ran: list[Way], references: list[Timed]) -> list[Block]:
     """What a reader must know before a number is quoted: disturbed timings, unlike hardware."""
-    found: list[Block] = []
+    remarks: list[Block] = []
     notices = [way.notice for way in ran] + [one.notice for one in references]
     disturbed = [notice for notice in notices if notice]
     if disturbed:
         worst = max(disturbed, key=_cores)
         text = f"The machine was not quiet during {len(disturbed)} of {plural(len(notices), 'timing')}, marked in the "
-        found.append(Text(f"{text}table; the worst: {worst}.", "warning"))
+        remarks.append(Text(f"{text}table; the worst: {worst}.", "warning"))
     pairs = unique([unlike(way, one) for way in ran if (one := beside(way, references)) is not None])
-    found += [Text(f"Speed-ups in this section compare times across hardware{pair}.", "warning") for pair in pairs]
-    return found
+    remarks += [Text(f"Speed-ups in this section compare times across hardware{pair}.", "warning") for pair in pairs]
+    return remarks
 
 
 def _cores(notice: str) -> float:
     """The cores that a notice speaks of; 0 where it speaks of the clock."""
-    found = re.search(r"kept ([\d.]+) cores", notice)
-    return float(found.group(1)) if found else 0.0
+    match = re.search(r"kept ([\d.]+) cores", notice)
+    return float(match.group(1)) if match else 0.0
 
 
 def _figures(study: Study, dataset: str, ran: list[Way], references: list[Timed]) -> list[Block]:
-    found: list[Block] = []
+    figures: list[Block] = []
     grown = [way for way in ran if len(scaling(study, way)[0]) > 1]
     panel = scaling_panel(study, dataset, grown, references)
     if panel is not None:
@@ -236,7 +236,7 @@ def _figures(study: Study, dataset: str, ran: list[Way], references: list[Timed]
             "what was computed: extrapolated, not measured. "
             + (f"What ended the potentials' series: {'; '.join(ends)}." if ends else "")
         )
-        found += [Figure(caption, [panel]), *_recorded(study, dataset)]
+        figures += [Figure(caption, [panel]), *_recorded(study, dataset)]
     panel = pareto_panel(study, dataset, ran, references)
     if panel is not None:
         caption = (
@@ -244,8 +244,8 @@ def _figures(study: Study, dataset: str, ran: list[Way], references: list[Timed]
             "MD step; the same potential run in several ways has one error and several times. The vertical line is the "
             "reference method, whose error is 0 by definition. Lower left is better."
         )
-        found.append(Figure(caption, [panel]))
-    return found
+        figures.append(Figure(caption, [panel]))
+    return figures
 
 
 def _recorded(study: Study, dataset: str) -> list[Block]:

@@ -123,12 +123,12 @@ def trials_section(study: Study) -> Section | None:
 
 def _errors(study: Study) -> dict[tuple[str, str], float]:
     """(trial, metric) -> value on its data set's split in distribution."""
-    found: dict[tuple[str, str], float] = {}
+    errors: dict[tuple[str, str], float] = {}
     for dataset in study.datasets:
         name, split = study.headline(dataset), study.in_distribution(dataset)
         rows = select(study.metrics, dataset=dataset, metric=name, split=split)
-        found |= dict(zip(zip(rows["trial"], rows["metric"], strict=True), rows["value"], strict=True))
-    return found
+        errors |= dict(zip(zip(rows["trial"], rows["metric"], strict=True), rows["value"], strict=True))
+    return errors
 
 
 def _row(row: dict[str, Any], errors: dict[tuple[str, str], float], names: list[str], several: bool) -> list[Cell]:

@@ -26,7 +26,7 @@ FLOOR_SEEN = 10.0  # the labels' noise is drawn where an error comes this near; 
 def learning_section(study: Study) -> Section | None:
     """One figure for each data set that has at least two training sizes."""
     blocks: list[Block] = []
-    found = ""
+    said = ""
     for dataset in study.datasets:
         split = study.in_distribution(dataset)
         if split is None or len(facts.train_sizes(study, dataset)) < 2:
@@ -49,8 +49,8 @@ def learning_section(study: Study) -> Section | None:
         table, missing = fit_table(study, dataset, split), unfitted(study, dataset, split)
         blocks += [Figure(caption, panels), *([table] if table else [])]
         blocks += missing
-        found = found or finding(study, dataset, split)
-    return Section("learning", "Learning curves", found, blocks) if blocks else None
+        said = said or finding(study, dataset, split)
+    return Section("learning", "Learning curves", said, blocks) if blocks else None
 
 
 def _panel(study: Study, dataset: str, name: str, split: str) -> Panel:

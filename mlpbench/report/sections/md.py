@@ -39,19 +39,19 @@ def md_section(study: Study) -> Section | None:
     finding = ""
     for dataset in study.datasets:
         splits = sorted({s for d, _, s in study._parts if d == dataset and s.startswith("md_")}, key=natural)
-        found = collect(study, dataset)
-        if not splits and not found:
+        groups = collect(study, dataset)
+        if not splits and not groups:
             continue
-        if found:
-            blocks += [survival_figure(study, dataset, found), causes_figure(dataset, found)]
+        if groups:
+            blocks += [survival_figure(study, dataset, groups), causes_figure(dataset, groups)]
         blocks += [table for split in splits if (table := _score_table(study, dataset, split)) is not None]
-        if found:
+        if groups:
             blocks += own_blocks(study, dataset)
-            blocks += _deaths(study, dataset, found)
+            blocks += _deaths(study, dataset, groups)
             blocks += _distributions(study, dataset)
             blocks += _unscored(study, dataset)
-        if found and not finding:
-            finding = f"{_finding(found)} {own_finding(study, dataset, max(r.n_train for r in found))}".strip()
+        if groups and not finding:
+            finding = f"{_finding(groups)} {own_finding(study, dataset, max(r.n_train for r in groups))}".strip()
     return Section("md", "Molecular dynamics", finding, blocks) if blocks else None
 
 
@@ -92,10 +92,10 @@ def _mean(study: Study, dataset: str, name: str, split: str, candidate: str, n_t
     return Cell(number(value), value, detail, note=plural(len(part), "repetition"))
 
 
-def _deaths(study: Study, dataset: str, found: list[Replicas]) -> list[Block]:
+def _deaths(study: Study, dataset: str, groups: list[Replicas]) -> list[Block]:
     """Which bonds broke first, and a second look at single deaths."""
     rows = []
-    for r in found:
+    for r in groups:
         if any(r.died):
             times = sorted(t for t, died in zip(r.times, r.died, strict=True) if died)
             bonds = ", ".join(f"{bond} ×{count}" for bond, count in r.bonds.most_common()) or "–"
@@ -151,12 +151,12 @@ def _unscored(study: Study, dataset: str) -> list[Block]:
     return [Details(f"Not scored, and why ({len(said)})", [Bullets(said, "note")])] if said else []
 
 
-def _finding(found: list[Replicas]) -> str:
+def _finding(groups: list[Replicas]) -> str:
     """One sentence on the largest training set: who held everywhere, and the share that each of the others lost."""
-    if not found:
+    if not groups:
         return ""
-    n_train = max(r.n_train for r in found)
-    here = [r for r in found if r.n_train == n_train]
+    n_train = max(r.n_train for r in groups)
+    here = [r for r in groups if r.n_train == n_train]
     said = []
     for condition in dict.fromkeys(r.condition for r in here):
         part = [r for r in here if r.condition == condition]

@@ -88,13 +88,13 @@ def _mean(study: Study, dataset: str, name: str, candidate: str, n_train: int) -
 def _first_trials(study: Study, dataset: str) -> dict[str, str]:
     """Candidate -> its first finished trial at the largest training set, where its arrays still lie."""
     part = select(study.values, dataset=dataset, n_train=study.largest(dataset)).sort_values("repetition")
-    found: dict[str, str] = {}
+    trials: dict[str, str] = {}
     for candidate in study.lines(dataset):
         for trial in part.loc[part["candidate"] == candidate, "trial"].unique():
             if (study.root / str(trial) / ARRAYS).is_file():
-                found[candidate] = str(trial)
+                trials[candidate] = str(trial)
                 break
-    return found
+    return trials
 
 
 def _arrays(study: Study, trial: str) -> dict[str, Float]:
@@ -185,10 +185,10 @@ def _saddles(study: Study, dataset: str, n_train: int) -> dict[str, list[int]]:
 
 def _saddle_words(study: Study, dataset: str, n_train: int) -> str:
     """Who relaxes to a saddle; empty if nobody does."""
-    found = {c: counts for c, counts in _saddles(study, dataset, n_train).items() if any(counts)}
+    saddles = {c: counts for c, counts in _saddles(study, dataset, n_train).items() if any(counts)}
     said = []
-    for candidate in (c for c in study.lines(dataset) if c in found):
-        counts = found[candidate]
+    for candidate in (c for c in study.lines(dataset) if c in saddles):
+        counts = saddles[candidate]
         modes = sorted({count for count in counts if count})
         span = f"{modes[0]}" if len(modes) == 1 else f"{modes[0]} to {modes[-1]}"
         share = f" in {sum(map(bool, counts))} of {len(counts)} repetitions" if len(counts) > 1 else ""
@@ -208,10 +208,10 @@ def _finding(study: Study, dataset: str) -> str:
 
 
 def _frequency_words(study: Study, dataset: str, n_train: int) -> str:
-    found = {c: e.value for (c, n), e in cells(study, dataset, "frequency_mae", "").items() if n == n_train}
-    if not found:
+    errors = {c: e.value for (c, n), e in cells(study, dataset, "frequency_mae", "").items() if n == n_train}
+    if not errors:
         return ""
-    best = min(found, key=lambda c: found[c])
-    worst = max(found, key=lambda c: found[c])
-    rest = f", {worst}'s by {number(found[worst])}" if len(found) > 1 else ""
-    return f"{best}'s frequencies are off by {number(found[best])} cm⁻¹ on average{rest} ({n_train} training frames)."
+    best = min(errors, key=lambda c: errors[c])
+    worst = max(errors, key=lambda c: errors[c])
+    rest = f", {worst}'s by {number(errors[worst])}" if len(errors) > 1 else ""
+    return f"{best}'s frequencies are off by {number(errors[best])} cm⁻¹ on average{rest} ({n_train} training frames)."

@@ -141,29 +141,29 @@ def _stability(errors: dict[str, dict[int, float]]) -> Stability | None:
     return found if found.without else None
 
 
-def _left_out(study: Study, dataset: str, found: Stability) -> Table:
+def _left_out(study: Study, dataset: str, stability: Stability) -> Table:
     columns = [
         Column("Left out", numeric=False),
         Column("Order then", "", "best first", numeric=False),
         Column("Pairs that turned", "", "against the order with everything in"),
     ]
     rows = [
-        [Cell(name), Cell(" < ".join(order)), Cell(str(found.changed[name]), found.changed[name])]
-        for name, order in found.without.items()
+        [Cell(name), Cell(" < ".join(order)), Cell(str(stability.changed[name]), stability.changed[name])]
+        for name, order in stability.without.items()
     ]
     caption = (
         f"Rank stability on {dataset}, {study.largest(dataset)} training frames: the order by mean error over common "
-        f"repetitions is {' < '.join(found.order)}, and what it is without any one candidate or repetition. "
-        f"Smallest Kendall τ with the full order: {found.worst_tau:.2f}."
+        f"repetitions is {' < '.join(stability.order)}, and what it is without any one candidate or repetition. "
+        f"Smallest Kendall τ with the full order: {stability.worst_tau:.2f}."
     )
     return Table(f"stability-{dataset}", caption, columns, rows)
 
 
-def _finding(found: Stability, pairs: list[Comparison]) -> str:
+def _finding(stability: Stability, pairs: list[Comparison]) -> str:
     """Who stays first when one is left out, and how many pairs are decided: an order may stand by chance alone."""
-    first, count = found.order[0], sum(name != found.order[0] for name in found.without)
-    stays = round(found.first_share * count) if count else 0
-    turned = [name for name, pairs in found.changed.items() if pairs]
+    first, count = stability.order[0], sum(name != stability.order[0] for name in stability.without)
+    stays = round(stability.first_share * count) if count else 0
+    turned = [name for name, pairs in stability.changed.items() if pairs]
     whole = "nor do the others change places"
     if turned:
         whole = f"those below it change places without {listing(turned)}"
@@ -188,14 +188,14 @@ def _sources(study: Study, dataset: str, split: str) -> str:
     rows = rows[rows["candidate"].isin(study.lines(dataset)) & (rows["value"] > 0)]
     rows = rows.merge(study.trials[["trial", "split_seed", "init_seed"]], on="trial")
     setting = rows["candidate"] + "|" + rows["n_train"].astype(str)
-    found = variance_shares(np.log(rows["value"].to_numpy()), rows["split_seed"], rows["init_seed"], setting)
-    if found.design != "not identifiable":
-        rest = f", {percent(found.residual)} from neither alone" if math.isfinite(found.residual) else ""
-        which = "neither surely more than the other" if found.dominant == "unclear" else f"{found.dominant} dominates"
+    shares = variance_shares(np.log(rows["value"].to_numpy()), rows["split_seed"], rows["init_seed"], setting)
+    if shares.design != "not identifiable":
+        rest = f", {percent(shares.residual)} from neither alone" if math.isfinite(shares.residual) else ""
+        which = "neither surely more than the other" if shares.dominant == "unclear" else f"{shares.dominant} dominates"
         return (
-            f"Where the spread between trials comes from ({found.design} design, {plural(len(rows), 'trial')}, one "
-            f"trial's error spreads by {100 * math.sqrt(found.total):.1f} %): {percent(found.split)} of the variance "
-            f"from the split seed, {percent(found.initialisation)} from the initialisation seed{rest}; {which}."
+            f"Where the spread between trials comes from ({shares.design} design, {plural(len(rows), 'trial')}, one "
+            f"trial's error spreads by {100 * math.sqrt(shares.total):.1f} %): {percent(shares.split)} of the variance "
+            f"from the split seed, {percent(shares.initialisation)} from the initialisation seed{rest}; {which}."
         )
     wide = rows.pivot_table(index=["n_train", "candidate"], columns="repetition", values="value", sort=False)
     common = shared_variance([np.log(part.dropna(axis=1).to_numpy()) for _, part in wide.groupby(level=0)])
@@ -244,8 +244,12 @@ def _row(study: Study, dataset: str, one: Committee, scale: float | None) -> lis
     return row
 
 
-def _cell(found: Estimated) -> Cell:
-    return Cell(number(found.value, found.lower, found.upper), found.value, interval(found.lower, found.upper))
+def _cell(estimated: Estimated) -> Cell:
+    return Cell(
+        number(estimated.value, estimated.lower, estimated.upper),
+        estimated.value,
+        interval(estimated.lower, estimated.upper),
+    )
 
 
 def _table(study: Study, dataset: str, inside: list[Committee], curves: dict[str, Calibration]) -> Table:
@@ -318,8 +322,8 @@ def _uncertain(study: Study, dataset: str, names: list[str]) -> Details:
     split = study.test_splits(dataset)[0]
     means = cells(study, dataset, study.headline(dataset), split)
     best = min(names, key=lambda c: min((m.value for (name, _), m in means.items() if name == c), default=np.inf))
-    found = most_disagreed(study, dataset, best, study.test_splits(dataset), LISTED)
-    unit = found[0].committee.unit
+    frames = most_disagreed(study, dataset, best, study.test_splits(dataset), LISTED)
+    unit = frames[0].committee.unit
     columns = [
         Column("Split", numeric=False),
         Column("Frame", "", "index in the split's file, from 0"),
@@ -329,11 +333,11 @@ def _uncertain(study: Study, dataset: str, names: list[str]) -> Details:
     rows = [
         [Cell(one.committee.split), Cell(str(one.frame), one.frame),
          Cell(number(1e3 * one.disagreement), 1e3 * one.disagreement), Cell(number(1e3 * one.error), 1e3 * one.error)]
-        for one in found
+        for one in frames
     ]  # fmt: skip
     caption = (
-        f"The {len(rows)} frames of all test splits on which the {len(found[0].committee.members)} repetitions of "
-        f"{best} ({found[0].committee.n_train} training frames) disagree most: what to label next, "
+        f"The {len(rows)} frames of all test splits on which the {len(frames[0].committee.members)} repetitions of "
+        f"{best} ({frames[0].committee.n_train} training frames) disagree most: what to label next, "
         "were they not labelled."
     )
     several = f" --dataset {dataset}" if len(study.datasets) > 1 else ""

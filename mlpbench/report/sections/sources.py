@@ -36,8 +36,8 @@ def _versions(study: Study) -> Table:
     )
     rows = []
     for package in packages:
-        found = [_joined(study.trials.loc[study.trials["backend"] == b, f"version_{package}"]) for b in backends]
-        rows.append([Cell(package), *(Cell(f) for f in found)])
+        versions = [_joined(study.trials.loc[study.trials["backend"] == b, f"version_{package}"]) for b in backends]
+        rows.append([Cell(package), *(Cell(f) for f in versions)])
     rows.append([Cell("environment"), *(Cell(_environment(study, b)) for b in backends)])
     said = [known.get(str(b)) for b in backends]
     rows.append([Cell("licence"), *(Cell((one and one.licence) or "–") for one in said)])
@@ -55,12 +55,12 @@ def _joined(values: pd.Series) -> str:
 
 
 def _environment(study: Study, backend: str) -> str:
-    found = []
+    parts = []
     for record in study.records:
         if record["identifiers"].get("backend") == backend:
             entry = record["provenance"].get("backend") or {}
-            found.append(str(entry.get("lock") or "")[:12] + (" (the user's own)" if entry.get("adopted") else ""))
-    return ", ".join(unique(found)) or "–"
+            parts.append(str(entry.get("lock") or "")[:12] + (" (the user's own)" if entry.get("adopted") else ""))
+    return ", ".join(unique(parts)) or "–"
 
 
 def _hardware(study: Study) -> Table:
@@ -86,7 +86,7 @@ def _hardware(study: Study) -> Table:
 
 def _settings(study: Study) -> Table:
     """Training settings of each architecture; a setting with several values lists them."""
-    found: dict[str, dict[str, set[str]]] = {}
+    settings: dict[str, dict[str, set[str]]] = {}
     names = []
     for record in study.records:
         config, ids = record.get("config") or {}, record["identifiers"]
@@ -95,10 +95,12 @@ def _settings(study: Study) -> Table:
         for group in ("architecture", "training"):
             for key, value in (config.get(group) or {}).items():
                 if not isinstance(value, dict | list) and key not in ("name", "backend"):
-                    found.setdefault(f"{group}.{key}", {}).setdefault(name, set()).add(_text(value))
-    order = sorted(found, key=lambda key: (key.startswith("architecture"), len(found[key]) < len(unique(names)), key))
+                    settings.setdefault(f"{group}.{key}", {}).setdefault(name, set()).add(_text(value))
+    order = sorted(
+        settings, key=lambda key: (key.startswith("architecture"), len(settings[key]) < len(unique(names)), key)
+    )
     rows = [
-        [Cell(key), *(Cell(", ".join(sorted(found[key].get(n, {"–"}), key=natural))) for n in unique(names))]
+        [Cell(key), *(Cell(", ".join(sorted(settings[key].get(n, {"–"}), key=natural))) for n in unique(names))]
         for key in order
     ]
     columns = [Column("Setting", numeric=False), *(Column(n, numeric=False) for n in unique(names))]

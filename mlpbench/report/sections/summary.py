@@ -182,12 +182,12 @@ def _row(place: tuple[str, int], named: list[str], trials: list[Row], errors: li
 
 
 def _marks(study: Study, dataset: str, name: str, split: str) -> dict[tuple[str, int], Mark]:
-    found: dict[tuple[str, int], Mark] = {}
+    marks: dict[tuple[str, int], Mark] = {}
     for n_train in facts.train_sizes(study, dataset):
         compared = against_best(study, dataset, name, split, n_train)
         if len(compared) > 1:  # the best of one is no distinction
-            found |= {(c.candidate, n_train): MARKS[c.verdict] for c in compared}
-    return found
+            marks |= {(c.candidate, n_train): MARKS[c.verdict] for c in compared}
+    return marks
 
 
 def _time(done: list[Row]) -> Cell:
@@ -223,8 +223,8 @@ def decide_section(study: Study) -> Section | None:
     """
     blocks: list[Block] = []
     for dataset in study.datasets:
-        found = options(study, dataset)
-        if len(found) < 2:
+        choices = options(study, dataset)
+        if len(choices) < 2:
             continue
         kinds = cost_kinds(study, dataset)
         shown = [kind for kind in kinds if (dataset, kind) != first_front(study)]  # that one is on the first screen
@@ -232,13 +232,13 @@ def decide_section(study: Study) -> Section | None:
             panels = [front_panel(study, dataset, kind) for kind in shown]
             blocks.append(Figure(_caption(study, dataset), panels))
         if kinds:
-            blocks.append(_decide_table(study, dataset, found, kinds))
+            blocks.append(_decide_table(study, dataset, choices, kinds))
         try:
             summary = "Examples of mlpbench select, with limits near this study's own errors that nobody has set"
             blocks.append(Details(summary, [decisions(study, dataset)], paper=False))
         except UserError as error:  # e.g. this machine's conf has no such data set: no command could be written
             blocks.append(Text(f"What mlpbench select says of {dataset} is left out: {error.message}.", role="note"))
-        blocks += _slider(study, dataset, found)
+        blocks += _slider(study, dataset, choices)
     return Section("decide", "Which should I take?", "", blocks) if blocks else None
 
 
@@ -298,11 +298,11 @@ def _caption(study: Study, dataset: str) -> str:
     )
 
 
-def _decide_table(study: Study, dataset: str, found: list[Option], kinds: list[str]) -> Table:
+def _decide_table(study: Study, dataset: str, choices: list[Option], kinds: list[str]) -> Table:
     entry = metric(study.headline(dataset))
-    fronts = {kind: front(found, kind) for kind in kinds}
+    fronts = {kind: front(choices, kind) for kind in kinds}
     rows = []
-    for o in sorted(found, key=lambda o: o.mean.value):
+    for o in sorted(choices, key=lambda o: o.mean.value):
         chances = [fronts[k].get(o.label) for k in kinds]
         if any(chance is not None for chance in chances):
             shares = [Cell("–") if p is None else Cell(percent(p), p) for p in chances]
@@ -329,7 +329,7 @@ def _columns(words: str, unit: str) -> list[Column]:
     return [Column(first, unit), Column("On this front", "chance", note)]
 
 
-def _slider(study: Study, dataset: str, found: list[Option]) -> list[Block]:
+def _slider(study: Study, dataset: str, choices: list[Option]) -> list[Block]:
     """The total of labels, training and k MD steps; only where a step was timed on the same hardware as the
     training.
     """
@@ -344,7 +344,7 @@ def _slider(study: Study, dataset: str, found: list[Option]) -> list[Block]:
             "step": o.cost("speed") / 1e3,
             "error": f"{entry.symbol} {number(o.mean.value, o.mean.low, o.mean.high)} {entry.unit}",
         }
-        for o in found
+        for o in choices
         if o.costs["train"] and o.costs["speed"]
     ]
     price = (

@@ -38,8 +38,8 @@ def _figure(study: Study, dataset: str) -> Figure:
     with canvas(5.6, 3.3) as (figure, axes):
         for index, candidate in enumerate(names):
             shift = 0.1 * (index - (len(names) - 1) / 2)
-            found = {i + shift: tables[split].get((candidate, n_train)) for i, split in enumerate(splits)}
-            means = {x: mean for x, mean in found.items() if mean is not None}
+            means_at = {i + shift: tables[split].get((candidate, n_train)) for i, split in enumerate(splits)}
+            means = {x: mean for x, mean in means_at.items() if mean is not None}
             series(axes, list(means), list(means.values()), style[candidate], candidate, line=0.9)
         logarithmic(axes, "y")
         axes.set_xticks(
@@ -129,8 +129,8 @@ def _finding(study: Study, dataset: str) -> str:
     name, n_train = study.headline(dataset), study.largest(dataset)
     means: dict[str, list[float]] = {}
     for split in study.test_splits(dataset)[1:]:
-        found = _ratios(study, dataset, name, split, n_train)
-        means[split] = [found[c].value for c in study.lines(dataset) if c in found]
+        ratios = _ratios(study, dataset, name, split, n_train)
+        means[split] = [ratios[c].value for c in study.lines(dataset) if c in ratios]
     means = {split: values for split, values in means.items() if values}
     if not means:
         return ""
@@ -160,14 +160,14 @@ def _ours(study: Study, dataset: str, entry: Published) -> list[tuple[str, int, 
     """Our candidates of the entry's architecture, each at the training size nearest to the published one."""
     table = cells(study, dataset, entry.metric, entry.split)
     names = select(study.table, dataset=dataset, architecture=entry.architecture)["candidate"].unique()
-    found = []
+    beside = []
     for candidate in [c for c in study.lines(dataset) if c in names]:
         sizes = [n for c, n in table if c == candidate]
         if sizes:
             wanted = entry.n_train if entry.n_train is not None else max(sizes)
             nearest = min(sizes, key=lambda n: max(n / wanted, wanted / n))
-            found.append((candidate, nearest, table[candidate, nearest]))
-    return found
+            beside.append((candidate, nearest, table[candidate, nearest]))
+    return beside
 
 
 def _published_table(study: Study, dataset: str, entries: list[Published]) -> Table:
@@ -240,12 +240,12 @@ def _caption(study: Study, dataset: str) -> str:
 
 def _splitting(config: dict[str, Any]) -> list[str]:
     data = config.get("dataset") or {}
-    found = []
+    parts = []
     if (data.get("split") or {}).get("strategy") == "blocked" and not data.get("test_paths"):
-        found.append("our test frames are whole stretches of the trajectory, apart from the training frames in time")
+        parts.append("our test frames are whole stretches of the trajectory, apart from the training frames in time")
     if data.get("on_leak") == "drop":
-        found.append("our training frames leave out those that repeat test frames")
-    return found
+        parts.append("our training frames leave out those that repeat test frames")
+    return parts
 
 
 def _published_finding(study: Study, dataset: str, entries: list[Published]) -> str:

@@ -40,9 +40,9 @@ class PredictForces:
     def __call__(self, positions: Float, cell: Float) -> Labels:
         """See :class:`Forces`."""
         frames = replicate(self.start, positions, cell)
-        found = self.potential.predict(frames, len(frames), stress=self.stress)
-        stress = np.full((len(frames), 6), np.nan) if found.stress is None else found.stress
-        return Labels(found.energy, found.forces.reshape(positions.shape), stress)
+        prediction = self.potential.predict(frames, len(frames), stress=self.stress)
+        stress = np.full((len(frames), 6), np.nan) if prediction.stress is None else prediction.stress
+        return Labels(prediction.energy, prediction.forces.reshape(positions.shape), stress)
 
 
 class TorchSimForces:

@@ -79,14 +79,14 @@ def check_temperature(temperatures: Float, kelvin: float, freedom: int) -> float
     Raises:
         RuntimeError: more than six standard errors off: velocities that were never set, or wrong units.
     """
-    found = float(np.mean(temperatures))
+    mean = float(np.mean(temperatures))
     error = kelvin * np.sqrt(2.0 / (max(freedom, 1) * len(temperatures)))
-    if not abs(found - kelvin) < 6 * error:
+    if not abs(mean - kelvin) < 6 * error:
         raise RuntimeError(
-            f"the replicas start at {found:.1f} K, but {kelvin:g} K was asked for (standard error {error:.1f} K): "
+            f"the replicas start at {mean:.1f} K, but {kelvin:g} K was asked for (standard error {error:.1f} K): "
             "their velocities were not set as meant"
         )
-    return found
+    return mean
 
 
 def masses_of(numbers: Any) -> Float:

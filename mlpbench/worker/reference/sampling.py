@@ -44,13 +44,13 @@ def main(argv: list[str]) -> int:
         if not claim(folder / f"{name}.claim"):
             continue
         try:
-            found = draw(code, Structure.from_request(request["start"]), run, request["settings"], folder / name)
+            drawn = draw(code, Structure.from_request(request["start"]), run, request["settings"], folder / name)
         except Exception as error:  # the code may fail in any way; other runs are still wanted
             text = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
             (folder / f"{name}.failed").write_text(text, encoding="utf-8")
             continue
         with replacing(folder / f"{name}.npz") as part, open(part, "wb") as stream:
-            np.savez(stream, **found, version=code.version)
+            np.savez(stream, **drawn, version=code.version)
     return 0
 
 

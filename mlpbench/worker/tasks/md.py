@@ -34,7 +34,7 @@ def run(adapter: Adapter, options: dict[str, Any], events: EventLog) -> dict[str
     """
     potential = adapter.load()
     starts = start_frames(adapter, options)
-    found: dict[str, Any] = {}
+    outcomes: dict[str, Any] = {}
     runs = plan_runs(options, bool(starts.pbc.any()), len(starts) * options["seeds"])
     not_run = {}
     hindrance = npt_hindrance(potential, starts) if any(name == "npt" for name, _, _ in runs) else ""
@@ -44,10 +44,10 @@ def run(adapter: Adapter, options: dict[str, Any], events: EventLog) -> dict[str
     for place, (name, settings, count) in enumerate(runs):
         system = first_replicas(make_system(starts, options, settings.temperature_K), count)
         progress = tell(events, name, count, [(later, number) for _, later, number in runs[place + 1 :]])
-        found[name] = carry_out(name, settings, system, potential, starts, options, adapter.directory, progress)
-    clear(adapter.directory / FOLDER, set(found), hidden=True)
+        outcomes[name] = carry_out(name, settings, system, potential, starts, options, adapter.directory, progress)
+    clear(adapter.directory / FOLDER, set(outcomes), hidden=True)
     return {
-        "runs": found,
+        "runs": outcomes,
         "not_run": not_run,
         "formula": starts.to_atoms()[0].get_chemical_formula(),
         "options": {key: value for key, value in options.items() if key != "references"},

@@ -137,10 +137,10 @@ def speed_path(adapter: Adapter, options: dict[str, Any], events: EventLog) -> d
     expected = labels(truth, structures)
     start = time.perf_counter()
     calculator = deployed(adapter, options["path"])
-    found = labels(calculator, structures[:1])
+    answer = labels(calculator, structures[:1])
     prepare = time.perf_counter() - start
-    found = labels(calculator, structures)
-    energy, force = differences(found, expected)
+    answer = labels(calculator, structures)
+    energy, force = differences(answer, expected)
     coarser = path if path.deployment != "eager" else Deployment("eager", "", "float32", path.tf32)
     reason = disagreement(coarser, energy, force)
     if reason:
