@@ -114,7 +114,7 @@ def crystal_rows(measured: dict[str, Any], reference: dict[str, Any]) -> list[Ro
     """Errors of the lattice constant and of the elastic constants; none of what the potential does not have.
 
     Args:
-        measured: ``lattice_constant_A`` (None: no minimum near the reference), and ``elastic_GPa`` where there is stress.
+        measured: ``lattice_constant_A`` (None: no minimum near the reference), ``elastic_GPa`` where there is stress.
         reference: the same two.
     """
     rows = []

@@ -172,8 +172,8 @@ def choose_own(run: Run, ends: list[Fate], count: int) -> list[Chosen]:
 def choose_last(ends: dict[str, list[Fate]], count: int) -> list[Chosen]:
     """The last sound frame of ``count`` replicas that died, of the first run's before those of further temperatures."""
     picked: list[Chosen] = []
-    for name, found in ends.items():
-        dead = [Chosen(name, r, fate.frames - 1, LAST) for r, fate in enumerate(found) if fate.died and fate.frames > 1]
+    for name, ended in ends.items():
+        dead = [Chosen(name, r, fate.frames - 1, LAST) for r, fate in enumerate(ended) if fate.died and fate.frames > 1]
         wanted = min(count - len(picked), len(dead))
         picked += [dead[int((k + 0.5) * len(dead) / wanted)] for k in range(wanted)]
     return picked

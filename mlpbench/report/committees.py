@@ -54,8 +54,8 @@ def committee(study: Study, dataset: str, candidate: str, split: str) -> Committ
     if len(members) < 2 or not all(np.array_equal(m.frames.energy, members[0].frames.energy) for m in members):
         return None
     frames = members[0].frames
-    found = [m.forces for m in members if m.force is not None and m.forces is not None]
-    forces = np.stack(found) if len(found) == len(members) else None
+    known = [m.forces for m in members if m.force is not None and m.forces is not None]
+    forces = np.stack(known) if len(known) == len(members) else None
     if forces is not None:
         errors = force_errors(forces, frames.forces, frames.frame_of_atom)
     else:  # baselines differ between splits of the training frames: compare what was predicted in all
@@ -98,14 +98,14 @@ def committees_of(study: Study, dataset: str) -> list[str]:
     return [c for c in study.lines(dataset) if split is not None and committee(study, dataset, c, split) is not None]
 
 
-def write_frames(found: list[Uncertain], path: Path) -> None:
+def write_frames(uncertain: list[Uncertain], path: Path) -> None:
     """The frames as geometries without labels, in any format that ASE writes; extended XYZ keeps the disagreement.
 
     Raises:
         UserError: ASE cannot write such a file there.
     """
     frames = []
-    for one in found:
+    for one in uncertain:
         (atoms,) = one.committee.members[0].frames.select([one.frame]).to_atoms()
         atoms.calc = None
         atoms.info = {

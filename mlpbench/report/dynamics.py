@@ -218,8 +218,8 @@ def distribution_figure(study: Study, dataset: str, n_train: int, curves: dict[s
     for name in names:
         with canvas(4.2, 2.9) as (figure, axes):
             drawn = False
-            for candidate, found in curves.items():
-                ours, theirs = found.get(name, (None, None))
+            for candidate, stored in curves.items():
+                ours, theirs = stored.get(name, (None, None))
                 if ours is None or theirs is None:
                     continue
                 if not drawn:

@@ -233,9 +233,9 @@ def _sentence(check: dict[str, Any]) -> str:
         return f"No frame of the training pool repeats one of {names} ({how})."
     fate = "dropped from the pool" if check.get("dropped") else "kept in the pool, as on_leak=warn asks"
     repeated = "; ".join(
-        f"{plural(found['test_frames_repeated'], 'frame')} of {name}"
-        for name, found in check["splits"].items()
-        if found["test_frames_repeated"]
+        f"{plural(repeats['test_frames_repeated'], 'frame')} of {name}"
+        for name, repeats in check["splits"].items()
+        if repeats["test_frames_repeated"]
     )
     return f"{plural(copies, 'frame')} of the training pool, which repeat {repeated}, were {fate} ({how})."
 

@@ -261,8 +261,8 @@ def _table(comparison: StudyComparison, rows: list[Judged]) -> Table:
     ]
     caption = (
         f"{entry.symbol} ({first.metric}){_where(first)}, {entry.direction} is better: {comparison.second} against "
-        f"{comparison.first}, paired by repetition; intervals Holm-corrected over the settings, over the architectures, "
-        f"and alone for the mean over all settings; a tie lies inside ±{100 * comparison.margin:g} %."
+        f"{comparison.first}, paired by repetition; intervals Holm-corrected over the settings, over the architectures "
+        f"and, alone, for the mean over all settings; a tie lies inside ±{100 * comparison.margin:g} %."
     )
     return Table(f"{first.metric}-{first.split or 'all'}", caption, columns, [_row(row) for row in rows])
 

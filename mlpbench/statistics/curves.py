@@ -255,8 +255,8 @@ def _fit(x: Float, y: Float, shifts: Float, log_floor: float | None) -> _Fit:
             return np.hstack([_jacobian(theta[:3], x), shifts])
 
         start = np.concatenate([solution[:2], [log_floor], solution[2:]])
-        found = least_squares(lambda t: _model(t[:3], x) + shifts @ t[3:] - y, start, jac=jacobian)
-        solution, linear = found.x, jacobian(found.x)
+        fitted = least_squares(lambda t: _model(t[:3], x) + shifts @ t[3:] - y, start, jac=jacobian)
+        solution, linear = fitted.x, jacobian(fitted.x)
     parameters, rest = solution[:p], solution[p:]
     residual = y - _model(parameters, x) - shifts @ rest
     every = np.append(rest, -rest.sum())

@@ -233,5 +233,5 @@ def independent_repetitions(trials: pd.DataFrame, setting: Sequence[str]) -> pd.
     keys = list(zip(seeds["dataset"], seeds["repetition"], seeds["split_seed"], init, strict=True))
     known = sorted({key for key, counts in zip(keys, counted, strict=True) if counts})
     place = {key: sum(other[0] == key[0] for other in known[:index]) for index, key in enumerate(known)}
-    found = [place[key] if counts else None for key, counts in zip(keys, counted, strict=True)]
-    return pd.Series(found, index=trials.index, dtype="Int64")
+    repetitions = [place[key] if counts else None for key, counts in zip(keys, counted, strict=True)]
+    return pd.Series(repetitions, index=trials.index, dtype="Int64")

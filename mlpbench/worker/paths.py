@@ -96,10 +96,10 @@ def _hindrance(deployment: str, means: str, tf32: bool, device: str) -> str:
     return ""
 
 
-def differences(found: tuple[Float, list[Float]], reference: tuple[Float, list[Float]]) -> tuple[float, float]:
+def differences(answer: tuple[Float, list[Float]], reference: tuple[Float, list[Float]]) -> tuple[float, float]:
     """Largest absolute difference in energy (eV/atom) and force component (eV/Å); NaN if either is not finite."""
-    energy = float(np.max(np.abs(found[0] - reference[0])))
-    force = max(float(np.max(np.abs(a - b))) for a, b in zip(found[1], reference[1], strict=True))
+    energy = float(np.max(np.abs(answer[0] - reference[0])))
+    force = max(float(np.max(np.abs(a - b))) for a, b in zip(answer[1], reference[1], strict=True))
     return energy, force
 
 

@@ -96,16 +96,18 @@ def _figures(
     return blocks
 
 
-def parts_of(found: dict[str, list[dict[str, Float]]]) -> Float:
+def parts_of(by_candidate: dict[str, list[dict[str, Float]]]) -> Float:
     """The force components of the first candidate's first repetition."""
-    return next(iter(found.values()))[0]["f"]
+    return next(iter(by_candidate.values()))[0]["f"]
 
 
-def _distribution(dataset: str, kind: str, found: dict[str, list[dict[str, Float]]], style: dict[str, Look]) -> Panel:
+def _distribution(
+    dataset: str, kind: str, by_candidate: dict[str, list[dict[str, Float]]], style: dict[str, Look]
+) -> Panel:
     share = np.concatenate([np.linspace(0.005, 0.95, 60), np.linspace(0.955, 0.999, 20)])
     quantity, unit = ("force component", "meV/Å") if kind == "df" else ("energy", "meV/atom")
     with canvas() as (figure, axes):
-        for candidate, parts in found.items():
+        for candidate, parts in by_candidate.items():
             errors = np.abs(np.concatenate([part[kind] for part in parts]))
             look = style[candidate]
             axes.plot(
@@ -115,7 +117,7 @@ def _distribution(dataset: str, kind: str, found: dict[str, list[dict[str, Float
                 linestyle=look.dash,
                 label=candidate,
                 marker=look.marker,
-                markevery=(list(found).index(candidate) * 3, 14),
+                markevery=(list(by_candidate).index(candidate) * 3, 14),
                 markersize=4.5,
             )
         logarithmic(axes, "x")
@@ -123,7 +125,7 @@ def _distribution(dataset: str, kind: str, found: dict[str, list[dict[str, Float
         axes.set_xlabel(f"|error| of the {quantity} ({unit})")
         axes.set_ylabel("share with a smaller error")
         legend(axes)
-    alt = f"Cumulative distribution of the absolute {quantity} error in {unit} for {', '.join(found)}."
+    alt = f"Cumulative distribution of the absolute {quantity} error in {unit} for {', '.join(by_candidate)}."
     return Panel(f"distribution-{dataset}-{kind}", figure, alt)
 
 
@@ -242,10 +244,10 @@ def _split(study: Study, dataset: str, split: str) -> list[dict[str, Any]]:
     energies: dict[str, Float] = {}
     for candidate in study.lines(dataset):
         trials = select(done, candidate=candidate, n_train=done["n_train"].max())
-        found = [e for e in (study.errors(t, split) for t in trials["trial"]) if e is not None]
-        if found:
-            errors[candidate] = np.mean([_per_frame(e) for e in found], axis=0)
-            energies[candidate] = np.mean([1e3 * np.abs(e.per_atom) for e in found], axis=0)
+        known = [e for e in (study.errors(t, split) for t in trials["trial"]) if e is not None]
+        if known:
+            errors[candidate] = np.mean([_per_frame(e) for e in known], axis=0)
+            energies[candidate] = np.mean([1e3 * np.abs(e.per_atom) for e in known], axis=0)
     if not errors:
         return []
     table = pd.DataFrame(errors)

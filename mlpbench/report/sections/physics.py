@@ -133,7 +133,7 @@ def _scan_figure(study: Study, dataset: str) -> list[Block]:
     """The energy along each scan, reference and potentials."""
     trials = _first_trials(study, dataset)
     arrays = {candidate: _arrays(study, trial) for candidate, trial in trials.items()}
-    names = sorted({key for found in arrays.values() for key in found if key.startswith("scan.")})
+    names = sorted({key for stored in arrays.values() for key in stored if key.startswith("scan.")})
     panels: list[Panel] = []
     for name in (key.removeprefix("scan.") for key in names):
         references = references_of(study, next(iter(trials.values())))
@@ -154,8 +154,8 @@ def _scan_panel(study: Study, dataset: str, name: str, path: Path, arrays: dict[
     style = looks(study)
     with canvas(3.0, 2.4) as (figure, axes):
         axes.plot(x, 1000 * (reference - reference[lowest]), color="0.35", linewidth=2.4, label="reference")
-        for candidate, found in arrays.items():
-            energy = found.get(f"scan.{name}")
+        for candidate, stored in arrays.items():
+            energy = stored.get(f"scan.{name}")
             if energy is not None and len(energy) == len(reference):
                 look = style[candidate]
                 axes.plot(x, 1000 * (energy - energy[lowest]), color=look.color, linestyle=look.dash, linewidth=1.2,

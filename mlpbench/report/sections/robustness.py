@@ -50,7 +50,7 @@ def robustness_section(study: Study) -> Section | None:
         errors = _errors(study, dataset, split) if split else {}
         if len(errors) < 2 or split is None:
             continue
-        if max(len(found) for found in errors.values()) < 2:
+        if max(len(own) for own in errors.values()) < 2:
             finding = finding or ALONE
             continue
         pairs = comparisons(study, dataset, study.headline(dataset), split).get(study.largest(dataset), [])
@@ -79,7 +79,7 @@ def _errors(study: Study, dataset: str, split: str) -> dict[str, dict[int, float
 def _pairs(
     study: Study, dataset: str, split: str, pairs: list[Comparison], errors: dict[str, dict[int, float]]
 ) -> Table:
-    means = {c: float(np.mean(np.log(list(found.values())))) for c, found in errors.items()}
+    means = {c: float(np.mean(np.log(list(own.values())))) for c, own in errors.items()}
     if len(pairs) > MOST_PAIRS:
         best = min(means, key=lambda c: means[c])
         pairs = [p for p in pairs if best in (p.first, p.second)]
@@ -135,10 +135,10 @@ def _power(chance: float | None) -> Cell:
 
 
 def _stability(errors: dict[str, dict[int, float]]) -> Stability | None:
-    if not set.intersection(*(set(found) for found in errors.values())):
+    if not set.intersection(*(set(own) for own in errors.values())):
         return None
-    found = rank_stability(errors)
-    return found if found.without else None
+    stability = rank_stability(errors)
+    return stability if stability.without else None
 
 
 def _left_out(study: Study, dataset: str, stability: Stability) -> Table:
@@ -229,7 +229,7 @@ def uncertainty_section(study: Study) -> Section | None:
         if curves:
             blocks.append(_figure(study, dataset, inside[0].split, curves))
         blocks.append(_uncertain(study, dataset, names))
-        sure = [c for c, found in curves.items() if found.scale > 1.2]
+        sure = [c for c, curve in curves.items() if curve.scale > 1.2]
         finding = finding or (f"Overconfident as committees: {listing(sure)}." if sure else "")
     return Section("uncertainty", "Committee of the repetitions", finding, blocks) if blocks else None
 
@@ -254,7 +254,7 @@ def _cell(estimated: Estimated) -> Cell:
 
 def _table(study: Study, dataset: str, inside: list[Committee], curves: dict[str, Calibration]) -> Table:
     splits = study.test_splits(dataset)
-    scales = {c: found.scale for c, found in curves.items()}
+    scales = {c: curve.scale for c, curve in curves.items()}
     columns = [
         Column("Candidate", numeric=False),
         Column("Members", "", "repetitions that make up the committee"),
@@ -284,26 +284,26 @@ def _figure(study: Study, dataset: str, split: str, curves: dict[str, Calibratio
     style = looks(study)
     with canvas() as (levels, axes):
         axes.plot([0, 1], [0, 1], color=INK, linewidth=0.7)
-        for candidate, found in curves.items():
+        for candidate, curve in curves.items():
             look = style[candidate]
-            axes.plot(found.nominal, found.observed, color=look.color, linestyle=look.dash, marker=look.marker,
+            axes.plot(curve.nominal, curve.observed, color=look.color, linestyle=look.dash, marker=look.marker,
                       markersize=3.5, label=candidate)  # fmt: skip
         axes.set_xlabel("share of truths that should lie inside")
         axes.set_ylabel("share that does")
         legend(axes)
     with canvas() as (sizes, axes):
-        ends = np.array([[found.bins.min(), found.bins.max()] for found in curves.values()])
+        ends = np.array([[curve.bins.min(), curve.bins.max()] for curve in curves.values()])
         line = 1e3 * np.array([ends[:, 0].min(), ends[:, 1].max()])
         axes.plot(line, line, color=INK, linewidth=0.7)
-        for candidate, found in curves.items():
+        for candidate, curve in curves.items():
             look = style[candidate]
-            x, y = 1e3 * found.bins.T
+            x, y = 1e3 * curve.bins.T
             axes.plot(x, y, color=look.color, linestyle=look.dash, marker=look.marker, label=candidate)
         logarithmic(axes, "xy")
         axes.set_xlabel("root mean square spread (meV/Å)")
         axes.set_ylabel("root mean square error (meV/Å)")
         legend(axes)
-    said = listing([f"{c} {found.scale:.2f}" for c, found in curves.items()])
+    said = listing([f"{c} {curve.scale:.2f}" for c, curve in curves.items()])
     caption = (
         f"Calibration of the committees on the force components of {split}, {dataset}. First: how often the truth "
         "lies in the central interval that the committee's spread gives (Student's t, prediction interval), against "

@@ -119,16 +119,16 @@ def main(argv: list[str]) -> int:
 def label(code: Code, structure: Structure) -> dict[str, Any]:
     """The answer for one structure, whatever becomes of it."""
     start = time.perf_counter()
-    found: dict[str, Any] = {"energy": None, "forces": None, "stress": None, "converged": False, "error": False}
+    outcome: dict[str, Any] = {"energy": None, "forces": None, "stress": None, "converged": False, "error": False}
     try:
         answer = code.compute(structure)
-        found |= {"energy": float(answer.energy), "forces": answer.forces.tolist(), "converged": True, "reason": ""}
-        found["stress"] = None if answer.stress is None else answer.stress.tolist()
+        outcome |= {"energy": float(answer.energy), "forces": answer.forces.tolist(), "converged": True, "reason": ""}
+        outcome["stress"] = None if answer.stress is None else answer.stress.tolist()
     except NotConverged as error:
-        found["reason"] = str(error) or "did not converge"
+        outcome["reason"] = str(error) or "did not converge"
     except Exception as error:  # a code may fail in any way on a bad geometry; the other frames are still wanted
-        found |= {"error": True, "reason": f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"}
-    return {**found, "seconds": time.perf_counter() - start, "version": code.version}
+        outcome |= {"error": True, "reason": f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"}
+    return {**outcome, "seconds": time.perf_counter() - start, "version": code.version}
 
 
 def claim(path: Path) -> bool:
