@@ -109,6 +109,7 @@ def _limits(study: Study) -> list[str]:
             f"{share} {verb}{names}. Among such trainings a ranking is a ranking of optimisation speed "
             "under this budget, not of what the architectures can reach."
         )
+    limits += _not_converged(study)
     limits += _no_better_than_trivial(study)
     limits += _more_steps_with_more_labels(study)
     if len(facts.budgets(study)) > 1:
@@ -147,6 +148,31 @@ def _limits(study: Study) -> list[str]:
             f"{listing(_tuning(study))}. One that was tuned more has an advantage."
         )
     return limits
+
+
+def _not_converged(study: Study) -> list[str]:
+    """That longer trainings may change the order; by how much they still changed the errors, where that was tried."""
+    done = study.table[study.table["status"] == "done"]
+    falls = []
+    for trial in done["trial"]:
+        rungs = study.record[trial]["training"].get("rungs") or []
+        if len(rungs) > 1:
+            falls.append(1 - rungs[-1]["error"] / rungs[-2]["error"])
+    if not len(done) or all(facts.rested(converged) for converged in done["converged"]):
+        return []
+    if not falls:
+        return [
+            "Whether longer trainings would change the errors, and with them the order, was not tried: budget=converge "
+            "repeats each with twice the steps until that no longer helps."
+        ]
+    reached = sum(facts.rested(converged) for converged in done["converged"])
+    verb = "was" if len(falls) == 1 else "were"
+    which = f"{plural(len(falls), 'training')} that {verb} repeated with twice the steps"
+    span = f"{100 * min(falls):.0f} to {100 * max(falls):.0f} %" if len(falls) > 1 else f"{100 * falls[0]:.0f} %"
+    return [
+        f"{reached} of {which} had converged: the last doubling lowered validation errors by {span}. "
+        "Longer trainings may change the order."
+    ]
 
 
 def _no_better_than_trivial(study: Study) -> list[str]:

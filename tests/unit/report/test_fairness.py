@@ -129,6 +129,24 @@ def test_convergence_is_said_also_where_all_is_well(tmp_path: Path) -> None:
     assert facts.rest_words(one) == "all 3 at rest; converged: 1 of 3 (1 not tested)"
 
 
+def test_what_the_last_doubling_changed_stands_on_the_first_screen(tmp_path: Path) -> None:
+    plan = Plan(("schnet", "mace"), n_train=(50,), repetitions=1, frames=False, **QUICK)
+    records = make_records(tmp_path / "s", plan)
+    study = Study("s", tmp_path / "s", records)
+    assert [limit for limit in answer._limits(study) if "was not tried: budget=converge" in limit]
+    for record, (before, after, converged) in zip(records, ((0.2, 0.15, False), (0.1, 0.099, True)), strict=True):
+        rungs = [
+            {"trial": "", "steps": steps, "error": e, "at_rest": True} for steps, e in ((50, before), (100, after))
+        ]
+        record["training"] |= {"converged": converged, "rungs": rungs}
+    (line,) = [limit for limit in answer._limits(Study("s", tmp_path / "s", records)) if "had converged" in limit]
+    assert line.startswith("1 of 2 trainings that were repeated with twice the steps had converged")
+    assert "lowered validation errors by 1 to 25 %" in line
+    for record in records:
+        record["training"]["converged"] = True
+    assert not [limit for limit in answer._limits(Study("s", tmp_path / "s", records)) if "converge" in limit]
+
+
 def test_sizes_of_one_architecture_have_symbols_of_their_own(tmp_path: Path) -> None:
     plan = Plan(("schnet", "mace"), ("tiny", "small"), n_train=(50,), repetitions=1, frames=False, **QUICK)
     found = looks(fabricate(tmp_path / "s", plan))
