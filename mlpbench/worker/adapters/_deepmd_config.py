@@ -1,0 +1,278 @@
+"""DeePMD-kit's model definition and the files beside it, from one common request."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import math
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ase.data import chemical_symbols
+from dargs.dargs import ArgumentError
+from deepmd.pt.loss import EnergyStdLoss
+from deepmd.pt.utils.learning_rate import LearningRateExp
+from deepmd.utils.argcheck import model_args
+
+from mlpbench.frames import Frames
+from mlpbench.protocol import Request, write_json
+from mlpbench.worker import common_training
+from mlpbench.worker.adapters import _deepmd_model, _deepmd_train
+from mlpbench.worker.adapters._deepmd_model import Batch, neighbour_counts
+from mlpbench.worker.training import clip_norm, label_scale, require_option
+
+COMMAND = "python train.py"
+README = """\
+Energies in data.npz are without the baseline. `python train.py` repeats this training with DeePMD-kit and this folder
+alone: DeePMD-kit's model (config.json, "model", is that section of an input.json), statistics and loss, in a loop of
+mlpbench's own, since `dp train` cannot keep to the batches, schedule, averages and stress loss of all packages.
+"""
+# What other settings decide, here with their names.
+DECIDED = {
+    "type_map": "the data do", "type": "architecture does", "info": "it is not used", "precision": "set dtype",
+    "seed": "set init_seed", "spin": "spins are not known here", "hessian_mode": "there are no Hessians to train on",
+}  # fmt: skip
+
+
+def elements_of(*splits: Frames) -> list[int]:
+    """Atomic numbers that occur, ascending: a model's types."""
+    return sorted({int(z) for frames in splits for z in frames.numbers})
+
+
+def columns(frames: Frames, elements: Sequence[int], labels: Sequence[str]) -> dict[str, Any]:
+    """Frames as arrays for :func:`_deepmd_model.batches`; energies without the baseline.
+
+    Raises:
+        ValueError: an element that the model does not know.
+    """
+    unknown = sorted(set(frames.numbers.tolist()) - set(elements))
+    if unknown:
+        names = ", ".join(chemical_symbols[z] for z in unknown)
+        raise ValueError(f"the potential was not trained on {names}, which its frames contain")
+    known = {"energy": frames.target_energy, "forces": frames.forces, "stress": frames.stress}
+    return {
+        "n_atoms": frames.n_atoms,
+        "types": np.searchsorted(np.asarray(elements), frames.numbers),
+        "positions": frames.positions,
+        "cell": frames.cell,
+        "pbc": frames.pbc,
+        **{name: known[name] for name in labels},
+    }
+
+
+def selection(rule: Any, counts: np.ndarray, name: str) -> Any:
+    """Places for neighbours, as DeePMD-kit takes them.
+
+    Args:
+        rule: ``auto:FACTOR``, which is the largest count times that factor, rounded up to a multiple of four as in
+            DeePMD-kit; or its own number or list.
+        counts: the largest number of neighbours in the data, of each type or of all together.
+        name: the setting's, for messages.
+
+    Raises:
+        ValueError: neither.
+    """
+    if isinstance(rule, str):
+        word, _, factor = rule.partition(":")
+        try:
+            times = float(factor or 1.1)
+        except ValueError:
+            times = math.nan
+        if word != "auto" or not times >= 1:
+            raise ValueError(f"architecture.{name}={rule}: give auto:FACTOR with a factor of at least 1, or numbers")
+        return [max(4, 4 * math.ceil(times * int(count) / 4)) for count in counts]
+    return [int(each) for each in rule] if isinstance(rule, Sequence) else [int(rule)]
+
+
+OWN = ("loss", "learning_rate", "gradient_max_norm")  # of DeePMD-kit's input: the training's, not the model's
+
+
+def own_training(request: Request) -> dict[str, Any]:
+    """DeePMD-kit's sections of ``native`` that stand in place of the common loss, schedule and clipping.
+
+    Raises:
+        ValueError: an option that DeePMD-kit does not have, or two settings for one thing.
+    """
+    native, training = request.architecture.get("native") or {}, request.training
+    own = {name: copy.deepcopy(native[name]) for name in OWN if native.get(name) is not None}
+    if "learning_rate" in own and training["schedule"] != "constant":
+        raise ValueError(
+            f"native.learning_rate and training.schedule={training['schedule']}: set the latter to constant"
+        )
+    if "gradient_max_norm" in own and training["gradient_clip"] is not None:
+        raise ValueError("native.gradient_max_norm and training.gradient_clip: set the latter to null")
+    if "loss" in own and training.get("stress_weight"):
+        raise ValueError(
+            "native.loss and training.stress_weight: DeePMD-kit's loss has the virial in place of the stress"
+        )
+    for name, known in (("loss", EnergyStdLoss), ("learning_rate", LearningRateExp)):
+        for option in own.get(name, {}):
+            parameters = set(inspect.signature(known.__init__).parameters) - {"self", "kwargs", "start_lr", "num_steps"}
+            require_option(option, {*parameters, "type"}, f"architecture.native.{name}.{option}", "DeePMD-kit")
+    own.get("loss", {}).pop("type", None)
+    return own
+
+
+def model_section(request: Request, elements: Sequence[int], frames: Sequence[Batch]) -> dict[str, Any]:
+    """The section ``model`` of DeePMD-kit's input, checked and completed by the package; ``native`` is merged over it.
+
+    Args:
+        request: architecture, dtype and seed.
+        elements: atomic numbers of its types.
+        frames: training and validation, for the numbers of neighbours.
+
+    Raises:
+        ValueError: an option that DeePMD-kit does not have, or that another setting decides.
+    """
+    settings = request.architecture
+    build = {"se_e2_a": _se_e2_a, "dpa1": _dpa1, "dpa3": _dpa3}[settings["name"]]
+    counts = np.max([neighbour_counts(frame, len(elements)).numpy().max(axis=0) for frame in frames], axis=0)
+    total = np.array([max(int(neighbour_counts(frame, len(elements)).sum(dim=1).max()) for frame in frames)])
+    common = {"precision": request.dtype, "seed": int(request.seed)}
+    section = {
+        "type_map": [chemical_symbols[z] for z in elements],
+        "descriptor": {**build(settings, counts, total, frames), **common},
+        "fitting_net": {
+            "type": "ener", "neuron": list(settings["fitting_layers"]), "resnet_dt": True,
+            "activation_function": settings["activation"], **common,
+        },
+    }  # fmt: skip
+    native = {name: value for name, value in (settings.get("native") or {}).items() if name not in OWN}
+    section = _merged(section, native, "architecture.native")
+    known = model_args()
+    try:
+        section = known.normalize_value(section)
+        known.check_value(section, strict=True)
+    except ArgumentError as error:
+        raise ValueError(f"architecture.native: DeePMD-kit refuses the model: {error}") from error
+    return {name: section[name] for name in ("type_map", "descriptor", "fitting_net", "type")}
+
+
+def _merged(base: dict[str, Any], over: Mapping[str, Any], place: str) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in over.items():
+        if key in DECIDED:
+            raise ValueError(f"{place}.{key} cannot be set: {DECIDED[key]}")
+        below = base.get(key)
+        inner = isinstance(value, Mapping) and isinstance(below, dict)
+        merged[key] = _merged(below, value, f"{place}.{key}") if inner else copy.deepcopy(value)
+    return merged
+
+
+def _se_e2_a(
+    settings: Mapping[str, Any], counts: np.ndarray, total: np.ndarray, frames: Sequence[Batch]
+) -> dict[str, Any]:
+    return {
+        "type": "se_e2_a",
+        "rcut": float(settings["cutoff"]),
+        "rcut_smth": float(settings["cutoff_smooth"]),
+        "sel": selection(settings["neighbours"], counts, "neighbours"),
+        "neuron": list(settings["embedding_layers"]),
+        "axis_neuron": int(settings["axis_neurons"]),
+        "type_one_side": bool(settings["type_one_side"]),
+        "activation_function": settings["activation"],
+    }
+
+
+def _dpa1(
+    settings: Mapping[str, Any], counts: np.ndarray, total: np.ndarray, frames: Sequence[Batch]
+) -> dict[str, Any]:
+    return {
+        "type": "dpa1",
+        "rcut": float(settings["cutoff"]),
+        "rcut_smth": float(settings["cutoff_smooth"]),
+        "sel": selection(settings["neighbours"], total, "neighbours")[0],
+        "neuron": list(settings["embedding_layers"]),
+        "axis_neuron": int(settings["axis_neurons"]),
+        "tebd_dim": int(settings["type_embedding"]),
+        "attn": int(settings["attention_width"]),
+        "attn_layer": int(settings["attention_layers"]),
+        "attn_dotr": True,
+        "attn_mask": False,
+        "normalize": True,
+        "smooth_type_embedding": True,
+        "activation_function": settings["activation"],
+    }
+
+
+def _dpa3(
+    settings: Mapping[str, Any], counts: np.ndarray, total: np.ndarray, frames: Sequence[Batch]
+) -> dict[str, Any]:
+    radius = float(settings["angle_cutoff"])
+    within = max(_within(frame, radius) for frame in frames)
+    return {
+        "type": "dpa3",
+        "repflow": {
+            "n_dim": int(settings["node_features"]),
+            "e_dim": int(settings["edge_features"]),
+            "a_dim": int(settings["angle_features"]),
+            "nlayers": int(settings["n_layers"]),
+            "e_rcut": float(settings["cutoff"]),
+            "e_rcut_smth": float(settings["cutoff_smooth"]),
+            "e_sel": selection(settings["neighbours"], total, "neighbours")[0],
+            "a_rcut": radius,
+            "a_rcut_smth": float(settings["angle_cutoff_smooth"]),
+            "a_sel": selection(settings["angle_neighbours"], np.array([within]), "angle_neighbours")[0],
+            "axis_neuron": int(settings["axis_neurons"]),
+            "a_compress_rate": 1,
+            "a_compress_e_rate": 2,
+            "a_compress_use_split": True,
+            "update_angle": True,
+            "smooth_edge_update": True,
+            "edge_init_use_dist": True,
+            "use_exp_switch": True,
+            "update_style": "res_residual",
+            "update_residual": 0.1,
+            "update_residual_init": "const",
+            "fix_stat_std": 0.3,
+        },
+        "activation_function": settings["activation"],
+        "use_tebd_bias": False,
+        "concat_output_tebd": False,
+    }
+
+
+def _within(frame: Batch, radius: float) -> int:
+    """The largest number of neighbours of an atom within ``radius`` Å."""
+    bond = frame.positions[frame.neighbour] + frame.offset - frame.positions[frame.centre]
+    near = frame.centre[bond.norm(dim=1) < radius]
+    return int(np.bincount(near.numpy(), minlength=1).max())
+
+
+def training_config(request: Request, model: dict[str, Any], train: Frames, labels: Sequence[str]) -> dict[str, Any]:
+    """What ``train.py`` reads beside the data."""
+    scale, own = label_scale(train, list(labels)), own_training(request)
+    descriptor = model["descriptor"]
+    return {
+        "model": model,
+        "cutoff": float(descriptor["repflow"]["e_rcut"] if "repflow" in descriptor else descriptor["rcut"]),
+        "labels": list(labels),
+        "scale": scale,
+        "clip": own.pop("gradient_max_norm", None) or clip_norm(request.training, scale),
+        "own": own,
+        "training": request.training,
+        "budget": request.budget,
+        "seed": int(request.seed),
+        "threads": request.threads,
+        "device": request.device,
+    }
+
+
+def write_native(folder: Path, config: dict[str, Any], train: dict[str, Any], valid: dict[str, Any]) -> None:
+    """Write what repeats the training with DeePMD-kit alone."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / _deepmd_train.CONFIG, config)
+    splits = {"train": train, "valid": valid}
+    arrays = {f"{split}.{name}": value for split, part in splits.items() for name, value in part.items()}
+    with open(folder / _deepmd_train.DATA, "wb") as stream:
+        np.savez(stream, **arrays)
+    for name, module in (
+        ("train.py", _deepmd_train),
+        ("model.py", _deepmd_model),
+        ("common_training.py", common_training),
+    ):
+        shutil.copyfile(str(module.__file__), folder / name)
+    (folder / "README").write_text(README, encoding="utf-8")
