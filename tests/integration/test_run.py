@@ -204,6 +204,8 @@ def test_ctrl_c_keeps_what_is_finished(tmp_path: Path, background: subprocess.Po
         (["architecture=toy", "dataset=file", "dataset.path=nope.xyz"], ["nope.xyz"]),
         (["architecture=toy", "--cfg", "job", "trainig.lr=1"], ["training.lr"]),
         (["-m", "architecture=toy", "training.lr=0.1,-1"], ["greater than 0"]),
+        (["study=x", "architecture"], ["'architecture' is not KEY=VALUE", "architecture=..."]),
+        (["architecture=toy", "evaluation=dev", "+evaluation.md.limits.bond_a=0.4"], ["bond_a", "bond_A"]),
     ],
 )
 def test_mistakes_end_with_2_and_leave_nothing(
