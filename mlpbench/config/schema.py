@@ -131,9 +131,7 @@ class TrialConfig(Strict):
     @field_validator("study")
     @classmethod
     def _folder_name(cls, study: str) -> str:
-        if not re.fullmatch(r"[\w][\w.+-]*", study):
-            raise ValueError("a study's name becomes a folder: use letters, digits, '-', '_', '.' and '+'")
-        return study
+        return study_name(study)
 
     @model_validator(mode="after")
     def _known_backend(self) -> TrialConfig:
@@ -148,3 +146,14 @@ class TrialConfig(Strict):
     def backend_config(self) -> BackendConfig:
         """The one backend this trial runs with."""
         return self.backend[self.architecture.backend]
+
+
+def study_name(name: str) -> str:
+    """``name``, if it can be a study's.
+
+    Raises:
+        ValueError: it cannot.
+    """
+    if not re.fullmatch(r"[\w][\w.+-]*", name):
+        raise ValueError("a study's name becomes a folder: use letters, digits, '-', '_', '.' and '+'")
+    return name
