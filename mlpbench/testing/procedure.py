@@ -169,7 +169,7 @@ def test_every_step_is_clipped_at_the_same_multiple_of_the_common_loss(watched: 
 
 
 def test_some_steps_are_clipped_and_more_with_heavier_forces(watched: Subject) -> None:
-    """Hardly any step with equal weights, more with forces 100 times as heavy; how many, hangs on the network's weights."""
+    """Hardly any step with equal weights, more with forces 100 times as heavy: how many depends on the network."""
     plain, heavy = (float((_ratios(watched, folder) > 1).mean()) for folder in ("clip", "clip-forces"))
     print(f"{watched.name}: clipped {plain:.0%} and {heavy:.0%}; {np.round(10 * _ratios(watched, 'clip'), 2).tolist()}")
     assert plain <= 0.5
