@@ -42,6 +42,7 @@ COMMANDS = {
         "which potential to take: the cheapest that keeps the constraints, and how sure that is",
     ),
     "committee": ("answers", "frames on which the repetitions disagree most, as a list or a file to label"),
+    "predict": ("predict", "energies, forces and stress of any structures, by a trained potential"),
     "dft": ("dft", "time the reference method (DFT) on a data set's own frames and on growing molecules"),
     "env": ("env", "build, list, check and remove the environments of the backends"),
     "data": (

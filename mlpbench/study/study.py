@@ -320,6 +320,20 @@ class Errors:
         return None if self.forces is None or not self.frames.has_forces else self.forces - self.frames.forces
 
 
+def load_study(name: str, results: str | Path = "results", margin: float = 0.05) -> Study:
+    """The study ``name`` below ``results``: its trials, metrics and settings as data frames.
+
+    Args:
+        name: of the study.
+        results: folder of the studies.
+        margin: relative difference of two errors that counts as a tie.
+
+    Raises:
+        UserError: there is none, or none of its records can be read.
+    """
+    return Study.load(name, Path(results), margin)
+
+
 def find_study(name: str, results: Path) -> Path:
     """The folder of a study.
 

@@ -22,7 +22,8 @@ from mlpbench.worker.process import die_with_parent
 from mlpbench.worker.tasks import Skip, find_task
 
 TIMED = {"speed"}  # nothing else of ours may compute on this machine meanwhile
-IDLE = {"check_options"}  # computes nothing: no timing has to wait for it, nor it for a timing
+# check_options computes nothing; serve lasts as long as its user likes, and takes its turn for every answer.
+WITHOUT_A_TURN = {"check_options", "serve"}
 WAITING = "waiting: another trial is at work on this machine"
 
 
@@ -54,7 +55,7 @@ def main(arguments: list[str]) -> int:
 
 
 def _turn(task: Task, waits: Callable[[], None]) -> AbstractContextManager[None]:
-    if task.name in IDLE:
+    if task.name in WITHOUT_A_TURN:
         return nullcontext()
     return turns.alone(waits) if task.name in TIMED else turns.beside_others(waits)
 

@@ -34,7 +34,7 @@ LAYERS = [
     {"config"},
     {"study"},
     {"converging", "comparison", "decision", "pilot", "tables"},
-    {"run", "scoring", "progress", "report"},
+    {"run", "scoring", "progress", "report", "potentials"},
     {"cli", "testing"},
     {"__main__"},
 ]

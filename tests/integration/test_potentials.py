@@ -1,0 +1,168 @@
+"""A trained potential at work: ``mlpbench predict``, and the calculators of ``mlpbench.open_potential``."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.io import read, write
+
+import mlpbench as face
+from mlpbench.errors import UserError
+from mlpbench.frames import packed, unpacked
+from mlpbench.potentials import Potential
+from mlpbench.study.study import Study
+from tests.integration.conftest import Run, environment
+from tests.integration.test_run import TOY
+
+EMBEDDED = Path(face.__file__).parent / "datasets" / "embedded" / "ethanol-pbe"
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two potentials of one study, trained once for all tests."""
+    folder = tmp_path_factory.mktemp("potentials")
+    command = [sys.executable, "-m", "mlpbench", "run", "-m", "study=s", *TOY, "repetition=0,1"]
+    subprocess.run(command, cwd=folder, env=environment(), check=True, capture_output=True, timeout=300)
+    return folder / "results"
+
+
+@pytest.fixture
+def potential(results: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Potential]:
+    monkeypatch.setenv("MLPBENCH_TOY_PYTHON", sys.executable)
+    with face.open_potential(sorted(results.glob("s/toy-*"))[0]) as opened:
+        yield opened
+
+
+def frames(split: str, count: int) -> list[Atoms]:
+    found = read(EMBEDDED / f"{split}.xyz", index=f":{count}")
+    assert isinstance(found, list)
+    return found
+
+
+def test_predictions_are_those_of_the_study_in_the_energies_of_the_data_set(
+    results: Path, potential: Potential
+) -> None:
+    study = face.load_study("s", results)
+    assert isinstance(study, Study)
+    structures = frames("test_300K", 100)
+    found = potential.predict(structures, batch_size=7)
+    force = np.mean(np.abs(np.concatenate(found.forces) - np.concatenate([a.get_forces() for a in structures])))
+    energy = np.mean(
+        [abs(e - a.get_potential_energy()) / len(a) for e, a in zip(found.energy, structures, strict=True)]
+    )
+    mine = study.metrics[(study.metrics["trial"] == potential.folder.name) & (study.metrics["split"] == "test_300K")]
+    known = mine.set_index("metric")["value"]
+    assert 1e3 * force == pytest.approx(known["force_mae"], rel=1e-9)
+    assert 1e3 * energy == pytest.approx(known["energy_mae"], rel=1e-9)
+    assert found.stress is None
+    assert len(potential.predict([]).energy) == 0
+
+
+def test_two_potentials_side_by_side_behind_ases_calculators(results: Path, potential: Potential) -> None:
+    (atoms,) = frames("test_500K", 1)
+    with face.open_potential(sorted(results.glob("s/toy-*"))[1]) as other:
+        energies = []
+        for opened in (potential, other):
+            atoms.calc = opened.calculator()
+            energies.append(atoms.get_potential_energy())
+            expected = opened.predict([atoms])
+            assert energies[-1] == expected.energy[0]
+            np.testing.assert_array_equal(atoms.get_forces(), expected.forces[0])
+            moved = atoms.copy()
+            moved.calc = atoms.calc
+            step = 1e-4
+            moved.positions[0, 0] += step
+            up = moved.get_potential_energy()
+            moved.positions[0, 0] -= 2 * step
+            slope = (up - moved.get_potential_energy()) / (2 * step)
+            assert -slope == pytest.approx(atoms.get_forces()[0, 0], abs=1e-3)
+        assert energies[0] != energies[1]
+
+
+def test_what_a_potential_cannot_do_is_said_and_it_goes_on(potential: Potential) -> None:
+    (atoms,) = frames("test_500K", 1)
+    strange = Atoms("HF", positions=[[0, 0, 0], [0, 0, 1]])
+    with pytest.raises(UserError, match="frame 1 holds F, which toy-"):
+        potential.predict([atoms, strange])
+    with pytest.raises(UserError, match="gives no stress"):
+        potential.predict([atoms], stress=True)
+    with pytest.raises(UserError, match="fails on these frames: "):
+        potential._ask(**{**unpacked(packed(**vars_of(atoms))), "n_atoms": np.array([3])}, batch_size=1, want_stress=0)
+    assert np.isfinite(potential.predict([atoms]).energy[0])
+    potential._worker.signal(signal.SIGKILL)
+    with pytest.raises(UserError, match="has ended"):
+        potential.predict([atoms])
+
+
+def vars_of(atoms: Atoms) -> dict[str, object]:
+    from mlpbench.frames import Frames
+
+    return vars(Frames.from_atoms([atoms]))
+
+
+def test_closing_leaves_no_process_and_no_folder(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLPBENCH_TOY_PYTHON", sys.executable)
+    opened = face.open_potential(sorted(results.glob("s/toy-*"))[0])
+    pid, work = opened._worker.pid, opened._work
+    assert pid is not None
+    assert work.is_dir()
+    opened.close()
+    assert not work.exists()
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
+
+
+def test_the_command_writes_a_file_and_compares_with_its_labels(results: Path, tmp_path: Path, mlpbench: Run) -> None:
+    trial = sorted(results.glob("s/toy-*"))[0].name
+    structures = frames("test_300K", 5)
+    write(tmp_path / "new.extxyz", structures)
+    done = mlpbench("predict", f"s/{trial}", "new.extxyz", "--results", str(results))
+    assert done.returncode == 0, done.stderr
+    assert "energies in 5 of them: MAE" in done.stdout
+    assert "forces in 5 of them: MAE" in done.stdout
+    written = read(tmp_path / "new-predicted.xyz", index=":")
+    assert isinstance(written, list)
+    assert [len(atoms) for atoms in written] == [9] * 5
+    assert written[0].info["potential"] == trial
+    for before, after in zip(structures, written, strict=True):
+        np.testing.assert_allclose(before.positions, after.positions, atol=1e-7)
+        assert abs(before.get_potential_energy() - after.get_potential_energy()) < 5.0  # the data set's own zero
+    again = mlpbench("predict", f"s/{trial}", "new.extxyz", "--results", str(results))
+    assert again.returncode == 2
+    assert "new-predicted.xyz is there already" in again.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("s", "new.xyz"), "'s' is a study; which of its trials?"),
+        (("s/toy-tiny", "new.xyz"), "study 's' has no trial 'toy-tiny'"),
+        (("t/toy-tiny", "new.xyz"), "there is no study 't'"),
+        (("TRIAL", "none.xyz"), "there is no file none.xyz"),
+        (("TRIAL", "new.xyz", "--batch-size", "0"), "must be at least 1"),
+        (("TRIAL", "fluor.xyz"), "frame 0 holds F"),
+        (("TRIAL", "new.xyz", "--device", "gpu"), "device=gpu is not known"),
+        (("TRIAL", "new.xyz", "--out", "new.xyz", "--force"), "new.xyz is there already"),
+    ],
+)
+def test_mistakes_are_told_and_nothing_is_written(
+    results: Path, tmp_path: Path, mlpbench: Run, arguments: tuple[str, ...], said: str
+) -> None:
+    trial = f"s/{sorted(results.glob('s/toy-*'))[0].name}"
+    write(tmp_path / "new.xyz", frames("test_300K", 1), format="extxyz")
+    write(tmp_path / "fluor.xyz", Atoms("HF", positions=[[0, 0, 0], [0, 0, 1]]), format="extxyz")
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    given = [trial if argument == "TRIAL" else argument for argument in arguments]
+    done = mlpbench("predict", *given, "--results", str(results))
+    assert done.returncode == 2, done.stdout
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
