@@ -31,6 +31,9 @@ class ArchitectureInfo(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     title: str = Field(description="as its authors write it")
+    family: str | None = Field(
+        default=None, max_length=20, description="kernel, descriptors, invariant, equivariant, unconstrained or pair"
+    )
     cite: list[str] = Field(default_factory=list, description="keys of a bibliography")
     place: int | None = Field(default=None, ge=0, description="its colour in reports; None: the first that is free")
     invariant: bool = Field(default=True, description="whether its energy is the same for a frame that is turned")

@@ -123,7 +123,7 @@ def looks(study: Study) -> dict[str, Look]:
         mine = table.loc[table["architecture"] == architecture, ["candidate", "size"]].drop_duplicates("candidate")
         at = places[architecture]
         for index, (candidate, size) in enumerate(zip(mine["candidate"], mine["size"], strict=True)):
-            symbol = sizes.index(size) if several else at
+            symbol = sizes.index(size) if several else at + at // len(PAIRS)  # a colour's second owner looks otherwise
             dash = DASHES[(at + index) % len(DASHES)]
             styles[str(candidate)] = Look(PAIRS[at % len(PAIRS)][0], MARKERS[symbol % len(MARKERS)], dash)
     return styles

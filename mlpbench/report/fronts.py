@@ -287,6 +287,9 @@ def cost_axis(study: Study, kind: str) -> tuple[str, str]:
     return COSTS[kind]
 
 
+CROWDED = 20  # points; above it only those on the front have a number beside them
+
+
 def front_panel(
     study: Study, dataset: str, kind: str, *, name: str = "", size: tuple[float, float] = (4.5, 3.3)
 ) -> Panel:
@@ -313,7 +316,8 @@ def front_panel(
             mine = [o for o in shown if o.candidate == candidate]
             for o in mine:
                 label = candidate if o is mine[0] else ""
-                text = str(o.n_train) if several else ""
+                numbered = len(shown) <= CROWDED or o in best
+                text = str(o.n_train) if several and numbered else ""
                 point(axes, o.cost(kind), o.mean, style[candidate], text, filled=o.rested, label=label)
         logarithmic(axes, "xy")
         axes.set_xlabel(f"{words} ({unit})")

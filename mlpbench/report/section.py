@@ -94,7 +94,7 @@ class Table:
         caption: what it shows, n and conditions.
         headers: how many of the first columns name the row.
         searchable: with a field that filters its rows.
-        export: rows for the files when they hold more than what is shown.
+        legend: what the marks mean, below it.
     """
 
     kind: ClassVar[str] = "table"

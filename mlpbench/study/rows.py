@@ -29,16 +29,25 @@ def display_name(architecture: str, records: Iterable[Mapping[str, Any]] = ()) -
     As its backend declares it here, else as one of ``records`` holds it (its package may be installed elsewhere only),
     else the name itself.
     """
+    return str(_declared(architecture, records).get("title") or architecture)
+
+
+def family(architecture: str, records: Iterable[Mapping[str, Any]] = ()) -> str:
+    """The kind of model that an architecture is, e.g. ``equivariant``, found as its name is; empty if not declared."""
+    return str(_declared(architecture, records).get("family") or "")
+
+
+def _declared(architecture: str, records: Iterable[Mapping[str, Any]]) -> Mapping[str, Any]:
     info = architectures().get(architecture)
     if info is not None:
-        return info.title
+        return info.model_dump()
     for record in records:
         if record["identifiers"].get("architecture") == architecture:
             nodes = ((record.get("config") or {}).get("backend") or {}).values()
             said = next((node["architectures"].get(architecture) for node in nodes if node.get("architectures")), None)
             if said:
-                return str(said["title"])
-    return architecture
+                return dict(said)
+    return {}
 
 
 def place(architecture: str) -> int | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from dataclasses import replace
 from typing import Any
 
 import pandas as pd
@@ -41,6 +42,7 @@ from mlpbench.report.section import (
     mean_cell,
     trivial_cell,
 )
+from mlpbench.study.rows import family
 from mlpbench.study.study import Study, rows_of, select
 
 CHAPTERS = {"summary": 15, "decide": 20}
@@ -48,11 +50,13 @@ CHAPTERS = {"summary": 15, "decide": 20}
 
 Row = dict[str, Any]
 COLUMNS = [
-    "candidate", "size", "n_train", "status", "reason", "at_rest", "train_seconds", "train_peak_memory",
+    "candidate", "architecture", "size", "n_train", "status", "reason", "at_rest", "train_seconds", "train_peak_memory",
     "n_parameters", *facts.MACHINE,
 ]  # fmt: skip
 ACCURACY = ("energy_mae", "energy_mae_total", "force_mae", "stress_mae")
 MOST_TRIED = 60  # settings listed
+MANY = 5  # architectures; above it their families are named
+LONG = 20  # rows; above it only the largest training size is shown at first
 MARKS: dict[Verdict, Mark] = {
     "best": "best",
     "tie": "tie",
@@ -77,9 +81,21 @@ def summary_section(study: Study) -> Section | None:
     """One table for each data set; candidates whose trials all failed are rows too."""
     blocks: list[Block] = []
     for dataset in study.datasets:
-        blocks += [_table(study, dataset), *equal_cost(study, dataset)]
+        blocks += [*_folded(_table(study, dataset), study.largest(dataset)), *equal_cost(study, dataset)]
         blocks += _tried(study, dataset)
     return Section("summary", "Comparison", "", blocks)
+
+
+def _folded(table: Table, largest: int) -> list[Block]:
+    """The table; a long one first with the largest training size alone, the whole folded away."""
+    at = next(i for i, column in enumerate(table.columns) if column.label == "n_train")
+    if len(table.rows) <= LONG:
+        return [table]
+    rows = [row for row in table.rows if row[at].value in (largest, None)]
+    whole = Details(f"All {len(table.rows)} rows, every training size", [replace(table, searchable=True)], paper=False)
+    if len(rows) == len(table.rows):
+        return [replace(table, searchable=True)]
+    return [replace(table, name=f"{table.name}-largest", rows=rows), whole]
 
 
 def _table(study: Study, dataset: str) -> Table:
@@ -92,6 +108,7 @@ def _table(study: Study, dataset: str) -> Table:
     trivial = facts.trivial_errors(study, dataset, str(split))
     table = select(study.table, dataset=dataset)
     several = table["size"].nunique() > 1
+    families = table["architecture"].nunique() > MANY
     apart = several and not all(f" {row['size']}" in str(row["candidate"]) for row in rows_of(table))
     groups: dict[tuple[str, str, int], list[Row]] = {}
     for row in rows_of(table[COLUMNS]):
@@ -103,15 +120,17 @@ def _table(study: Study, dataset: str) -> Table:
     for (candidate, size, n_train), trials in groups.items():
         place = (candidate, n_train)
         errors = [mean_cell(estimates[n].get(place), marks[n].get(place, ""), _at(trivial, n)) for n in names]
-        marks_of = [*([size] if apart else []), *([labels[place] or "–"] if named else [])]
+        kind = [family(str(trials[0]["architecture"]), study.records) or "–"] if families else []
+        marks_of = [*kind, *([size] if apart else []), *([labels[place] or "–"] if named else [])]
         rows.append((place[1], order.get(place, math.inf), _row(place, marks_of, trials, errors)))
     rows.sort(key=lambda row: (-row[0], row[1], row[2][0].text))
     shown = [row[2] for row in rows]
     if any(name in trivial for name in names):
-        before = [Cell("–")] * (1 + apart + named)
+        before = [Cell("–")] * (1 + families + apart + named)
         shown.append([Cell(facts.TRIVIAL), *before, *(trivial_cell(trivial.get(n)) for n in names), *[Cell("–")] * 4])
     columns = [
         Column("Candidate", numeric=False),
+        *([Column("Family", numeric=False)] if families else []),
         *([Column("Size", numeric=False)] if apart else []),
         *([Column("Setting", "", "chosen on validation error", numeric=False)] if named else []),
         Column("n_train", "frames", "training frames"),
