@@ -5,6 +5,7 @@ Left- and right-handed Cu-Al cells of two sizes, labelled by ASE's EMT calculato
 
 import contextlib
 import json
+import os
 import runpy
 import subprocess
 import sys
@@ -197,8 +198,13 @@ def main(folder: Path) -> None:
         for name, native in refused.items()
     }
     native = folder / "se_e2_a" / "straight" / "native"
-    done = subprocess.run([sys.executable, "train.py"], cwd=native, capture_output=True, text=True, check=False)
-    found["native"] = [done.stdout, done.stderr[-2000:]]
+    command = [sys.executable, "-P", "train.py"]
+    done = subprocess.run(
+        command, cwd=native, env={**os.environ, "PYTHONPATH": str(native)}, capture_output=True, text=True, check=False
+    )
+    events = native / "again" / "events.jsonl"
+    losses = [e["valid_loss"] for e in read_events(events) if e["event"] == "epoch"] if events.exists() else []
+    found["native"] = [losses, done.stdout + done.stderr]
     (folder / "found.json").write_text(json.dumps(found))
 
 

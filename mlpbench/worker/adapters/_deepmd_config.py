@@ -1,13 +1,11 @@
-"""DeePMD-kit's model definition and the files beside it, from one common request."""
+"""DeePMD-kit's definition of a model, and of what its authors train it with, from one common request."""
 
 from __future__ import annotations
 
 import copy
 import inspect
 import math
-import shutil
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,50 +15,16 @@ from deepmd.pt.loss import EnergyStdLoss
 from deepmd.pt.utils.learning_rate import LearningRateExp
 from deepmd.utils.argcheck import model_args
 
-from mlpbench.frames import Frames
-from mlpbench.protocol import Request, write_json
-from mlpbench.worker import common_training
-from mlpbench.worker.adapters import _deepmd_model, _deepmd_train
+from mlpbench.protocol import Request
 from mlpbench.worker.adapters._deepmd_model import Batch, neighbour_counts
-from mlpbench.worker.training import clip_norm, label_scale, require_option
+from mlpbench.worker.common_training import Steps
+from mlpbench.worker.training import RefusedOption, require_option
 
-COMMAND = "python train.py"
-README = """\
-Energies in data.npz are without the baseline. `python train.py` repeats this training with DeePMD-kit and this folder
-alone: DeePMD-kit's model (config.json, "model", is that section of an input.json), statistics and loss, in a loop of
-mlpbench's own, since `dp train` cannot keep to the batches, schedule, averages and stress loss of all packages.
-"""
 # What other settings decide, here with their names.
 DECIDED = {
     "type_map": "the data do", "type": "architecture does", "info": "it is not used", "precision": "set dtype",
     "seed": "set init_seed", "spin": "spins are not known here", "hessian_mode": "there are no Hessians to train on",
 }  # fmt: skip
-
-
-def elements_of(*splits: Frames) -> list[int]:
-    """Atomic numbers that occur, ascending: a model's types."""
-    return sorted({int(z) for frames in splits for z in frames.numbers})
-
-
-def columns(frames: Frames, elements: Sequence[int], labels: Sequence[str]) -> dict[str, Any]:
-    """Frames as arrays for :func:`_deepmd_model.batches`; energies without the baseline.
-
-    Raises:
-        ValueError: an element that the model does not know.
-    """
-    unknown = sorted(set(frames.numbers.tolist()) - set(elements))
-    if unknown:
-        names = ", ".join(chemical_symbols[z] for z in unknown)
-        raise ValueError(f"the potential was not trained on {names}, which its frames contain")
-    known = {"energy": frames.target_energy, "forces": frames.forces, "stress": frames.stress}
-    return {
-        "n_atoms": frames.n_atoms,
-        "types": np.searchsorted(np.asarray(elements), frames.numbers),
-        "positions": frames.positions,
-        "cell": frames.cell,
-        "pbc": frames.pbc,
-        **{name: known[name] for name in labels},
-    }
 
 
 def selection(rule: Any, counts: np.ndarray, name: str) -> Any:
@@ -88,31 +52,35 @@ def selection(rule: Any, counts: np.ndarray, name: str) -> Any:
 
 
 OWN = ("loss", "learning_rate", "gradient_max_norm")  # of DeePMD-kit's input: the training's, not the model's
+MODEL = ("descriptor", "fitting_net")
 
 
-def own_training(request: Request) -> dict[str, Any]:
+def own_training(request: Request, n_train: int) -> dict[str, Any]:
     """DeePMD-kit's sections of ``native`` that stand in place of the common loss, schedule and clipping.
 
+    The section ``learning_rate`` gets its ``start_lr`` (training.lr) and ``num_steps`` (the budget's).
+
     Raises:
-        ValueError: an option that DeePMD-kit does not have, or two settings for one thing.
+        RefusedOption: an option that DeePMD-kit does not have, or two settings for one thing.
     """
     native, training = request.architecture.get("native") or {}, request.training
     own = {name: copy.deepcopy(native[name]) for name in OWN if native.get(name) is not None}
     if "learning_rate" in own and training["schedule"] != "constant":
-        raise ValueError(
-            f"native.learning_rate and training.schedule={training['schedule']}: set the latter to constant"
-        )
+        raise RefusedOption(f"native.learning_rate and training.schedule={training['schedule']}: set it to constant")
     if "gradient_max_norm" in own and training["gradient_clip"] is not None:
-        raise ValueError("native.gradient_max_norm and training.gradient_clip: set the latter to null")
+        raise RefusedOption("native.gradient_max_norm and training.gradient_clip: set the latter to null")
     if "loss" in own and training.get("stress_weight"):
-        raise ValueError(
-            "native.loss and training.stress_weight: DeePMD-kit's loss has the virial in place of the stress"
-        )
+        raise RefusedOption("native.loss and training.stress_weight: DeePMD-kit's loss has no stress, but the virial")
     for name, known in (("loss", EnergyStdLoss), ("learning_rate", LearningRateExp)):
         for option in own.get(name, {}):
             parameters = set(inspect.signature(known.__init__).parameters) - {"self", "kwargs", "start_lr", "num_steps"}
             require_option(option, {*parameters, "type"}, f"architecture.native.{name}.{option}", "DeePMD-kit")
-    own.get("loss", {}).pop("type", None)
+        own.get(name, {}).pop("type", None)
+    if "learning_rate" in own:
+        total = Steps.of(request.budget, int(training["batch_size"]), n_train).total
+        if total is None:
+            raise RefusedOption("native.learning_rate ends with the steps of the budget: set budget.steps, not seconds")
+        own["learning_rate"] |= {"start_lr": float(training["lr"]), "num_steps": total}
     return own
 
 
@@ -125,7 +93,7 @@ def model_section(request: Request, elements: Sequence[int], frames: Sequence[Ba
         frames: training and validation, for the numbers of neighbours.
 
     Raises:
-        ValueError: an option that DeePMD-kit does not have, or that another setting decides.
+        RefusedOption: an option that DeePMD-kit does not have, or that another setting decides.
     """
     settings = request.architecture
     build = {"se_e2_a": _se_e2_a, "dpa1": _dpa1, "dpa3": _dpa3}[settings["name"]]
@@ -141,13 +109,15 @@ def model_section(request: Request, elements: Sequence[int], frames: Sequence[Ba
         },
     }  # fmt: skip
     native = {name: value for name, value in (settings.get("native") or {}).items() if name not in OWN}
+    for option in native:
+        require_option(option, {*MODEL, *OWN}, f"architecture.native.{option}", "DeePMD-kit (as mlpbench drives it)")
     section = _merged(section, native, "architecture.native")
     known = model_args()
     try:
         section = known.normalize_value(section)
         known.check_value(section, strict=True)
     except ArgumentError as error:
-        raise ValueError(f"architecture.native: DeePMD-kit refuses the model: {error}") from error
+        raise RefusedOption(f"architecture.native: DeePMD-kit refuses the model: {error}") from error
     return {name: section[name] for name in ("type_map", "descriptor", "fitting_net", "type")}
 
 
@@ -155,7 +125,7 @@ def _merged(base: dict[str, Any], over: Mapping[str, Any], place: str) -> dict[s
     merged = dict(base)
     for key, value in over.items():
         if key in DECIDED:
-            raise ValueError(f"{place}.{key} cannot be set: {DECIDED[key]}")
+            raise RefusedOption(f"{place}.{key} cannot be set: {DECIDED[key]}")
         below = base.get(key)
         inner = isinstance(value, Mapping) and isinstance(below, dict)
         merged[key] = _merged(below, value, f"{place}.{key}") if inner else copy.deepcopy(value)
@@ -240,39 +210,3 @@ def _within(frame: Batch, radius: float) -> int:
     bond = frame.positions[frame.neighbour] + frame.offset - frame.positions[frame.centre]
     near = frame.centre[bond.norm(dim=1) < radius]
     return int(np.bincount(near.numpy(), minlength=1).max())
-
-
-def training_config(request: Request, model: dict[str, Any], train: Frames, labels: Sequence[str]) -> dict[str, Any]:
-    """What ``train.py`` reads beside the data."""
-    scale, own = label_scale(train, list(labels)), own_training(request)
-    descriptor = model["descriptor"]
-    return {
-        "model": model,
-        "cutoff": float(descriptor["repflow"]["e_rcut"] if "repflow" in descriptor else descriptor["rcut"]),
-        "labels": list(labels),
-        "scale": scale,
-        "clip": own.pop("gradient_max_norm", None) or clip_norm(request.training, scale),
-        "own": own,
-        "training": request.training,
-        "budget": request.budget,
-        "seed": int(request.seed),
-        "threads": request.threads,
-        "device": request.device,
-    }
-
-
-def write_native(folder: Path, config: dict[str, Any], train: dict[str, Any], valid: dict[str, Any]) -> None:
-    """Write what repeats the training with DeePMD-kit alone."""
-    folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / _deepmd_train.CONFIG, config)
-    splits = {"train": train, "valid": valid}
-    arrays = {f"{split}.{name}": value for split, part in splits.items() for name, value in part.items()}
-    with open(folder / _deepmd_train.DATA, "wb") as stream:
-        np.savez(stream, **arrays)
-    for name, module in (
-        ("train.py", _deepmd_train),
-        ("model.py", _deepmd_model),
-        ("common_training.py", common_training),
-    ):
-        shutil.copyfile(str(module.__file__), folder / name)
-    (folder / "README").write_text(README, encoding="utf-8")

@@ -2,7 +2,7 @@
 
 ``forward_common_lower`` takes atoms, periodic images and neighbour lists. All frames of a batch stand there as one
 large system, so that sizes, compositions and periodicities may differ within a batch (the package's own data loader
-wants one number of atoms and one periodicity). A copy of this file lies beside the native configuration.
+wants one number of atoms and one periodicity).
 """
 
 from __future__ import annotations
@@ -17,8 +17,9 @@ import torch
 import vesin
 from deepmd.pt.utils.utils import to_torch_tensor
 
+from mlpbench.frames import Frames
+
 STATISTICS_FRAMES = 200  # of which the mean and deviation of a model's input are taken, at most
-VOIGT = ([0, 1, 2, 1, 0, 0], [0, 1, 2, 2, 2, 1])  # xx yy zz yz xz xy
 
 
 @dataclass(frozen=True)
@@ -94,22 +95,21 @@ def single(
     )
 
 
-def batches(part: dict[str, Any], cutoff: float, labels: Sequence[str]) -> list[Batch]:
-    """One batch for each frame.
+def structures(frames: Frames, elements: Sequence[int], cutoff: float, labels: Sequence[str] = ()) -> list[Batch]:
+    """One batch for each frame, energies without the baseline.
 
     Args:
-        part: ``n_atoms`` (F,), ``types`` (A,), ``positions`` (A, 3), ``cell`` (F, 3, 3), ``pbc`` (F, 3), and labels.
+        frames: of the elements that the model knows.
+        elements: their atomic numbers, ascending.
         cutoff: Å.
         labels: those of ``energy``, ``forces`` and ``stress`` to keep.
     """
-    ends = np.cumsum(part["n_atoms"])
-    found = []
-    for i, count in enumerate(part["n_atoms"]):
-        atoms = slice(ends[i] - count, ends[i])
-        own = {name: part[name][atoms if name == "forces" else i] for name in labels}
-        found.append(
-            single(part["types"][atoms], part["positions"][atoms], part["cell"][i], part["pbc"][i], cutoff, own)
-        )
+    types, offsets, found = np.searchsorted(np.asarray(elements), frames.numbers), frames.offsets, []
+    known = {"energy": frames.target_energy, "forces": frames.forces, "stress": frames.stress}
+    for i in range(len(frames)):
+        atoms = slice(offsets[i], offsets[i + 1])
+        own = {name: known[name][atoms if name == "forces" else i] for name in labels}
+        found.append(single(types[atoms], frames.positions[atoms], frames.cell[i], frames.pbc[i], cutoff, own))
     return found
 
 
@@ -127,7 +127,7 @@ def join(parts: Sequence[Batch]) -> Batch:
 
 
 def evaluate(model: Any, batch: Batch) -> dict[str, torch.Tensor]:
-    """Energy (F,), forces (A, 3) and stress (F, 6; NaN without a volume, ASE's sign) of a batch.
+    """Energy (F,), forces (A, 3) and stress (F, 3, 3; NaN without a volume, ASE's sign) of a batch.
 
     In training mode they can be differentiated with respect to the weights.
     """
@@ -143,12 +143,11 @@ def evaluate(model: Any, batch: Batch) -> dict[str, torch.Tensor]:
     forces = torch.zeros_like(batch.positions).index_add(0, mapping, pull)
     virial = out["energy_derv_c"].reshape(-1, 3, 3)
     virials = virial.new_zeros(n_frames, 3, 3).index_add(0, batch.frame[mapping], virial)
-    stress = -0.5 * (virials + virials.transpose(1, 2)) / batch.volume[:, None, None]
     atom_energy = out["energy"].reshape(-1)
     return {
         "energy": atom_energy.new_zeros(n_frames).index_add(0, batch.frame, atom_energy),
         "forces": forces,
-        "stress": stress[:, VOIGT[0], VOIGT[1]],
+        "stress": -0.5 * (virials + virials.transpose(1, 2)) / batch.volume[:, None, None],
     }
 
 
@@ -208,25 +207,15 @@ def whole_cell(positions: Any, cell: Any, pbc: Any, cutoff: float) -> Any:
     return cell if np.linalg.det(cell) > 0 else -cell  # the same lattice
 
 
-def systems(part: dict[str, Any], cutoff: float) -> list[Any]:
-    """Frames as DeePMD-kit wants them for the statistics of its input, evenly spread over all.
-
-    Args:
-        part: as in :func:`batches`.
-        cutoff: Å.
-    """
-    n_frames, ends, found = len(part["n_atoms"]), np.cumsum(part["n_atoms"]), []
-    for i in np.unique(np.linspace(0, n_frames - 1, min(n_frames, STATISTICS_FRAMES)).astype(int)):
-        atoms = slice(ends[i] - part["n_atoms"][i], ends[i])
-        positions, pbc = np.asarray(part["positions"][atoms], dtype=float), part["pbc"][i]
-        cell = whole_cell(positions, part["cell"][i], pbc, cutoff).reshape(1, 9) if np.any(pbc) else None
-        arrays = {
-            "coord": positions[None],
-            "atype": np.asarray(part["types"][atoms], dtype=np.int64)[None],
-            "box": cell,
-        }
-        natoms = np.array([[len(positions), len(positions)]])
-        found.append({name: to_torch_tensor(value) for name, value in {**arrays, "natoms": natoms}.items()})
+def systems(frames: Frames, elements: Sequence[int], cutoff: float) -> list[dict[str, Any]]:
+    """Frames as DeePMD-kit wants them for the statistics of its input, evenly spread over all."""
+    types, offsets, found = np.searchsorted(np.asarray(elements), frames.numbers), frames.offsets, []
+    for i in np.unique(np.linspace(0, len(frames) - 1, min(len(frames), STATISTICS_FRAMES)).astype(int)):
+        atoms = slice(offsets[i], offsets[i + 1])
+        positions, pbc, count = frames.positions[atoms], frames.pbc[i], int(frames.n_atoms[i])
+        box = whole_cell(positions, frames.cell[i], pbc, cutoff).reshape(1, 9) if pbc.any() else None
+        arrays = {"coord": positions[None], "atype": types[atoms][None], "box": box, "natoms": np.array([[count] * 2])}
+        found.append({name: to_torch_tensor(value) for name, value in arrays.items()})
     return found
 
 

@@ -8,7 +8,7 @@ import torch
 from torch_sim.models.interface import ModelInterface
 from torch_sim.neighbors import torchsim_nl
 
-from mlpbench.worker.adapters._deepmd_model import VOIGT, Batch, evaluate
+from mlpbench.worker.adapters._deepmd_model import Batch
 
 PAIRS_AT_MOST = 2_000_000  # pairs of all atoms of all molecules that are looked at one by one
 
@@ -26,12 +26,12 @@ class DeepmdTorchSim(ModelInterface):
     def __init__(self, potential: Any) -> None:
         super().__init__()
         self.potential = potential
-        self._device = torch.device(potential.device)
+        self._device = torch.device(potential.net.device)
         self._dtype = torch.float64  # of positions, energies and forces, whatever the networks have
         self._compute_forces = self._compute_stress = True
-        largest = max(potential.elements)
+        largest = max(potential.net.elements)
         self._place = torch.full((largest + 1,), -1, device=self._device)
-        for place, number in enumerate(potential.elements):
+        for place, number in enumerate(potential.net.elements):
             self._place[number] = place
 
     @ModelInterface.compute_stress.setter
@@ -54,7 +54,7 @@ class DeepmdTorchSim(ModelInterface):
         pbc = torch.as_tensor(state.pbc, device=self._device).reshape(-1, 3).expand(state.n_systems, 3)
         numbers = state.atomic_numbers.long()
         if int(numbers.max()) >= len(self._place) or bool((self._place[numbers] < 0).any()):
-            raise ValueError(f"the potential knows the elements {self.potential.elements} (atomic numbers) only")
+            raise ValueError(f"the potential knows the elements {self.potential.net.elements} (atomic numbers) only")
         centre, neighbour, offset = self._neighbours(positions, cell, pbc, state.system_idx)
         volume = torch.linalg.det(cell).abs()
         batch = Batch(
@@ -66,15 +66,13 @@ class DeepmdTorchSim(ModelInterface):
             neighbour=neighbour,
             offset=offset,
         )
-        out = evaluate(self.potential.model, batch)
-        full = self.potential.crowded(batch)
-        stress = out["stress"].new_zeros(len(batch), 3, 3)
-        for column, (i, j) in enumerate(zip(*VOIGT, strict=True)):
-            stress[:, i, j] = stress[:, j, i] = out["stress"].detach()[:, column]
+        net = self.potential.net
+        net.model.eval()
+        found, full = net.evaluate(batch), net.crowded(batch)
         return {
-            "energy": out["energy"].detach().masked_fill(full, torch.nan),
-            "forces": out["forces"].detach().masked_fill(full[batch.frame][:, None], torch.nan),
-            "stress": stress.masked_fill(full[:, None, None], torch.nan),
+            "energy": found["energy"].detach().masked_fill(full, torch.nan),
+            "forces": found["forces"].detach().masked_fill(full[batch.frame][:, None], torch.nan),
+            "stress": found["stress"].detach().masked_fill(full[:, None, None], torch.nan),
         }
 
     def _neighbours(
@@ -82,7 +80,7 @@ class DeepmdTorchSim(ModelInterface):
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Centres in ascending order, neighbours, and (pairs, 3) Å offsets of the neighbours' images."""
         sizes = torch.bincount(system_idx)
-        cutoff = self.potential.cutoff
+        cutoff = self.potential.net.cutoff
         if not pbc.any() and len(positions) * int(sizes.max()) <= PAIRS_AT_MOST:
             first = (torch.cumsum(sizes, 0) - sizes)[system_idx]
             centre = torch.arange(len(positions), device=sizes.device).repeat_interleave(sizes[system_idx])

@@ -28,6 +28,7 @@ SCRIPT = '''\
 Checkpoints and the curve go to the folder "again".
 """
 
+import json
 from pathlib import Path
 
 from {module} import {name}
@@ -170,6 +171,7 @@ class NetAdapter(Adapter):
     net: ClassVar[type[Net]]
     preload: ClassVar[tuple[str, ...]] = ("torch._dynamo",)  # imported by the first optimiser, which takes seconds
     potential: ClassVar[type[NetPotential]]
+    modules: ClassVar[tuple[str, ...]] = ()  # further ones of the adapter's, copied for train.py
 
     def __init__(self, request: Request) -> None:
         super().__init__(request)
@@ -219,7 +221,7 @@ class NetAdapter(Adapter):
         train.save(self.native / "train.npz")
         valid.save(self.native / "valid.npz")
         own = type(self)
-        for module in dict.fromkeys((*COPIED, self.net.__module__, own.__module__)):
+        for module in dict.fromkeys((*COPIED, *self.modules, self.net.__module__, own.__module__)):
             source = Path(str(importlib.import_module(module).__file__))
             parts = module.split(".")
             target = self.native.joinpath(*parts)

@@ -7,7 +7,6 @@ import os
 # DeePMD-kit takes the first GPU when it is imported, whatever device a request asks for: see use_device.
 os.environ["DEVICE"] = "cpu"
 
-import copy
 import logging
 import tempfile
 from collections.abc import Callable, Mapping
@@ -18,124 +17,48 @@ import numpy as np
 import torch
 from ase import Atoms
 from ase.calculators.calculator import Calculator, PropertyNotImplementedError, all_changes
-from ase.data import atomic_numbers
 from deepmd.calculator import DP
 from deepmd.infer import DeepPot
-from deepmd.pt.model.model import get_model
 from deepmd.pt.train.wrapper import ModelWrapper
 
 from mlpbench.frames import Frames
-from mlpbench.protocol import EventLog, Request
-from mlpbench.worker.adapter import Adapter, Potential, Prediction, TrainOutcome, Unavailable
-from mlpbench.worker.adapters import _deepmd_train as native
-from mlpbench.worker.adapters._deepmd_config import (
-    COMMAND,
-    columns,
-    elements_of,
-    model_section,
-    training_config,
-    write_native,
-)
-from mlpbench.worker.adapters._deepmd_model import (
-    Batch,
-    batches,
-    crowded,
-    evaluate,
-    join,
-    systems,
-    use_device,
-    whole_cell,
-)
-from mlpbench.worker.training import TrainingLog
+from mlpbench.protocol import Request
+from mlpbench.worker.adapter import Unavailable
+from mlpbench.worker.adapters._deepmd_config import model_section, own_training
+from mlpbench.worker.adapters._deepmd_model import Batch, structures, use_device, whole_cell
+from mlpbench.worker.adapters._deepmd_net import DeepmdNet, package_errors
+from mlpbench.worker.adapters._net import NetAdapter, NetPotential, elements_of
 
-WEIGHTS = {"energy": "energy_weight", "forces": "force_weight", "stress": "stress_weight"}
 # Scripted by the package itself; the second with its embedding networks as tables (`dp --pt compress`).
 SCRIPTED, TABULATED = "TorchScript", "TorchScript, tabulated"
 TABULATED_DESCRIPTORS = ("se_e2_a",)
 STRIDE, EXTRAPOLATE = 0.01, 5  # defaults of `dp --pt compress`
 
 
-class DeepmdPotential(Potential):
-    """A trained ``EnergyModel`` of DeePMD-kit.
+class DeepmdPotential(NetPotential):
+    """A trained ``EnergyModel`` of DeePMD-kit."""
 
-    Args:
-        model: with the weights of the best validation and the output's scale in them.
-        parameters: the definition that it was built from.
-        labels: those that it was trained on.
-        device: where it runs.
-    """
-
-    def __init__(self, model: Any, parameters: dict[str, Any], labels: list[str], device: str) -> None:
-        self.model = model.to(device).eval().requires_grad_(False)
-        self.n_parameters = sum(weight.numel() for weight in model.parameters())
-        self.parameters, self.labels, self.device = parameters, labels, device
-        self.elements = [atomic_numbers[symbol] for symbol in parameters["type_map"]]
-        self.cutoff = float(model.get_rcut())
-        sel = list(model.get_sel())
-        self.sel = [sum(sel)] if model.mixed_types() else sel
-
-    def predict(self, frames: Frames, batch_size: int, stress: bool = False) -> Prediction:
-        """See :meth:`Potential.predict`. The stress of a frame that is not periodic along all vectors is NaN.
-
-        Raises:
-            ValueError: an element that the potential does not know, or more neighbours than it has places for.
-        """
-        found: dict[str, list[Any]] = {
-            "energy": [np.zeros(0)], "forces": [np.zeros((0, 3))], "stress": [np.zeros((0, 6))],
-        }  # fmt: skip
-        single_frames = self.batches(frames)
-        for start in range(0, len(single_frames), batch_size):
-            batch = join(single_frames[start : start + batch_size]).to(self.device)
-            self.require_room(batch, start)
-            for name, value in evaluate(self.model, batch).items():
-                found[name].append(value.detach().to("cpu", torch.float64).numpy())
-        arrays = {name: np.concatenate(parts) for name, parts in found.items()}
-        return Prediction(arrays["energy"], arrays["forces"], arrays["stress"] if stress else None)
-
-    def batches(self, frames: Frames, labels: list[str] | None = None) -> list[Batch]:
-        """One batch for each frame, on the CPU."""
-        return batches(columns(frames, self.elements, labels or []), self.cutoff, labels or [])
-
-    def require_room(self, batch: Batch, first: int = 0) -> None:
-        """Refuse frames in which an atom has more neighbours than the model has places for.
-
-        Raises:
-            ValueError: names the frame; ``first`` is the number of the batch's first one.
-        """
-        full = torch.nonzero(self.crowded(batch)).flatten().tolist()
-        if full:
-            raise ValueError(
-                f"frame {first + full[0]}: an atom has more neighbours than this potential has places for "
-                f"({self.sel}), and DeePMD-kit would leave out the farthest: train with more architecture.neighbours"
-            )
-
-    def crowded(self, batch: Batch) -> torch.Tensor:
-        """(F,) see :func:`_deepmd_model.crowded`."""
-        return crowded(batch, self.sel, len(self.elements))
+    def __init__(self, net: DeepmdNet) -> None:
+        super().__init__(net)
+        net.model.requires_grad_(False)
 
     def calculator(self) -> Calculator:
         """DeePMD-kit's ASE calculator around a copy of the model, run eagerly."""
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "model.pt"
-            torch.save({"model": ModelWrapper(self.model, model_params=self.parameters).state_dict()}, path)
-            return DeepmdCalculator(self, path, no_jit=True)
+            torch.save({"model": ModelWrapper(self.net.whole(), model_params=self.net.parameters).state_dict()}, path)
+            return DeepmdCalculator(self.net, path, no_jit=True)
 
     def neighbours(self, calculator: Calculator) -> Callable[[Atoms], Any]:
         """See :meth:`Potential.neighbours`."""
         return calculator.search  # type: ignore[attr-defined,no-any-return]  # of the class below
 
-    def package_loss(self, frames: Frames, training: dict[str, Any]) -> float:
-        """DeePMD-kit's loss as the training uses it, see :meth:`Potential.package_loss`; it equals the common loss."""
-        labels = [label for label in self.labels if label != "stress" or frames.has_stress]
-        weights = {**training, **({} if "stress" in labels else {"stress_weight": 0.0})}
-        batch = join(self.batches(frames, labels)).to(self.device)
-        return float(native.CommonLoss(weights)(evaluate(self.model, batch), batch))
-
     def package_metrics(self, frames: Frames, batch_size: int) -> dict[str, float]:
         """See :meth:`Potential.package_metrics`: what DeePMD-kit's loss reports of all frames as one batch."""
         known = {"energy": bool(np.isfinite(frames.target_energy).all()), "forces": frames.has_forces}
-        batch = join(self.batches(frames, [label for label, there in known.items() if there])).to(self.device)
-        return native.errors(evaluate(self.model, batch), batch)
+        batch = self.net.collate(self.net.prepare(frames, [label for label, there in known.items() if there]))
+        self.net.model.eval()
+        return package_errors(self.net.evaluate(batch), batch)
 
     def torchsim_model(self) -> Any:
         """A torch-sim model that evaluates all systems in one forward pass."""
@@ -148,15 +71,15 @@ class DeepmdCalculator(DP):  # type: ignore[misc]  # DeePMD-kit has no annotatio
     """DeePMD-kit's ASE calculator for slabs and clusters too: it knows three periodic directions or none.
 
     Args:
-        potential: for the number of places for neighbours.
+        net: whose model it is, for the number of places for neighbours.
         path: the model's file.
         no_jit: run a checkpoint eagerly instead of scripting it first.
     """
 
-    def __init__(self, potential: DeepmdPotential, path: Path, no_jit: bool = False) -> None:
+    def __init__(self, net: DeepmdNet, path: Path, no_jit: bool = False) -> None:
         Calculator.__init__(self)
-        self.potential = potential
-        use_device(potential.device)
+        self.net = net
+        use_device(net.device)
         self.dp = DeepPot(str(path), auto_batch_size=False, no_jit=no_jit)
         self.type_dict = {symbol: place for place, symbol in enumerate(self.dp.get_type_map())}
 
@@ -175,11 +98,11 @@ class DeepmdCalculator(DP):  # type: ignore[misc]  # DeePMD-kit has no annotatio
         given: Any = self.atoms if atoms is None else atoms
         if "stress" in properties and not given.pbc.all():
             raise PropertyNotImplementedError("stress: the structure is not periodic along all vectors")
-        if given.pbc.any() or len(given) > min(self.potential.sel):
-            self.potential.require_room(join(self.potential.batches(Frames.from_atoms([given]))))
+        if given.pbc.any() or len(given) > min(self.net.sel):
+            self.net.prepare(Frames.from_atoms([given]))  # refuses what it has no room for
         whole = given.copy()
         if given.pbc.any():
-            whole.cell = whole_cell(given.positions, given.cell.array, given.pbc, self.potential.cutoff)
+            whole.cell = whole_cell(given.positions, given.cell.array, given.pbc, self.net.cutoff)
         super().calculate(whole, properties, system_changes)
         self.atoms = given.copy()
         if not given.pbc.all():
@@ -191,70 +114,45 @@ class DeepmdCalculator(DP):  # type: ignore[misc]  # DeePMD-kit has no annotatio
         types = torch.tensor([[self.type_dict[symbol] for symbol in atoms.get_chemical_symbols()]])
         box = torch.from_numpy(atoms.cell.array)[None] if atoms.pbc.any() else None
         arguments = (torch.from_numpy(atoms.positions)[None], types, box)
-        on = [each if each is None else each.to(self.potential.device) for each in arguments]
+        on = [each if each is None else each.to(self.net.device) for each in arguments]
         return backend._nlist_builder.build(*on, backend.rcut, list(backend.dp.model["Default"].get_sel()))
 
 
-class DeepmdAdapter(Adapter):
-    """DeePMD-kit's models, statistics, loss and checkpoints in a training loop of mlpbench's; resumes exactly."""
+class DeepmdAdapter(NetAdapter):
+    """DeePMD-kit's models and loss in mlpbench's loop; resumes exactly."""
 
     packages = ("deepmd-kit", "torch", "vesin", "torch-sim-atomistic")
+    preload: ClassVar[tuple[str, ...]] = (*NetAdapter.preload, "deepmd.pt.infer.deep_eval")
     deployments: ClassVar[Mapping[str, tuple[str, ...]]] = {"compiled": (SCRIPTED, TABULATED)}
+    net = DeepmdNet
+    potential = DeepmdPotential
+    modules = tuple(f"mlpbench.worker.adapters._deepmd_{name}" for name in ("config", "model"))
 
     def __init__(self, request: Request) -> None:
         super().__init__(request)
-        torch.set_num_threads(request.threads)
         logging.getLogger("deepmd").setLevel(logging.WARNING)
-        self.best = self.checkpoints / native.BEST
 
-    def train(self, train: Frames, valid: Frames, events: EventLog) -> TrainOutcome:
-        """See :meth:`Adapter.train`."""
-        request, elements = self.request, elements_of(train, valid)
-        labels = native.CommonLoss(request.training).labels
-        unused = sorted(set(labels) - set(request.labels))
-        if unused:
-            raise ValueError(f"the loss has a weight for {', '.join(unused)}, which the training does not use")
-        parts = [columns(frames, elements, labels) for frames in (train, valid)]
-        cutoff = float(request.architecture["cutoff"])
-        each = [batches(part, cutoff, labels) for part in parts]
-        model = model_section(request, elements, each[0] + each[1])
-        config = training_config(request, model, train, labels)
-        write_native(self.native, config, *parts)
-        self.checkpoints.mkdir(parents=True, exist_ok=True)
-        log = TrainingLog(events, request, len(train))
-        trainer = native.Trainer(config, *each, systems(parts[0], cutoff), request.device)
-        native.fit(trainer, log, self.checkpoints)
-        return TrainOutcome.of(log, COMMAND)
+    def check_options(self, train: Frames, valid: Frames) -> None:
+        """See :meth:`Adapter.check_options`."""
+        elements, cutoff = elements_of(train, valid), float(self.request.architecture["cutoff"])
+        model_section(self.request, elements, structures(Frames.concatenate([train, valid]), elements, cutoff))
+        own_training(self.request, len(train))
 
-    def load(self, dtype: str | None = None) -> Potential:
-        """See :meth:`Adapter.load`."""
-        if not self.best.exists():
-            raise FileNotFoundError(f"no trained DeePMD-kit potential: {self.best} does not exist")
-        state = torch.load(self.best, map_location="cpu", weights_only=True)["model"]
-        parameters = copy.deepcopy(state["_extra_state"]["model_params"])
-        for part in ("descriptor", "fitting_net"):
-            parameters[part]["precision"] = dtype or self.request.dtype
-        use_device("cpu")
-        wrapper = ModelWrapper(get_model(copy.deepcopy(parameters)))
-        wrapper.load_state_dict(state)
-        use_device(self.request.device)
-        labels = [label for label in self.request.labels if self.request.training.get(WEIGHTS[label])]
-        return DeepmdPotential(wrapper.model["Default"], parameters, labels, self.request.device)
-
-    def deploy(self, potential: Potential, means: str) -> Calculator:
+    def deploy(self, potential: Any, means: str) -> Calculator:
         """See :meth:`Adapter.deploy`: what ``dp --pt freeze`` and ``dp --pt compress`` make."""
-        assert isinstance(potential, DeepmdPotential)
-        descriptor = potential.parameters["descriptor"]["type"]
-        model = copy.deepcopy(potential.model)
+        net: DeepmdNet = potential.net
+        model, descriptor = net.whole(), net.parameters["descriptor"]["type"]
         if means == TABULATED:
             if descriptor not in TABULATED_DESCRIPTORS:
                 raise Unavailable(f"DeePMD-kit has no tables for {descriptor} with these options")
-            train = potential.batches(Frames.load(self.request.frames["train"]))
+            train = structures(Frames.load(self.request.frames["train"]), net.elements, net.cutoff)
             model.min_nbor_dist = torch.tensor(min(_nearest(frame) for frame in train), dtype=torch.float64)
             model.enable_compression(EXTRAPOLATE, STRIDE, 10 * STRIDE, -1)
+        elif means != SCRIPTED:
+            raise Unavailable(f"DeePMD-kit does not know {means}")
         path = self.checkpoints / f"{'frozen' if means == SCRIPTED else 'compressed'}.pth"
-        torch.jit.save(torch.jit.script(model.eval()), str(path), {"data_modifier.pth": ""})
-        return DeepmdCalculator(potential, path)
+        torch.jit.save(torch.jit.script(model), str(path), {"data_modifier.pth": ""})
+        return DeepmdCalculator(net, path)
 
 
 def _nearest(frame: Batch) -> float:
