@@ -151,6 +151,7 @@ class Frames:
         total = int(n_atoms.sum())
 
         def flat(rows: Sequence[Any], shape: tuple[int, ...], dtype: type) -> Any:
+            """One array of all rows, empty of the right shape where there are none."""
             return np.concatenate(rows).astype(dtype) if rows else np.zeros(shape, dtype)
 
         n = len(atoms)

@@ -232,6 +232,7 @@ def metric_row(
     """
 
     def bound(end: float | None) -> float | None:
+        """An end of the interval; None where it is not finite."""
         return None if end is None or not math.isfinite(end) else float(end)
 
     return {

@@ -21,6 +21,7 @@ def register_env(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
 
     def action(name: str, text: str, example: str) -> argparse.ArgumentParser:
+        """The parser of one action, with an example."""
         return actions.add_parser(
             name,
             help=text,

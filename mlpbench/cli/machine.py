@@ -110,6 +110,7 @@ def _configuration() -> Iterator[Finding]:
     from mlpbench.config import conf_dirs, expand, load_trial
 
     def look() -> Finding:
+        """Compose every trial of the quickstart."""
         trials = expand([QUICKSTART], True).trials
         for overrides in trials:
             load_trial(overrides)

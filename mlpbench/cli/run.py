@@ -233,6 +233,7 @@ def run_one(standing: Status, number: int, total: int, session: Session | None, 
     from mlpbench.study.artefacts import examine
 
     def carry_out(trial: Trial) -> dict[str, Any]:
+        """One training of the trial and its evaluations, with a progress line."""
         here = standing if trial is standing.trial else examine(trial)
         status = "failed"
         try:

@@ -57,6 +57,7 @@ def environment_texts(config: DictConfig) -> dict[str, str]:
     texts: dict[str, str] = {}
 
     def walk(node: Any, path: tuple[str, ...]) -> None:
+        """Note each text that an environment variable gave."""
         if isinstance(node, dict | list):
             for key, value in node.items() if isinstance(node, dict) else enumerate(node):
                 walk(value, (*path, str(key)))
@@ -276,6 +277,7 @@ def _known_keys(overrides: Sequence[str], name: str) -> list[str]:
     keys: list[str] = []
 
     def walk(node: DictConfig, prefix: str) -> None:
+        """Note every key below ``node``."""
         for key in map(str, node):
             path = f"{prefix}{key}"
             keys.append(path)

@@ -185,6 +185,7 @@ def _summary(
     config: DatasetConfig, patterns: list[str], notes: Notes, progress: Callable[[int], None] | None
 ) -> Summary:
     def chunks() -> Iterator[Frames]:
+        """The frames of all files, a chunk at a time."""
         count = 0
         for pattern in patterns:
             for file in resolve(config, pattern):

@@ -127,6 +127,7 @@ def label(
         settled = sum(key not in first for key in keys)
 
         def file(key: str, answer: dict[str, Any]) -> None:
+            """Keep an answer, or note why there is none."""
             nonlocal computed
             computed += 1
             if answer["error"]:

@@ -121,6 +121,7 @@ def _label(
     frames = Frames.from_atoms(atoms_of(runs[c.run], c.replica, range(c.frame, c.frame + 1))[0] for c in picked)
 
     def told(settled: int, _: int) -> None:
+        """Pass on how many labels are there."""
         if on_event is not None:
             on_event({"event": "progress", "text": f"labels of its own trajectory: {settled} of {len(picked)}"})
 

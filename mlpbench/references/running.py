@@ -80,6 +80,7 @@ def run_frames(
     seen: set[str] = set()
 
     def collect() -> None:
+        """Pass on the answers that have come since the last call."""
         for frame in frames:
             path = place / f"{frame['id']}.json"
             if frame["id"] not in seen and path.exists():

@@ -161,6 +161,7 @@ def draw(
             place = Path(scratch)
 
             def collect() -> None:
+                """Sum up the progress of all runs, and note those that failed."""
                 done = 0
                 for name, run in todo.items():
                     done += _number(place / f"{name}.progress")

@@ -84,6 +84,7 @@ def percentile(q: float) -> Statistic:
     """
 
     def statistic(values: Float) -> Float:
+        """The percentile over all components of all frames."""
         # Two trailing axes: frames and their components (scalar frames come as (..., F, 1)).
         flat = values.reshape(*values.shape[:-2], -1)
         return np.asarray(np.percentile(flat, q, axis=-1), dtype=np.float64)

@@ -62,6 +62,7 @@ def force_errors(predictions: npt.ArrayLike, reference: npt.ArrayLike, frame_of_
     count = np.bincount(frames)
 
     def per_frame(squares: Float) -> Float:
+        """(F,) root mean square over the components of a frame."""
         return np.asarray(np.sqrt(np.bincount(frames, weights=squares.mean(axis=1)) / count))
 
     return FrameErrors(per_frame(members.var(axis=0, ddof=1)), per_frame((members.mean(axis=0) - truth) ** 2))

@@ -252,6 +252,7 @@ def _fit(x: Float, y: Float, shifts: Float, log_floor: float | None) -> _Fit:
         p = 3
 
         def jacobian(theta: Float) -> Float:
+            """Derivatives of the residuals."""
             return np.hstack([_jacobian(theta[:3], x), shifts])
 
         start = np.concatenate([solution[:2], [log_floor], solution[2:]])

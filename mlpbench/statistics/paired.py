@@ -175,6 +175,7 @@ def repetitions_to_decide(
     sd, per_repetition = float(np.sqrt(variance.value)), variance.df / max(n - 1, 1)
 
     def decides(total: int) -> bool:
+        """Whether this many repetitions decide with the wanted power."""
         df = per_repetition * (total - 1)
         chance = power(float(np.expm1(abs(difference))), sd, total, df=df, level=level)
         return max(chance, _tie_power(difference, sd, total, df, margin, level)) >= WANTED_POWER

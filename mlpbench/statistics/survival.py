@@ -117,6 +117,7 @@ def _mixture_quantile(low: tuple[float, float] | None, high: tuple[float, float]
         return 1.0
 
     def excess(x: float) -> float:
+        """Distribution function of the mixture at ``x``, less ``q``."""
         below = 1.0 if low is None else float(betainc(*low, x))
         return 0.5 * (below + (0.0 if high is None else float(betainc(*high, x)))) - q
 

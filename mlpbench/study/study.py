@@ -31,6 +31,7 @@ def remembered[**P, R](function: Callable[P, R]) -> Callable[P, R]:
 
     @wraps(function)
     def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
+        """What the function returned before, or returns now."""
         study: Any = args[0]
         key = (function.__module__, function.__name__, args[1:], tuple(sorted(kwargs.items())))
         if key not in study.memory:

@@ -218,6 +218,7 @@ def remembering(find: Find) -> Find:
     known: dict[str, Environment | None] = {}
 
     def once(backend: BackendConfig) -> Environment | None:
+        """The environment, looked for at the first call."""
         key = backend.model_dump_json()
         if key not in known:
             known[key] = find(backend)

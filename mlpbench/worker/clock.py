@@ -86,6 +86,7 @@ def single(calculator: Calculator, structures: list[Atoms]) -> Callable[[], Any]
     turn: Iterator[Atoms] = cycle(structures)
 
     def call() -> Any:
+        """Energy and forces of the next structure in turn."""
         atoms = next(turn)
         calculator.calculate(atoms, ["energy", "forces"], ["positions", "numbers"])
         return calculator.results["forces"]

@@ -121,6 +121,7 @@ def _unit_hint(subject: Subject, size: float, low: float, high: float) -> str:
     explanations: list[tuple[float, str]] = []
 
     def consider(slope: float, force: float, text: str) -> None:
+        """Note what would explain the slope, and how far it is from what was measured."""
         if low < slope < high:  # a size of forces that nothing has counts against an explanation
             implausible = 0.0 if _USUAL_FORCE[0] < rms * force < _USUAL_FORCE[1] else 1.0
             factor = f"{slope:.4g}" if slope >= 1 else f"1/{1 / slope:.4g}"

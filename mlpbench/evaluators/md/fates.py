@@ -254,6 +254,7 @@ def _structure_test(run: Run, index: int, reference: tuple[Float, Float], limits
     threshold = limits.structure
 
     def test(positions: Float) -> int | None:
+        """The first frame whose radial distribution has left the reference's; None if it stays."""
         cells = run.cells(index, len(positions))
         r_max = min(limits.structure_r_A, *(largest_r(c) for c in (*reference[1], *cells)))
         bins = max(20, round(r_max / 0.1))

@@ -211,6 +211,7 @@ class NoseHoover(Verlet):
         speed = phase.friction
 
         def push(k: int, twice_kinetic: Float) -> Float:
+            """Acceleration of the ``k``-th thermostat of the chain."""
             if k == 0:
                 return np.asarray((twice_kinetic - self.freedom * self.kt) / self.inertia[0])
             return np.asarray((self.inertia[k - 1] * speed[:, k - 1] ** 2 - self.kt) / self.inertia[k])

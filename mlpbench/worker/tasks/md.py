@@ -101,6 +101,7 @@ def tell(events: EventLog, name: str, count: int, later: list[tuple[Settings, in
     """
 
     def write(values: dict[str, Any]) -> None:
+        """One progress event, with what all runs together still need."""
         each = values["seconds"] / max(values["step"] * count, 1)
         more = [min(s.steps * number * each, s.wall_seconds or float("inf")) for s, number in later]
         events.write("md", run=name, **values, all_left_seconds=values["left_seconds"] + sum(more))

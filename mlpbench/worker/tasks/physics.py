@@ -179,6 +179,7 @@ def _outside(atoms: Atoms, cutoff: float) -> Any:
     outermost = int(np.argmax(atoms.positions @ direction))
 
     def at(distance: float) -> Atoms:
+        """The structure with a probe atom at this distance."""
         probe = Atoms([int(atoms.numbers[0])], positions=[atoms.positions[outermost] + distance * direction])
         both: Atoms = Atoms(atoms.numbers, positions=atoms.positions) + probe
         return both
@@ -194,6 +195,7 @@ def _at_cutoff(atoms: Atoms, cutoff: float) -> Any:
     best = apart[np.argmin(np.abs(lengths[apart] - cutoff))]
 
     def at(distance: float) -> Atoms:
+        """The structure with the pair at this distance."""
         positions = atoms.positions.copy()
         positions[second[best]] += vectors[best] * (distance / lengths[best] - 1.0)
         return _moved(atoms, positions)
