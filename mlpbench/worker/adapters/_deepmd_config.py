@@ -32,12 +32,12 @@ def selection(rule: Any, counts: np.ndarray, name: str) -> Any:
 
     Args:
         rule: ``auto:FACTOR``, which is the largest count times that factor, rounded up to a multiple of four as in
-            DeePMD-kit; or its own number or list.
+            DeePMD-kit; or a number, or one for each element in ascending order.
         counts: the largest number of neighbours in the data, of each type or of all together.
         name: the setting's, for messages.
 
     Raises:
-        ValueError: neither.
+        ValueError: neither, or another number of elements.
     """
     if isinstance(rule, str):
         word, _, factor = rule.partition(":")
@@ -48,7 +48,10 @@ def selection(rule: Any, counts: np.ndarray, name: str) -> Any:
         if word != "auto" or not times >= 1:
             raise ValueError(f"architecture.{name}={rule}: give auto:FACTOR with a factor of at least 1, or numbers")
         return [max(4, 4 * math.ceil(times * int(count) / 4)) for count in counts]
-    return [int(each) for each in rule] if isinstance(rule, Sequence) else [int(rule)]
+    numbers = [int(each) for each in rule] if isinstance(rule, Sequence) else [int(rule)] * len(counts)
+    if len(numbers) != len(counts) or min(numbers) < 1:
+        raise ValueError(f"architecture.{name}={rule}: {len(counts)} positive numbers are needed, or one for all")
+    return numbers
 
 
 OWN = ("loss", "learning_rate", "gradient_max_norm")  # of DeePMD-kit's input: the training's, not the model's
@@ -97,12 +100,16 @@ def model_section(request: Request, elements: Sequence[int], frames: Sequence[Ba
     """
     settings = request.architecture
     build = {"se_e2_a": _se_e2_a, "dpa1": _dpa1, "dpa3": _dpa3}[settings["name"]]
-    counts = np.max([neighbour_counts(frame, len(elements)).numpy().max(axis=0) for frame in frames], axis=0)
-    total = np.array([max(int(neighbour_counts(frame, len(elements)).sum(dim=1).max()) for frame in frames)])
+    n_types, inner = len(elements), float(settings.get("angle_cutoff", 0.0))
+    counts = np.max([neighbour_counts(frame, n_types).numpy().max(axis=0) for frame in frames], axis=0)
+    total, within = (
+        np.array([max(int(neighbour_counts(frame, n_types, radius).sum(dim=1).max()) for frame in frames)])
+        for radius in (float("inf"), inner)
+    )
     common = {"precision": request.dtype, "seed": int(request.seed)}
     section = {
         "type_map": [chemical_symbols[z] for z in elements],
-        "descriptor": {**build(settings, counts, total, frames), **common},
+        "descriptor": {**build(settings, counts, total, within), **common},
         "fitting_net": {
             "type": "ener", "neuron": list(settings["fitting_layers"]), "resnet_dt": True,
             "activation_function": settings["activation"], **common,
@@ -132,9 +139,7 @@ def _merged(base: dict[str, Any], over: Mapping[str, Any], place: str) -> dict[s
     return merged
 
 
-def _se_e2_a(
-    settings: Mapping[str, Any], counts: np.ndarray, total: np.ndarray, frames: Sequence[Batch]
-) -> dict[str, Any]:
+def _se_e2_a(settings: Mapping[str, Any], counts: np.ndarray, total: np.ndarray, within: np.ndarray) -> dict[str, Any]:
     return {
         "type": "se_e2_a",
         "rcut": float(settings["cutoff"]),
@@ -147,9 +152,7 @@ def _se_e2_a(
     }
 
 
-def _dpa1(
-    settings: Mapping[str, Any], counts: np.ndarray, total: np.ndarray, frames: Sequence[Batch]
-) -> dict[str, Any]:
+def _dpa1(settings: Mapping[str, Any], counts: np.ndarray, total: np.ndarray, within: np.ndarray) -> dict[str, Any]:
     return {
         "type": "dpa1",
         "rcut": float(settings["cutoff"]),
@@ -168,11 +171,7 @@ def _dpa1(
     }
 
 
-def _dpa3(
-    settings: Mapping[str, Any], counts: np.ndarray, total: np.ndarray, frames: Sequence[Batch]
-) -> dict[str, Any]:
-    radius = float(settings["angle_cutoff"])
-    within = max(_within(frame, radius) for frame in frames)
+def _dpa3(settings: Mapping[str, Any], counts: np.ndarray, total: np.ndarray, within: np.ndarray) -> dict[str, Any]:
     return {
         "type": "dpa3",
         "repflow": {
@@ -183,9 +182,9 @@ def _dpa3(
             "e_rcut": float(settings["cutoff"]),
             "e_rcut_smth": float(settings["cutoff_smooth"]),
             "e_sel": selection(settings["neighbours"], total, "neighbours")[0],
-            "a_rcut": radius,
+            "a_rcut": float(settings["angle_cutoff"]),
             "a_rcut_smth": float(settings["angle_cutoff_smooth"]),
-            "a_sel": selection(settings["angle_neighbours"], np.array([within]), "angle_neighbours")[0],
+            "a_sel": selection(settings["angle_neighbours"], within, "angle_neighbours")[0],
             "axis_neuron": int(settings["axis_neurons"]),
             "a_compress_rate": 1,
             "a_compress_e_rate": 2,
@@ -203,10 +202,3 @@ def _dpa3(
         "use_tebd_bias": False,
         "concat_output_tebd": False,
     }
-
-
-def _within(frame: Batch, radius: float) -> int:
-    """The largest number of neighbours of an atom within ``radius`` Å."""
-    bond = frame.positions[frame.neighbour] + frame.offset - frame.positions[frame.centre]
-    near = frame.centre[bond.norm(dim=1) < radius]
-    return int(np.bincount(near.numpy(), minlength=1).max())

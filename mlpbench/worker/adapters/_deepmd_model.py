@@ -167,25 +167,33 @@ def _neighbour_list(batch: Batch, coordinates: torch.Tensor, index: torch.Tensor
     return found
 
 
-def neighbour_counts(batch: Batch, n_types: int) -> torch.Tensor:
-    """(A, n_types) neighbours of each type that each atom has."""
-    pair = batch.centre * n_types + batch.types[batch.neighbour]
+def neighbour_counts(batch: Batch, n_types: int, radius: float = float("inf")) -> torch.Tensor:
+    """(A, n_types) neighbours of each type that each atom has, those nearer than ``radius`` Å."""
+    bond = batch.positions[batch.neighbour] + batch.offset - batch.positions[batch.centre]
+    near = bond.norm(dim=1) < radius
+    pair = batch.centre[near] * n_types + batch.types[batch.neighbour[near]]
     return torch.bincount(pair, minlength=len(batch.types) * n_types).reshape(-1, n_types)
 
 
-def crowded(batch: Batch, sel: Sequence[int], n_types: int) -> torch.Tensor:
-    """(F,) whether an atom of the frame has more neighbours than ``sel``, beyond which the package drops the farthest.
+@dataclass(frozen=True)
+class Places:
+    """How many neighbours a model has places for; beyond them the package drops the farthest.
 
-    Args:
-        batch: frames.
-        sel: places for the neighbours of each type, or one number for all of them together.
-        n_types: elements of the model.
+    Attributes:
+        each: one number for each type, or a single one for all together.
+        within: Å, counted nearer than this.
     """
-    counts = neighbour_counts(batch, n_types)
-    if len(sel) == 1:
-        counts = counts.sum(dim=1, keepdim=True)
-    too_many = (counts > torch.tensor(sel, device=counts.device)).any(dim=1)
-    return torch.zeros(len(batch), dtype=torch.bool, device=counts.device).index_fill_(0, batch.frame[too_many], True)
+
+    each: tuple[int, ...]
+    within: float = float("inf")
+
+    def lacking(self, batch: Batch, n_types: int) -> torch.Tensor:
+        """(F,) whether an atom of the frame has more."""
+        counts = neighbour_counts(batch, n_types, self.within)
+        if len(self.each) != n_types:
+            counts = counts.sum(dim=1, keepdim=True)
+        full = (counts > torch.tensor(self.each, device=counts.device)).any(dim=1)
+        return torch.zeros(len(batch), dtype=torch.bool, device=full.device).index_fill_(0, batch.frame[full], True)
 
 
 def whole_cell(positions: Any, cell: Any, pbc: Any, cutoff: float) -> Any:

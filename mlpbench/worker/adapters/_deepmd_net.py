@@ -19,7 +19,7 @@ from deepmd.pt.utils.learning_rate import LearningRateExp
 from mlpbench.frames import Frames
 from mlpbench.protocol import Request
 from mlpbench.worker.adapters._deepmd_config import model_section, own_training
-from mlpbench.worker.adapters._deepmd_model import Batch, crowded, evaluate, join, structures, systems, use_device
+from mlpbench.worker.adapters._deepmd_model import Batch, Places, evaluate, join, structures, systems, use_device
 from mlpbench.worker.adapters._net import Net, elements_of, require_elements
 from mlpbench.worker.training import label_scale
 
@@ -44,7 +44,10 @@ class DeepmdNet(Net):
         use_device(device)
         self.cutoff = float(self.model.get_rcut())
         sel = list(self.model.get_sel())
-        self.sel = [sum(sel)] if self.model.mixed_types() else sel
+        self.places = [Places((sum(sel),) if self.model.mixed_types() else tuple(sel))]
+        if "repflow" in self.parameters["descriptor"]:
+            angles = self.parameters["descriptor"]["repflow"]
+            self.places.append(Places((int(angles["a_sel"]),), float(angles["a_rcut"])))
         self.step = 0
 
     @classmethod
@@ -77,14 +80,15 @@ class DeepmdNet(Net):
         for i, batch in enumerate(found):
             if bool(self.crowded(batch).any()):
                 raise ValueError(
-                    f"frame {i}: an atom has more neighbours than this potential has places for ({self.sel}), and "
-                    "DeePMD-kit would leave out the farthest: train with more architecture.neighbours"
+                    f"frame {i}: an atom has more neighbours than this potential has places for "
+                    f"({[places.each for places in self.places]}), and DeePMD-kit would leave out the farthest: train "
+                    "with more architecture.neighbours (or angle_neighbours)"
                 )
         return found
 
     def crowded(self, batch: Batch) -> torch.Tensor:
-        """(F,) see :func:`_deepmd_model.crowded`."""
-        return crowded(batch, self.sel, len(self.elements))
+        """(F,) whether an atom of the frame has more neighbours than the model has places for."""
+        return torch.stack([places.lacking(batch, len(self.elements)) for places in self.places]).any(dim=0)
 
     def collate(self, inputs: Sequence[Any]) -> Batch:
         """See :meth:`Net.collate`."""

@@ -6,6 +6,8 @@ import os
 
 # DeePMD-kit takes the first GPU when it is imported, whatever device a request asks for: see use_device.
 os.environ["DEVICE"] = "cpu"
+os.environ["DP_INTRA_OP_PARALLELISM_THREADS"] = "0"  # what torch has; said here, or it asks for it in every log
+os.environ["DP_INTER_OP_PARALLELISM_THREADS"] = "0"
 
 import logging
 import tempfile
@@ -98,7 +100,7 @@ class DeepmdCalculator(DP):  # type: ignore[misc]  # DeePMD-kit has no annotatio
         given: Any = self.atoms if atoms is None else atoms
         if "stress" in properties and not given.pbc.all():
             raise PropertyNotImplementedError("stress: the structure is not periodic along all vectors")
-        if given.pbc.any() or len(given) > min(self.net.sel):
+        if given.pbc.any() or len(given) > min(min(places.each) for places in self.net.places):
             self.net.prepare(Frames.from_atoms([given]))  # refuses what it has no room for
         whole = given.copy()
         if given.pbc.any():
