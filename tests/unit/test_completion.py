@@ -34,7 +34,7 @@ def answer(monkeypatch, line: str, arguments: tuple[str, ...] = ("-sc", "query=b
         ("mlpbench r", "run report"),
         ("mlpbench run", "run"),
         ("mlpbench env b", "build"),
-        ("mlpbench env build to", "toy"),
+        ("mlpbench env build to", "torchani toy"),
         ("mlpbench report fi", "first"),
         ("mlpbench compare first fi", "first"),
         ("mlpbench nothing ", ""),
