@@ -98,13 +98,13 @@ class Potential:
 
     def __init__(self, folder: Path, device: str = "cpu", dtype: str | None = None) -> None:
         self.folder = folder
-        self.record = _trained(folder)
-        self.baseline = _baseline(self.record)
+        self.record = trained_record(folder)
+        self.baseline = baseline_of(self.record)
         self.elements = set(self.baseline.elements)
         self.has_stress = "stress" in self.record["config"]["backend"][self._backend].get("labels", ["stress"])
         self._closing = ExitStack()
         try:
-            self._line = self._connect(_environment(self.record), device, dtype)
+            self._line = self._connect(environment_of(self.record), device, dtype)
         except BaseException:
             self.close()
             raise
@@ -174,7 +174,7 @@ class Potential:
         (self._work / CHECKPOINT).symlink_to(self.folder / CHECKPOINT)
         place = self._closing.enter_context(one_device(resolve_device(device, environment), environment))
         task = Task("serve", options={"address": str(self._work / "line"), "dtype": dtype})
-        request = replace(_request(self.folder), directory=str(self._work), device=place, tasks=[task])
+        request = replace(request_of(self.folder), directory=str(self._work), device=place, tasks=[task])
         request.write(self._work / REQUEST)
         self._worker = processes.Separate(request, environment)
         self._closing.callback(self._worker.release)
@@ -263,7 +263,12 @@ def open_potential(
     return Potential(find_trial(str(trial), Path(results)), device, dtype)
 
 
-def _trained(folder: Path) -> dict[str, Any]:
+def trained_record(folder: Path) -> dict[str, Any]:
+    """The record of a trial whose potential can be used.
+
+    Raises:
+        UserError: it cannot be read, the trial is not trained, or its checkpoint is gone.
+    """
     try:
         record = load_record(folder)
     except ProtocolError as error:
@@ -276,7 +281,8 @@ def _trained(folder: Path) -> dict[str, Any]:
     return record
 
 
-def _baseline(record: dict[str, Any]) -> Baseline:
+def baseline_of(record: dict[str, Any]) -> Baseline:
+    """The reference energies that a potential was trained without."""
     node = record["split"]["baseline"]
     return Baseline(
         node["source"],
@@ -286,7 +292,7 @@ def _baseline(record: dict[str, Any]) -> Baseline:
     )
 
 
-def _environment(record: dict[str, Any]) -> Environment:
+def environment_of(record: dict[str, Any]) -> Environment:
     """That of the record's backend; an adopted one is that of its configuration."""
     name = record["identifiers"]["backend"]
     node = record["config"]["backend"][name]
@@ -299,7 +305,12 @@ def _environment(record: dict[str, Any]) -> Environment:
     return resolve(known[name].model_copy(update=adopted))
 
 
-def _request(folder: Path) -> Request:
+def request_of(folder: Path) -> Request:
+    """What the worker of a trial was asked last.
+
+    Raises:
+        UserError: it cannot be read.
+    """
     try:
         return Request.read(folder / REQUEST)
     except (OSError, ProtocolError) as error:

@@ -43,6 +43,7 @@ COMMANDS = {
     ),
     "committee": ("answers", "frames on which the repetitions disagree most, as a list or a file to label"),
     "predict": ("predict", "energies, forces and stress of any structures, by a trained potential"),
+    "export": ("predict", "a trained potential in a folder that needs mlpbench no more"),
     "dft": ("dft", "time the reference method (DFT) on a data set's own frames and on growing molecules"),
     "env": ("env", "build, list, check and remove the environments of the backends"),
     "data": (

@@ -1,4 +1,4 @@
-"""``mlpbench predict``: energies, forces and stress of any structures, by a trained potential."""
+"""``mlpbench predict`` and ``export``: a trained potential at work, here and elsewhere."""
 
 from __future__ import annotations
 
@@ -52,6 +52,36 @@ def execute_predict(arguments: argparse.Namespace) -> int:
     print(f"{len(structures)} structure{'s' * (len(structures) != 1)} by {folder.name}: {out}")
     for line in _beside_labels(structures, prediction):
         print(line)
+    return EXIT_DONE
+
+
+def register_export(parser: argparse.ArgumentParser) -> None:
+    """Arguments of ``mlpbench export``."""
+    parser.add_argument("trial", metavar="STUDY/TRIAL", help="a finished trial, or a path to its folder")
+    parser.add_argument(
+        "--to", type=Path, required=True, metavar="DIR", help="a folder that is not there yet, or empty"
+    )
+    parser.add_argument("--results", type=Path, default=Path("results"), help="folder of the studies")
+    parser.epilog = (
+        "DIR needs mlpbench no more: the package's own file, an ASE calculator with the reference energies, an\n"
+        "example of dynamics, requirements.txt, and CARD.md, which says what the potential is good for.\n\n"
+        "example:\n  mlpbench export quickstart/mace-tiny-ethanol-n200-r0-1b2c3d4e --to ethanol-mace"
+    )
+
+
+def execute_export(arguments: argparse.Namespace) -> int:
+    """Write the folder and list it.
+
+    Raises:
+        UserError: no such trial, DIR holds something, or the package has no form that stands alone.
+    """
+    from mlpbench.exporting import export
+    from mlpbench.potentials import find_trial
+
+    folder = find_trial(arguments.trial, arguments.results)
+    names = export(folder, arguments.to)
+    print(f"{folder.name}: {arguments.to}/ with {', '.join(names)}")
+    print(f"use it: pip install -r {arguments.to}/requirements.txt, then python {arguments.to}/md.py start.xyz")
     return EXIT_DONE
 
 

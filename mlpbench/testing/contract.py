@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import threading
 import time
 from dataclasses import replace
@@ -13,14 +14,17 @@ from typing import Any
 
 import numpy as np
 import pytest
+from ase.io import write
 from scipy.spatial.transform import Rotation
 
 from mlpbench.backends.launcher import launch
+from mlpbench.backends.processes import worker_environment
 from mlpbench.frames import Frames
 from mlpbench.literature import references
 from mlpbench.protocol import HELLO, Result, Task, read_events, read_json
 from mlpbench.testing.subject import Subject, ethanol_frames, pytest_generate_tests, split_frames, subject
 
+EXPORTED = "exported"  # folder
 STEP = 1e-3  # Å, of the finite differences: error of second order about 1e-6 eV/Å, rounding far below in float64
 
 
@@ -81,7 +85,9 @@ def trained(subject: Subject) -> Subject:
             Task("train"),
             Task("predict", options={"splits": names, "batch_size": 4}),
             Task("verify", options={"split": "mixed", "batch_size": 7}),
+            Task("export", options={"folder": str(subject.root / EXPORTED)}),
         ]
+        (subject.root / EXPORTED).mkdir()
         subject.cache["results"] = subject.run("main", tasks, {**split_frames(), **extra})
     return subject
 
@@ -103,6 +109,51 @@ def test_trains_and_says_how(trained: Subject) -> None:
     assert losses[-1] < losses[0]
     assert all(a["seconds"] <= b["seconds"] for a, b in pairwise(events))
     assert any((Path(trained.root) / "main" / "native").iterdir())
+
+
+def test_an_exported_potential_predicts_the_same_without_mlpbench(trained: Subject) -> None:
+    """In the package's own environment, from the exported folder alone; a backend that cannot export says why."""
+    result: Result = trained.cache["results"]["export"]
+    if result.status == "skipped":
+        assert result.reason
+        return
+    assert result.status == "done", result.reason
+    folder, frames = trained.root / EXPORTED, split_frames()["valid"].select(slice(3))
+    write(folder / "frames.xyz", frames.to_atoms(), format="extxyz")
+    (folder / "use.py").write_text(USE.format(code=result.values["code"]), encoding="utf-8")
+    done = subprocess.run(
+        [str(trained.environment.python), "-s", "use.py"], env=worker_environment(trained.environment, 1), cwd=folder,
+        capture_output=True, text=True, timeout=600, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    with np.load(folder / "used.npz") as found:
+        predicted = trained.predictions("main")
+        np.testing.assert_allclose(found["energy"], predicted["valid.energy"][:3], atol=1e-6)
+        np.testing.assert_allclose(found["forces"], predicted["valid.forces"][: found["forces"].shape[0]], atol=1e-6)
+
+
+USE = """\
+import sys
+
+sys.modules["mlpbench"] = None
+from pathlib import Path
+
+import numpy as np
+from ase.calculators.calculator import Calculator, all_changes
+from ase.io import read
+from ase.neighborlist import neighbor_list
+
+{code}
+
+structures = read("frames.xyz", index=":")
+calculator = package_calculator(Path.cwd(), "cpu")
+energy, forces = [], []
+for atoms in structures:
+    atoms.calc = calculator
+    energy.append(atoms.get_potential_energy())
+    forces.append(atoms.get_forces())
+np.savez("used.npz", energy=energy, forces=np.concatenate(forces))
+"""
 
 
 def test_versions_and_threads_are_reported(trained: Subject) -> None:

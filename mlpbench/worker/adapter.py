@@ -184,6 +184,18 @@ class Adapter(ABC):
         """
         raise Unavailable(f"{type(self).__name__} does not know it")
 
+    def export(self, folder: Path) -> str:
+        """Write the best potential to ``folder`` in the package's own form, for use without mlpbench.
+
+        Returns:
+            Source of a function ``package_calculator(folder, device)`` (``folder`` a :class:`pathlib.Path`) that gives
+            the package's ASE calculator for it; energies without the baseline.
+
+        Raises:
+            Unavailable: the package has no form that can be used without mlpbench.
+        """
+        raise Unavailable(f"{self.request.architecture['name']} has no form here that can be used without mlpbench")
+
     def allow_tf32(self) -> None:
         """Let float32 products be rounded to TF32 from now on, in this process; called on NVIDIA GPUs only."""
         import torch  # not at the top: an adapter may have none

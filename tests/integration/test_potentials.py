@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -16,6 +17,7 @@ from ase.io import read, write
 
 import mlpbench as face
 from mlpbench.errors import UserError
+from mlpbench.files import sha256
 from mlpbench.frames import packed, unpacked
 from mlpbench.potentials import Potential
 from mlpbench.study.study import Study
@@ -166,3 +168,54 @@ def test_mistakes_are_told_and_nothing_is_written(
     assert said in done.stderr
     assert "Traceback" not in done.stderr
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_an_exported_potential_needs_mlpbench_no_more(results: Path, tmp_path: Path, mlpbench: Run) -> None:
+    trial = sorted(results.glob("s/toy-*"))[0].name
+    done = mlpbench("export", f"s/{trial}", "--to", "ours", "--results", str(results))
+    assert done.returncode == 0, done.stderr
+    folder = tmp_path / "ours"
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "CARD.md", "card.json", "md.py", "potential.npz", "potential.py", "requirements.txt"
+    ]  # fmt: skip
+    write(tmp_path / "new.extxyz", frames("test_300K", 5))
+    assert mlpbench("predict", f"s/{trial}", "new.extxyz", "--results", str(results)).returncode == 0
+    expected = read(tmp_path / "new-predicted.xyz", index=":")
+    script = (
+        "import sys, numpy as np; sys.modules['mlpbench'] = None\n"
+        "from ase.io import read\n"
+        "from potential import calculator, warnings_for\n"
+        "found = read('../new-predicted.xyz', index=':')\n"
+        "for atoms in found:\n"
+        "    energy, forces = atoms.get_potential_energy(), atoms.get_forces()\n"
+        "    atoms.calc = calculator()\n"
+        "    assert abs(atoms.get_potential_energy() - energy) < 1e-6, energy\n"
+        "    assert np.abs(atoms.get_forces() - forces).max() < 1e-6\n"
+        "assert warnings_for(found[0]) == []\n"
+        "found[0].positions[0] = found[0].positions[1] + 0.2\n"
+        "assert 'Å apart' in warnings_for(found[0])[0]\n"
+        "found[0].numbers[0] = 9\n"
+        "assert 'no training frame with F' in warnings_for(found[0])[0]\n"
+    )
+    alone = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    run = [sys.executable, "-c", script]
+    ended = subprocess.run(run, cwd=folder, env=alone, capture_output=True, text=True, timeout=120, check=False)
+    assert ended.returncode == 0, ended.stderr
+    dynamics = [sys.executable, "md.py", "../new.extxyz", "--steps", "5", "--out", "t.traj"]
+    ended = subprocess.run(dynamics, cwd=folder, env=alone, capture_output=True, text=True, timeout=120, check=False)
+    assert ended.returncode == 0, ended.stderr
+    assert (folder / "t.traj").is_file()
+    assert isinstance(expected, list)
+    card = json.loads((folder / "card.json").read_text())
+    study = face.load_study("s", results)
+    mine = study.metrics[(study.metrics["trial"] == trial) & (study.metrics["metric"] == "force_mae")]
+    known = dict(zip(mine["split"], mine["value"], strict=True))
+    for row in card["errors"]:
+        if row["metric"] == "force_mae":
+            assert row["value"] == known[row["split"]]
+    assert card["sha256"]["potential.npz"] == sha256(folder / "potential.npz")
+    assert f"Trial `{trial}` of the study `s`" in (folder / "CARD.md").read_text()
+    again = mlpbench("export", f"s/{trial}", "--to", "ours", "--results", str(results))
+    assert again.returncode == 2
+    assert "ours is there already and not empty" in again.stderr
+    assert not list(tmp_path.glob(".ours*"))

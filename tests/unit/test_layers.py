@@ -34,7 +34,7 @@ LAYERS = [
     {"config"},
     {"study"},
     {"converging", "comparison", "decision", "pilot", "tables"},
-    {"run", "scoring", "progress", "report", "potentials"},
+    {"run", "scoring", "progress", "report", "potentials", "exporting"},
     {"cli", "testing"},
     {"__main__"},
 ]

@@ -6,6 +6,7 @@ import copy
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -128,6 +129,14 @@ class MacePotential(Potential):
         return self.model(batch.to(self.device).to_dict(), training=False, compute_stress=stress)
 
 
+EXPORT = """\
+def package_calculator(folder, device):
+    from mace.calculators import MACECalculator
+
+    return MACECalculator(model_paths=str(folder / "potential.model"), device=device, default_dtype="{dtype}")
+"""
+
+
 class MaceAdapter(Adapter):
     """Trains as ``mace_run_train`` does, in this process; resumes exactly from the last finished epoch."""
 
@@ -172,6 +181,13 @@ class MaceAdapter(Adapter):
         if next(model.parameters()).dtype != wanted:
             model = _in_dtype(model, wanted)
         return MacePotential(model, self.request.device)
+
+    def export(self, folder: Path) -> str:
+        """See :meth:`Adapter.export`: the model as ``mace_run_train`` leaves it."""
+        potential = self.load()
+        assert isinstance(potential, MacePotential)
+        torch.save(potential.model.to("cpu"), folder / "potential.model")
+        return EXPORT.format(dtype=self.request.dtype)
 
     def deploy(self, potential: Any, means: str) -> Calculator:
         """See :meth:`Adapter.deploy`."""

@@ -152,6 +152,15 @@ class NequIPPotential(Potential):
         return AtomicDataDict.detach_(self.model(batch.copy()))
 
 
+EXPORT = """\
+def package_calculator(folder, device):
+    from nequip.integrations.ase import NequIPCalculator
+
+    neighbours = {"neighborlist_backend": "matscipy"} if device == "cpu" else {}
+    return NequIPCalculator._from_saved_model(str(folder / "potential.ckpt"), device=device, **neighbours)
+"""
+
+
 def _numpy(tensor: torch.Tensor) -> Any:
     return tensor.detach().to("cpu", torch.float64).numpy()
 
@@ -225,6 +234,12 @@ class NequIPAdapter(Adapter):
         if model.metadata["model_dtype"] != wanted:
             model = _in_dtype(model, self.best, wanted)
         return NequIPPotential(model, self.request.device, self.request.labels)
+
+    def export(self, folder: Path) -> str:
+        """See :meth:`Adapter.export`: a checkpoint of NequIP, which ``nequip-compile`` takes as well."""
+        self.load()  # which says so where there is none
+        shutil.copyfile(self.best, folder / "potential.ckpt")
+        return EXPORT
 
     def deploy(self, potential: Any, means: str) -> Calculator:
         """See :meth:`Adapter.deploy`."""

@@ -233,6 +233,25 @@ class SchnetpackPotential(Potential):
         return {name: value.to(self.device) for name, value in _atoms_collate_fn(samples).items()}
 
 
+EXPORT = """\
+def package_calculator(folder, device):
+    import torch
+    from schnetpack.interfaces import SpkCalculator
+    from schnetpack.transform import ASENeighborList
+
+    model = torch.load(folder / "potential.pt", map_location=device, weights_only=False)
+    calculator = SpkCalculator(
+        model=model, neighbor_list=ASENeighborList({cutoff}), energy_unit="eV", position_unit="Ang",
+        device=device, dtype=torch.{dtype},
+    )
+{stress}    return calculator
+"""
+STRESS = (
+    "# As an argument it would make SchNetPack add the strain to the model a second time. Cells must be right-handed.",
+    'calculator.stress_key = calculator.property_map["stress"] = "stress"',
+)
+
+
 class SchnetpackAdapter(Adapter):
     """Trains with SchNetPack's data module, task and callbacks in Lightning's trainer; resumes exactly."""
 
@@ -283,6 +302,16 @@ class SchnetpackAdapter(Adapter):
         weights = {name: value for name, value in state.items() if name.startswith("model.")}
         model.load_state_dict({name.removeprefix("model."): value for name, value in weights.items()})
         return SchnetpackPotential(model, self.request.device, wanted, facts)
+
+    def export(self, folder: Path) -> str:
+        """See :meth:`Adapter.export`: the model as SchNetPack's own trainer leaves it."""
+        potential = self.load()
+        assert isinstance(potential, SchnetpackPotential)
+        periodic = potential.facts["periodic"]
+        model = potential.stress_model() if periodic else potential.model
+        torch.save(model.to("cpu"), folder / "potential.pt")
+        stress = "".join(f"    {line}\n" for line in STRESS) if periodic else ""
+        return EXPORT.format(cutoff=potential.facts["cutoff"], dtype=self.request.dtype, stress=stress)
 
     def deploy(self, potential: Potential, means: str) -> Calculator:
         """See :meth:`Adapter.deploy`."""

@@ -6,7 +6,9 @@ adapter has to do. E = Σ_pairs Σ_k c[type, k]·φ_k(r), with φ_k Gaussians un
 
 from __future__ import annotations
 
+import inspect
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -122,6 +124,34 @@ class ToyCalculator(Calculator):
         self.results = {"energy": energy, "forces": forces}
 
 
+EXPORT = """\
+import json
+
+Float = Atoms = object
+
+
+{features}
+
+class PairPotential(Calculator):
+    implemented_properties = ["energy", "forces"]
+
+    def __init__(self, path):
+        super().__init__()
+        with np.load(path) as arrays:
+            meta, self.coefficients = json.loads(str(arrays["meta"])), arrays["coefficients"]
+        self.features = Features(meta["elements"], meta["n_basis"], meta["cutoff"])
+
+    def calculate(self, atoms=None, properties=("energy",), system_changes=all_changes):
+        super().calculate(atoms, properties, system_changes)
+        energy, forces = self.features.design(self.atoms)
+        self.results = {{"energy": float(energy @ self.coefficients), "forces": forces @ self.coefficients}}
+
+
+def package_calculator(folder, device):
+    return PairPotential(folder / "potential.npz")
+"""
+
+
 class ToyAdapter(Adapter):
     """Ridge-regularised gradient descent with momentum on the common loss; resumes exactly."""
 
@@ -178,6 +208,12 @@ class ToyAdapter(Adapter):
                 _save(self.best, potential)
             _save(self.last, potential, velocity=velocity, **log.state())
         return TrainOutcome.of(log, "none: the toy has no package of its own")
+
+    def export(self, folder: Path) -> str:
+        """See :meth:`Adapter.export`: the coefficients, and this module's source of what they are multiplied with."""
+        self.load()
+        shutil.copyfile(self.best, folder / "potential.npz")
+        return EXPORT.format(features=inspect.getsource(Features))
 
     def load(self, dtype: str | None = None) -> Potential:
         """See :meth:`Adapter.load`; always float64."""

@@ -1,5 +1,5 @@
-"""Answer for one potential, frames by frames, until the core hangs up: what stands behind ``mlpbench predict`` and
-:class:`mlpbench.potentials.Potential`.
+"""A trained potential put to use: :func:`serve` answers frames by frames, :func:`export` writes it for use without
+mlpbench.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ import socket
 import traceback
 from dataclasses import fields
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,8 @@ import numpy as np
 from mlpbench import turns
 from mlpbench.frames import Frames, packed, unpacked
 from mlpbench.protocol import EventLog
-from mlpbench.worker.adapter import Adapter, Potential
+from mlpbench.worker.adapter import Adapter, Potential, Unavailable
+from mlpbench.worker.tasks import Skip
 
 
 def serve(adapter: Adapter, options: dict[str, Any], events: EventLog) -> dict[str, Any]:
@@ -52,3 +54,15 @@ def _answer(potential: Potential, message: dict[str, Any]) -> dict[str, Any]:
         return {"failed": f"{type(error).__name__}: {error}"}
     answer = {"energy": np.asarray(found.energy), "forces": np.asarray(found.forces)}
     return answer if found.stress is None else answer | {"stress": np.asarray(found.stress)}
+
+
+def export(adapter: Adapter, options: dict[str, Any], events: EventLog) -> dict[str, Any]:
+    """Options: ``folder``. Returns ``code``, see :meth:`Adapter.export`.
+
+    Raises:
+        Skip: the package has no form that can be used without mlpbench.
+    """
+    try:
+        return {"code": adapter.export(Path(options["folder"]))}
+    except Unavailable as error:
+        raise Skip(str(error)) from error
