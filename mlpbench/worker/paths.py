@@ -114,7 +114,7 @@ def disagreement(path: Deployment, energy: float, force: float) -> str:
     )
 
 
-BOOTSTRAP = Path(__file__).parents[1] / "bootstrap.py"
+BOOTSTRAP = Path(__file__).with_name("bootstrap.py")
 POLL = 0.05  # s; a process that takes memory at 5 GB/s gains 250 MB between two looks
 
 
