@@ -155,10 +155,10 @@ def _evaluation(name: str) -> str | None:
     return min(able, key=lambda n: (sum(v is not None for v in options[n].values()), n), default=None)
 
 
-def _steps(view: View, trials: pd.Series) -> npt.NDArray[np.float64] | None:
-    """Optimiser steps of the trials; None where all have converged, so that they no longer matter."""
+def _steps(view: View, trials: pd.Series) -> npt.NDArray[np.float64]:
+    """(T,) optimiser steps of the trials; NaN for those that have converged, where they no longer matter."""
     table = view.study.trials.set_index("trial").loc[trials]
-    return None if table["converged"].eq(True).all() else table["steps"].to_numpy(dtype=float)
+    return table["steps"].mask(table["converged"].eq(True)).to_numpy(dtype=float)  # more would change nothing
 
 
 def more_data(view: View, constraint: Constraint, candidates: Sequence[Assessment]) -> list[Advice]:

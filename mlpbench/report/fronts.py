@@ -43,7 +43,7 @@ def _fits(study: Study, dataset: str, name: str, split: str) -> dict[str, Learni
         part = select(rows[rows["value"] > 0], candidate=candidate)
         if part["n_train"].nunique() > 1:
             rest = part["at_rest"].map(facts.rested).to_numpy(dtype=bool)
-            steps = None if part["converged"].map(facts.rested).all() else part["steps"]
+            steps = part["steps"].mask(part["converged"].map(facts.rested).astype(bool))  # more would change nothing
             try:
                 fits[candidate] = fit_learning_curve(
                     part["n_train"], part["value"], part["repetition"], at_rest=rest, steps=steps, noise=noise

@@ -145,8 +145,8 @@ def fit_learning_curve(
         repetition: (T,) label of each trial's repetition.
         at_rest: (T,) or one for all: whether the training had come to rest. Errors of trainings that had not are about
             optimisation, and a law through them about how that grew with N.
-        steps: (T,) optimiser steps of each trial, which must be the same at every size within 5 %; NaN: not known.
-            None: not asked, as for trainings that have converged.
+        steps: (T,) optimiser steps of each trial, which must be the same at every size within 5 %; NaN: not known, or
+            the training has converged, so that more would change nothing. None: not asked.
         floor: fit a floor c; None: where an F test at 1 % and the AICc both ask for it and there are at
             least four sizes.
         noise: error of the labels themselves where the data set states it, in the unit of the errors.

@@ -168,7 +168,8 @@ def _not_converged(study: Study) -> list[str]:
     reached = sum(facts.rested(converged) for converged in done["converged"])
     verb = "was" if len(falls) == 1 else "were"
     which = f"{plural(len(falls), 'training')} that {verb} repeated with twice the steps"
-    span = f"{100 * min(falls):.0f} to {100 * max(falls):.0f} %" if len(falls) > 1 else f"{100 * falls[0]:.0f} %"
+    least, most = (round(100 * fall) + 0 for fall in (min(falls), max(falls)))
+    span = f"{least} to {most} %" if least != most else f"{most} %"
     return [
         f"{reached} of {which} had converged: the last doubling lowered validation errors by {span}. "
         "Longer trainings may change the order."
@@ -194,6 +195,7 @@ def _no_better_than_trivial(study: Study) -> list[str]:
 def _more_steps_with_more_labels(study: Study) -> list[str]:
     """Where a candidate's trainings took more optimiser steps the more labels they had: that is no learning curve."""
     done = study.table[study.table["status"] == "done"]
+    done = done[~done["converged"].map(facts.rested).astype(bool)]  # more steps would change nothing there
     steps = done.groupby(["dataset", "candidate", "n_train"])["steps"].mean().unstack("n_train")
     grown = steps.max(axis=1) > 1.05 * steps.min(axis=1)
     if not grown.any():

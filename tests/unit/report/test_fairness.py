@@ -122,6 +122,16 @@ def test_more_steps_with_more_labels_are_no_learning_curve_and_what_adds_one_is_
     assert "dataset.n_train=50,200 repetition=0,1,2 budget=default budget.steps=2000" in command.lines[0]
 
 
+def test_steps_of_a_training_that_has_converged_do_not_matter(tmp_path: Path) -> None:
+    plan = Plan(("schnet",), n_train=(50, 200), steps=None, frames=False, **QUICK)
+    records = make_records(tmp_path / "s", plan)
+    for record in records:  # those with fewer steps: twice as many would change nothing
+        record["training"]["converged"] = record["identifiers"]["n_train"] == 50
+    study = Study("s", tmp_path / "s", records)
+    assert unfitted(study, "ethanol", "test_500K") == []
+    assert not [limit for limit in answer._limits(study) if "More labels also meant" in limit]
+
+
 def test_convergence_is_said_also_where_all_is_well(tmp_path: Path) -> None:
     study = fabricate(tmp_path / "s", Plan(("schnet",), n_train=(50,), repetitions=3, frames=False, **QUICK))
     assert facts.rest_words(study.table) == "all 3 at rest; converged: not tested (budget=converge does that)"
