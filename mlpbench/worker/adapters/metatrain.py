@@ -51,6 +51,16 @@ PET = {
     "n_feedforward": "d_feedforward", "n_head_features": "d_head", "n_heads": "num_heads",
     "n_attention_layers": "num_attention_layers", "n_gnn_layers": "num_gnn_layers",
 }  # fmt: skip
+EXPORTED = """\
+def package_calculator(folder, device):
+    import sphericart.torch  # without it an exported SOAP-BPNN has wrong forces, and says nothing
+    from metatomic_ase import MetatomicCalculator
+
+    return MetatomicCalculator(
+        str(folder / "model.pt"), device=device, extensions_directory=str(folder / "extensions"),
+        uncertainty_threshold=None,
+    )
+"""
 NAMES = {"soap_bpnn": SOAP_BPNN, "pet": PET}
 
 
@@ -283,11 +293,21 @@ class MetatrainAdapter(NetAdapter):
         """See :meth:`Adapter.deploy`: the exported file, as metatrain's users and MD codes run it."""
         if means != "TorchScript":
             raise Unavailable(f"metatrain does not know {means}")
-        exported = potential.net.again().model.export()
         with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "model.pt"
-            exported.save(path, collect_extensions=str(Path(folder) / "extensions"))
-            return calculator_of(str(path), potential.net.device, extensions=str(Path(folder) / "extensions"))
+            write_exported(potential, Path(folder))
+            extensions = str(Path(folder) / "extensions")
+            return calculator_of(str(Path(folder) / "model.pt"), potential.net.device, extensions)
+
+    def export(self, folder: Path) -> str:
+        """See :meth:`Adapter.export`: the file that ``mtt export`` writes, with its extensions."""
+        write_exported(self.load(), folder)
+        return EXPORTED
+
+
+def write_exported(potential: Any, folder: Path) -> None:
+    """metatomic's ``model.pt`` and the folder ``extensions`` with the libraries that it needs."""
+    exported = potential.net.again().model.export()
+    exported.save(folder / "model.pt", collect_extensions=str(folder / "extensions"))
 
 
 def calculator_of(model: Any, device: str, extensions: str | None = None) -> Calculator:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -33,6 +34,13 @@ from mlpbench.worker.adapters._net import Net, NetAdapter, NetPotential, element
 from mlpbench.worker.training import RefusedOption, label_scale, require_option
 
 VOIGT = ((0, 1, 2, 1, 0, 0), (0, 1, 2, 2, 2, 1))
+EXPORTED = """\
+def package_calculator(folder, device):
+    import torch
+    from torchani.ase import Calculator
+
+    return Calculator(torch.jit.load(str(folder / "model.pt"), map_location=device))
+"""
 PUBLISHED = {"ani1x": "like_1x", "ani2x": "like_2x"}  # the layers of these models, each element its own
 
 
@@ -261,6 +269,12 @@ class TorchAniAdapter(NetAdapter):
         if means != "TorchScript":
             raise Unavailable(f"TorchANI does not know {means}")
         return Always(potential.hartree_model().ase(jit=True))
+
+    def export(self, folder: Path) -> str:
+        """See :meth:`Adapter.export`: the model in TorchScript, in hartree."""
+        potential: Any = self.load()
+        torch.jit.script(potential.hartree_model()).save(folder / "model.pt")
+        return EXPORTED
 
 
 def model_options(settings: Mapping[str, Any]) -> dict[str, Any]:
