@@ -173,7 +173,11 @@ def _package_form(folder: Path, environment: Environment, target: Path) -> str:
 
 def _write(target: Path, record: dict[str, Any], folder: Path, code: str) -> None:
     baseline = baseline_of(record)
-    reference = {symbol: energy + baseline.mean_per_atom for symbol, energy in baseline.elements.items()}
+    start = record["training"].get("start") or {}
+    moved = start.get("shifts_eV", {})  # of the energy zero, which the package's own form does not hold
+    reference = {
+        symbol: energy + baseline.mean_per_atom + moved.get(symbol, 0.0) for symbol, energy in baseline.elements.items()
+    }
     train = Frames.load(folder.parent / record["split"]["directory"] / "train.npz")
     force = float(np.abs(train.forces).max()) if train.has_forces else None
     title = _title(record)
@@ -221,7 +225,7 @@ def _card(record: dict[str, Any], train: Frames, shortest: float, force: float |
         "in_distribution": record["split"]["in_distribution"], "labels": record["labels"],
         "training": {key: training.get(key) for key in (
             "steps", "stopped_by", "at_rest", "rest_reason", "converged", "convergence_reason", "wall_seconds",
-            "n_parameters")},
+            "n_parameters", "start")},
         "errors": errors,
         "other": [row for row in record["metrics"] if row["split"] == "" and metric(row["metric"]).group != "cost"],
         "domain": {"elements": sorted(set(train.to_atoms()[0].get_chemical_symbols())
@@ -240,6 +244,11 @@ def _span(counts: list[int]) -> str:
     return f"{counts[0]}" if counts[0] == counts[1] else f"{counts[0]} to {counts[1]}"
 
 
+def _begun(training: dict[str, Any]) -> str:
+    start = training.get("start")
+    return f"started from the potential of {start['trial']}; " if start else ""
+
+
 def _card_text(title: str, card: dict[str, Any]) -> str:
     training, domain = card["training"], card["domain"]
     rest = {True: "at rest", False: "not at rest", None: "rest unknown"}[training["at_rest"]]
@@ -250,7 +259,7 @@ def _card_text(title: str, card: dict[str, Any]) -> str:
         f"{number(training['n_parameters'])} parameters.", "",
         f"- **Data:** {card['dataset']}, {card['level_of_theory']}; {card['n_train']} training and {card['n_valid']} "
         f"validation frames. Licence: {card['licences']['data']}.",
-        f"- **Training:** {training['steps']} optimiser steps, {rest}, {converged}; labels "
+        f"- **Training:** {_begun(training)}{training['steps']} optimiser steps, {rest}, {converged}; labels "
         f"{', '.join(label for label, weight in card['labels'].items() if weight)}.",
         f"- **Domain:** {', '.join(domain['elements'])}; {_span(domain['atoms'])} atoms; "
         f"{'periodic' if domain['periodic'] else 'not periodic'}; no two atoms nearer than "

@@ -69,6 +69,8 @@ class Request:
         labels: which labels the training uses: ``energy``, ``forces``, ``stress``.
         tasks: in the order in which they are carried out.
         capabilities: what the backend declares of itself: ``labels`` that it can train on, whether it is ``periodic``.
+        start: what the training starts from; empty: from scratch. Else ``kind``, ``trial`` and ``weights`` (for the
+            record) and ``directory``, the folder of a finished trial of the same architecture and hyperparameters.
     """
 
     adapter: str
@@ -84,6 +86,7 @@ class Request:
     labels: list[str]
     tasks: list[Task]
     capabilities: dict[str, Any] = field(default_factory=dict)
+    start: dict[str, Any] = field(default_factory=dict)
     version: int = VERSION
 
     def write(self, path: Path) -> None:

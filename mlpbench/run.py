@@ -169,6 +169,7 @@ def make_request(trial: Trial, environment: Environment, tasks: list[Task], devi
         labels=trial.labels,
         tasks=tasks,
         capabilities=config.backend_config.capabilities(),
+        start=trial.origin.request(config.start.kind),
     )
 
 

@@ -63,6 +63,9 @@ class BackendConfig(BaseModel):
     )
     periodic: bool = Field(default=True, description="whether it knows periodic boundary conditions")
     exact_resume: bool = Field(default=True, description="whether a resumed training equals one without a break")
+    starts: list[Literal["potential"]] = Field(
+        default_factory=list, description="what else than fresh weights its trainings can start from"
+    )
     trainer: Literal["package", "mlpbench"] = Field(
         default="package", description="whose training loop: the package's, or mlpbench's around its model and loss"
     )

@@ -13,7 +13,7 @@ from mlpbench.files import digest
 from mlpbench.protocol import ProtocolError, read_json
 from mlpbench.records import usable
 from mlpbench.study.candidates import candidate_label
-from mlpbench.study.rows import display_name
+from mlpbench.study.rows import display_name, line_name
 from mlpbench.study.settings import Setting, settings_of
 from mlpbench.study.study import Study
 
@@ -102,9 +102,8 @@ class _Keyed:
 
     def label(self, *, dataset: bool, sizes: bool, n_train: bool = True) -> str:
         """What it is of, as everywhere; ``dataset`` and ``sizes``: whether there are several to tell apart."""
-        data, architecture, size = self.setting.line
-        title = display_name(architecture, [self.record])
-        name = f"{title} {size}" if sizes else title
+        data, architecture, size, start = self.setting.line
+        name = line_name(display_name(architecture, [self.record]), size if sizes else "", start)
         text = candidate_label(name, self.n_train, self.setting.label)
         if not n_train:
             text = ", ".join(part for part in (name, self.setting.label) if part)
@@ -126,7 +125,7 @@ def match(first: Study, second: Study) -> Matching:
     seeds = [name for name in SEEDS if any(record["config"].get(name) is not None for record in records)]
     lines = {setting.line for setting in settings}
     several = {"dataset": len({line[0] for line in lines}) > 1,
-               "sizes": len(lines) > len({line[:2] for line in lines})}  # fmt: skip
+               "sizes": len({line[:3] for line in lines}) > len({line[:2] for line in lines})}  # fmt: skip
     trials = [
         _Keyed(setting, int(record["identifiers"]["n_train"]), _repetition(record, seeds), record)
         for setting, record in zip(settings, records, strict=True)

@@ -49,6 +49,10 @@ def overrides_of(config: Mapping[str, Any], *, without: tuple[str, ...] = ()) ->
     needed = {"dataset.variant": _value(data["variant"])} if data.get("variant") is not None else {}
     if data.get("kind") == "file":
         needed["dataset.path"] = _value(data["path"])
+    start = config.get("start") or {}
+    if start.get("kind", "scratch") != "scratch":
+        overrides["start"] = str(start["kind"])
+        needed["start.potential"] = _value(start["potential"])
     base = _composed(_texts({**overrides, **needed}))
     for group in _GROUPS:
         wanted = config.get(group) or {}

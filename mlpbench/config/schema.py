@@ -63,6 +63,33 @@ class Training(Strict):
         return {} if native is None else native
 
 
+class Start(Strict):
+    """Where a training starts. With ``kind: scratch`` the other keys have no effect, so that starts can be swept."""
+
+    kind: Literal["scratch", "potential"] = Field(default="scratch", description="fresh weights, or those of a trial")
+    potential: Path | None = Field(default=None, description="a trial's folder, or a study's; absolute once it is read")
+    freeze: Literal["none"] = Field(default="none", description="which weights are not trained")
+    lr_factor: float = Field(default=1.0, gt=0, le=1, description="training.lr is multiplied by it")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_scratch(cls, node: Any) -> Any:
+        if isinstance(node, dict) and node.get("kind", "scratch") == "scratch":
+            return {key: value for key, value in node.items() if key not in cls.model_fields}  # unknown keys: refused
+        return node
+
+    @field_validator("potential")
+    @classmethod
+    def _absolute(cls, potential: Path | None) -> Path | None:
+        return None if potential is None else potential.expanduser().resolve()
+
+    @model_validator(mode="after")
+    def _named(self) -> Start:
+        if self.kind == "potential" and self.potential is None:
+            raise ValueError("start=potential needs start.potential=results/<study> or results/<study>/<trial>")
+        return self
+
+
 class Convergence(Strict):
     """When a training is repeated with twice the steps, and when that ends."""
 
@@ -114,6 +141,7 @@ class TrialConfig(Strict):
     dataset: DatasetConfig
     architecture: Architecture
     size: str
+    start: Start = Field(default_factory=Start)
     training: Training
     budget: Budget
     evaluation: Evaluation

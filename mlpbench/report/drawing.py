@@ -27,6 +27,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from mlpbench.numbers import number
 from mlpbench.report.estimates import Estimate
 from mlpbench.study.rows import place
+from mlpbench.study.settings import SCRATCH
 from mlpbench.study.study import Study, remembered
 
 # On paper -> in dark mode. The lightness of the paper colours runs from 20 to 58 (CIE L*), so that greyscale
@@ -104,7 +105,7 @@ class Look:
 def looks(study: Study) -> dict[str, Look]:
     """Candidate -> look; an architecture whose backend declares a place has the same in every report.
 
-    Where an architecture has several variants (sizes), each variant has a symbol of its own, the same for all.
+    Where an architecture has several variants (sizes, starts), each variant has a symbol of its own, the same for all.
     """
     table = study.table
     declared: dict[str, int | None] = {name: place(name) for name in table["architecture"].unique()}
@@ -117,13 +118,18 @@ def looks(study: Study) -> dict[str, Look]:
             at = next(at for at in count(FIRST_SPARE) if at not in taken)
         places[name] = at
     sizes = sorted(table["size"].unique(), key=lambda s: (SIZES.index(s) if s in SIZES else 99, s))
+    starts = sorted(table["start"].unique(), key=lambda start: (start != SCRATCH, start))
+    variants = [(size, start) for start in starts for size in sizes]
     several = table.groupby("architecture")["candidate"].nunique().max() > 1
     styles: dict[str, Look] = {}
     for architecture in architectures:
-        mine = table.loc[table["architecture"] == architecture, ["candidate", "size"]].drop_duplicates("candidate")
+        kinds = table.loc[table["architecture"] == architecture, ["candidate", "size", "start"]]
+        mine = kinds.drop_duplicates("candidate")
         at = places[architecture]
-        for index, (candidate, size) in enumerate(zip(mine["candidate"], mine["size"], strict=True)):
-            symbol = sizes.index(size) if several else at + at // len(PAIRS)  # a colour's second owner looks otherwise
+        for index, (candidate, *kind) in enumerate(mine.itertuples(index=False, name=None)):
+            symbol = (
+                variants.index(tuple(kind)) if several else at + at // len(PAIRS)
+            )  # a colour's second owner looks otherwise
             dash = DASHES[(at + index) % len(DASHES)]
             styles[str(candidate)] = Look(PAIRS[at % len(PAIRS)][0], MARKERS[symbol % len(MARKERS)], dash)
     return styles

@@ -16,6 +16,7 @@ from mlpbench.evaluators.physics import reference_frequencies
 from mlpbench.frames import Float
 from mlpbench.numbers import THIN, listing, number, plural, seconds
 from mlpbench.study.rows import backends, natural
+from mlpbench.study.start import starts_of
 from mlpbench.study.study import Study, remembered, rows_of, unique
 
 MACHINE = ["device", "device_name", "cpu", "threads"]
@@ -160,8 +161,10 @@ def run_again(study: Study, dataset: str, *overrides: str, only: Sequence[str] =
     sizes = ",".join(dict.fromkeys(rows["size"].astype(str)))
     named = any(override.startswith("dataset.n_train=") for override in overrides)
     chosen = [] if named else [f"dataset.n_train={max(train_sizes(study, dataset))}"]
-    start = f"mlpbench run -m study={study.name} dataset={dataset} architecture={names} size={sizes}"
-    return " ".join([start, *chosen, *overrides])
+    starts = starts_of([study.record[trial]["config"] for trial in rows["trial"]])
+    chosen = [*(f"{key}={value}" for key, value in starts.items()), *chosen]
+    command = f"mlpbench run -m study={study.name} dataset={dataset} architecture={names} size={sizes}"
+    return " ".join([command, *chosen, *overrides])
 
 
 def rest_words(table: pd.DataFrame) -> str:

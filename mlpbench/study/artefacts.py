@@ -7,7 +7,7 @@ folder what they were made from, and ``difference`` compares the two. Inputs are
 artefact    inputs
 =========== ==================================================================================================
 train       frames (train, valid, baseline), architecture, training, budget, labels, init seed, dtype, adapter
-            version, environment lock
+            version, environment lock; of a training that does not start from scratch: kind, weights
 predict     potential, frames of every split
 physics     potential, frames, options, the structures in the reference files
 md          potential, start frames, options less those that only its scores read

@@ -36,9 +36,10 @@ class Candidate:
         dataset: name.
         architecture: name, as in ``conf/architecture``.
         size: of the architecture.
+        start: of the training: ``scratch``, or the study of the potential that it is fine-tuned from.
         n_train: training frames.
         setting: the chosen one.
-        name: of its line, as in tables and figures, e.g. ``MACE`` or ``MACE small``.
+        name: of its line, as in tables and figures, e.g. ``MACE``, ``MACE small`` or ``MACE (from pretrain)``.
         trials: of the setting at this training size, whatever became of them; of a ladder of budgets the longest.
         settings: every setting that was tried at this training size, the chosen one included.
         tuning_seconds: their training time in all; NaN where it is not recorded.
@@ -47,6 +48,7 @@ class Candidate:
     dataset: str
     architecture: str
     size: str
+    start: str
     n_train: int
     setting: Setting
     name: str
@@ -107,7 +109,7 @@ def choose(trials: pd.DataFrame, settings: Mapping[str, Setting], valid: Mapping
         head = mine.iloc[0]
         candidates.append(
             Candidate(
-                head["dataset"], head["architecture"], head["size"], int(head["n_train"]),
+                head["dataset"], head["architecture"], head["size"], head["start"], int(head["n_train"]),
                 settings[head["trial"]], head["name"], tuple(mine["trial"]), tuple(tried),
                 float(part["train_seconds"].astype(float).sum(min_count=1)),
             )

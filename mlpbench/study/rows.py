@@ -20,7 +20,17 @@ from mlpbench.metrics import MAIN_ERRORS
 from mlpbench.records import usable
 from mlpbench.statistics.variance import independent_repetitions
 from mlpbench.study.candidates import candidate_label
-from mlpbench.study.settings import PLACE, Setting, climbing, data_names, ladder_of, named, settings_of
+from mlpbench.study.settings import (
+    PLACE,
+    SCRATCH,
+    Setting,
+    climbing,
+    data_names,
+    ladder_of,
+    named,
+    settings_of,
+    start_of,
+)
 
 
 def display_name(architecture: str, records: Iterable[Mapping[str, Any]] = ()) -> str:
@@ -179,13 +189,21 @@ def setting_labels(trials: pd.DataFrame, data: bool = False) -> pd.Series:
 
 
 def _names(trials: pd.DataFrame, records: Sequence[Record]) -> list[str]:
-    """Architecture as a reader knows it, with its size where the study has several sizes of one architecture."""
+    """Architecture as a reader knows it, with its size where the study has several sizes of one architecture, and with
+    its start where that is not scratch.
+    """
     several = trials.groupby("architecture")["size"].nunique().max() > 1
     titles = {architecture: display_name(architecture, records) for architecture in trials["architecture"].unique()}
     return [
-        f"{titles[architecture]} {size}" if several else titles[architecture]
-        for architecture, size in zip(trials["architecture"], trials["size"], strict=True)
+        line_name(titles[architecture], size if several else "", start)
+        for architecture, size, start in zip(trials["architecture"], trials["size"], trials["start"], strict=True)
     ]
+
+
+def line_name(title: str, size: str, start: str) -> str:
+    """What a line is called: ``MACE``, ``MACE small``, ``MACE (from pretrain)``; no ``size``: it need not be said."""
+    name = f"{title} {size}" if size else title
+    return name if start == SCRATCH else f"{name} (from {start})"
 
 
 def _superseded(records: Sequence[Record]) -> list[bool]:
@@ -240,7 +258,8 @@ def _trial_row(record: Record) -> tuple[Record, Record]:
     """Columns that name the trial, and all others that are no settings."""
     training, provenance, tasks = record["training"], record["provenance"], record["tasks"]
     hardware, backend = provenance["hardware"], provenance["backend"]
-    return {"trial": record["trial"], "study": record["study"], **record["identifiers"]}, {
+    identifiers = {**record["identifiers"], "start": start_of(record)}
+    return {"trial": record["trial"], "study": record["study"], **identifiers}, {
         "status": "done" if usable(record) else record["status"],
         "reason": "" if usable(record) else record["reason"],
         "unfinished": record["reason"] if usable(record) else "",

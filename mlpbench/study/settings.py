@@ -1,9 +1,10 @@
 """Settings of a study: what differs between its trials; and data sets: which of them rest on the same frames.
 
-A *setting* is what differs between the resolved configurations of the trials of one data set, architecture and size (a
-*line*); repetition, seeds and the number of training frames apart. What was typed plays no part: a default that was
-typed once and left out once is one setting. A *candidate* is the setting of a line that the validation error chose at
-one number of training frames: what every table, figure and decision has as a row (:mod:`mlpbench.study.candidates`).
+A *setting* is what differs between the resolved configurations of the trials of one data set, architecture, size and
+start (a *line*); repetition, seeds and the number of training frames apart. What was typed plays no part: a default
+that was typed once and left out once is one setting. A *candidate* is the setting of a line that the validation error
+chose at one number of training frames: what every table, figure and decision has as a row
+(:mod:`mlpbench.study.candidates`).
 
 Frames are no setting: an error on other frames is the answer to another question, so none is chosen for its error.
 Several contents under one name are several data sets (:func:`data_names`).
@@ -19,8 +20,8 @@ from typing import Any
 import numpy as np
 
 Record = Mapping[str, Any]
-Line = tuple[str, str, str]  # data set, architecture, size
-LINE = ("dataset", "architecture", "size")
+Line = tuple[str, str, str, str]  # data set, architecture, size, start
+LINE = ("dataset", "architecture", "size", "start")
 PLACE = (*LINE, "n_train")
 
 # Where a trial ran, where its results lie, what was measured afterwards, and what makes repetitions: no settings.
@@ -43,6 +44,7 @@ _GROUPS = ("training", "budget")  # groups of conf/ whose option is a shorter na
 _MOST_KEYS = 3  # changed keys that a label lists one by one
 DATA, FRAMES, EXTENSION, HARDWARE = "data", "frames", "extension", "hardware"
 GIVEN = "given_name"  # of the data set, in a record that a study calls otherwise
+SCRATCH = "scratch"  # the start of a training with fresh weights
 STEPS, CONVERGE, LADDER = "budget.steps", "budget.converge", "until converged"
 
 
@@ -51,7 +53,7 @@ class Setting:
     """What the trials of one line have in common.
 
     Attributes:
-        line: data set, architecture, size.
+        line: data set, architecture, size, start (see :func:`start_of`).
         values: key -> value, of the keys that differ within the line, e.g. ``{"training.lr": 0.01}``.
         label: the shortest text that tells it from the other settings of its line, e.g. ``lr=0.01``; empty for the only
             setting of a line.
@@ -76,7 +78,8 @@ def settings_of(records: Sequence[Record], studies: Sequence[str] | None = None)
     lines: dict[Line, list[int]] = {}
     for index, (record, name) in enumerate(zip(records, data_names(records, studies), strict=True)):
         identifiers = record["identifiers"]
-        lines.setdefault((name, str(identifiers["architecture"]), str(identifiers["size"])), []).append(index)
+        line = (name, str(identifiers["architecture"]), str(identifiers["size"]), start_of(record))
+        lines.setdefault(line, []).append(index)
     parts = [leaves.of(record, climbs) for record, climbs in zip(records, climbing(records), strict=True)]
     keys = {line: _varying_within(places, parts, studies) for line, places in lines.items()}
     short = _short_names({key for varied in keys.values() for key in varied})
@@ -128,6 +131,11 @@ def data_names(records: Sequence[Record], studies: Sequence[str] | None = None) 
 def given_name(record: Record) -> str:
     """The data set's own name, also of a record that a study calls by one of :func:`data_names`."""
     return str(record.get(GIVEN) or record["identifiers"]["dataset"])
+
+
+def start_of(record: Record) -> str:
+    """Where a trial's training started: ``scratch``, or the study (and trial, if named) of the start's potential."""
+    return str(record["identifiers"].get("start") or SCRATCH)
 
 
 def named(record: Record, name: str) -> dict[str, Any]:

@@ -23,6 +23,8 @@ from mlpbench.datasets.stages import stages
 from mlpbench.devices import hardware
 from mlpbench.errors import UserError, close_match
 from mlpbench.files import derive, digest, slug
+from mlpbench.study.settings import SCRATCH
+from mlpbench.study.start import Origin, find_origin
 
 Find = Callable[[BackendConfig], Environment | None]
 
@@ -42,6 +44,7 @@ class Trial:
         init_seed: of the weights and the batch order.
         labels: what enters the loss: ``energy``, ``forces``, ``stress``; the weights of all others are 0.
         skip: why it cannot be run at all; None if it can.
+        origin: where the training starts.
         environment_texts: dotted key -> the text that stands there, of values taken from environment variables.
     """
 
@@ -53,6 +56,7 @@ class Trial:
     init_seed: int
     labels: list[str]
     skip: str | None = None
+    origin: Origin = field(default_factory=Origin)
     environment_texts: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -79,9 +83,10 @@ class Trial:
     def name(self) -> str:
         """Readable folder name, unique within the study; nothing in it depends on how the trial was asked for."""
         config = self.config
+        start = [] if config.start.kind == SCRATCH else [f"from-{config.start.kind}"]
         parts = [
-            slug(config.architecture.name), slug(config.size), slug(self.dataset.name), f"n{config.dataset.n_train}",
-            f"r{config.repetition}", self.key[:8],
+            slug(config.architecture.name), slug(config.size), *start, slug(self.dataset.name),
+            f"n{config.dataset.n_train}", f"r{config.repetition}", self.key[:8],
         ]  # fmt: skip
         return "-".join(parts)
 
@@ -97,10 +102,12 @@ class Trial:
         """The node ``training``, with the weights of the loss as they enter it.
 
         A label that is not trained on has the weight 0. With ``energy_per=frame`` the weight of a frame's squared
-        energy error becomes that of the error per atom: times the mean of N² over the training frames.
+        energy error becomes that of the error per atom: times the mean of N² over the training frames. The rate has the
+        factor of the start.
         """
         dropped = {weight: 0.0 for label, weight in WEIGHTS.items() if label not in self.labels}
         settings = {**self.config.training.model_dump(), **dropped}
+        settings["lr"] *= self.config.start.lr_factor
         if settings["energy_per"] == "frame":
             n_atoms = self.dataset.pool.n_atoms[self.split.manifest["splits"]["train"]["indices"]]
             settings["energy_weight"] *= float(np.mean(n_atoms.astype(float) ** 2))
@@ -123,6 +130,11 @@ class Trial:
             "adapter": [backend.adapter, backend.adapter_version],
             "environment": environment.lock if environment is not None else built_lock(backend),
         }
+        if config.start.kind != SCRATCH:  # a trial from scratch is identified as it was before there were starts
+            identity["start"] = {
+                "kind": config.start.kind,
+                "weights": self.origin.weights or str(config.start.potential),
+            }
         if config.budget.seconds is not None:
             machine = hardware()
             identity["hardware"] = [config.device, config.threads, machine.get("cpu"), machine.get("gpus")]
@@ -142,6 +154,7 @@ class Trial:
             "n_train": config.dataset.n_train,
             "n_valid": config.dataset.n_valid,
             "repetition": config.repetition,
+            **({"start": self.origin.label} if config.start.kind != SCRATCH else {}),
         }
 
     @cached_property
@@ -192,10 +205,11 @@ def identify(raw: DictConfig, find: Find = resolve, *, write: bool = True, overr
         init_seed = derive("init", config.architecture.name, config.repetition)
     labels = loss_labels(config, dataset)
     _check_split_names(config, dataset)
+    origin = find_origin(config, dataset)
     return Trial(
         config=config, environment=environment, split=_split(config, dataset, split_seed, write), dataset=dataset,
-        split_seed=split_seed, init_seed=init_seed, labels=labels, skip=_why_not(config, dataset, labels),
-        environment_texts=texts,
+        split_seed=split_seed, init_seed=init_seed, labels=labels,
+        skip=_why_not(config, dataset, labels) or origin.problem or None, origin=origin, environment_texts=texts,
     )  # fmt: skip
 
 

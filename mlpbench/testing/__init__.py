@@ -15,11 +15,14 @@ from __future__ import annotations
 
 import pytest
 
-pytest.register_assert_rewrite(*(f"mlpbench.testing.{name}" for name in ("contract", "periodic", "procedure")))
+pytest.register_assert_rewrite(
+    *(f"mlpbench.testing.{name}" for name in ("contract", "periodic", "procedure", "starting"))
+)
 
 from mlpbench.testing.contract import *  # noqa: E402, F403
 from mlpbench.testing.periodic import *  # noqa: E402, F403
 from mlpbench.testing.procedure import *  # noqa: E402, F403
+from mlpbench.testing.starting import *  # noqa: E402, F403
 from mlpbench.testing.subject import Subject as Subject  # noqa: E402
 from mlpbench.testing.subject import ethanol_frames as ethanol_frames  # noqa: E402
 from mlpbench.testing.subject import split_frames as split_frames  # noqa: E402

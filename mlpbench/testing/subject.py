@@ -72,7 +72,8 @@ class Subject:
             folder: name of the folder for it.
             tasks: what to do.
             frames: split name -> its frames; ``train`` and ``valid`` must be there.
-            changes: ``budget``, ``training`` and ``architecture`` (settings that differ), ``labels``, ``seed``.
+            changes: ``budget``, ``training`` and ``architecture`` (settings that differ), ``labels``, ``seed``, and
+                ``start``, the folder of a request that was trained.
         """
         directory = self.root / folder
         directory.mkdir(parents=True, exist_ok=True)
@@ -85,6 +86,8 @@ class Subject:
             **changes.pop("budget", {}),
         }  # fmt: skip
         training = {**self.trial.training.model_dump(), **changes.pop("training", {})}
+        start = changes.pop("start", None)
+        known = {} if start is None else {"kind": "potential", "trial": start, "directory": str(self.root / start)}
         return Request(
             adapter=self.backend.adapter,
             directory=str(directory),
@@ -99,6 +102,7 @@ class Subject:
             labels=changes.pop("labels", ["energy", "forces"]),
             tasks=tasks,
             capabilities=self.backend.capabilities(),
+            start=known,
         )
 
     def run(self, folder: str, tasks: list[Task], frames: Mapping[str, Frames], **changes: Any) -> dict[str, Result]:

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from ase import Atoms
@@ -134,17 +134,32 @@ class Adapter(ABC):
         preload: modules that the package itself imports only when it trains or predicts; a resident worker imports
             them once for all trials. None of them may use the device or start threads when it is imported.
         deployments: names of the package's faster implementations, by deployment: ``compiled``, ``accelerated``.
+        plain: the backend's own class, where :mod:`mlpbench.worker.start` stands before it.
     """
 
     packages: ClassVar[tuple[str, ...]]
     preload: ClassVar[tuple[str, ...]] = ()
     deployments: ClassVar[Mapping[str, tuple[str, ...]]] = {}
+    plain: ClassVar[type[Adapter] | None] = None
 
     def __init__(self, request: Request) -> None:
         self.request = request
         self.directory = Path(request.directory)
         self.checkpoints = self.directory / CHECKPOINT
         self.native = self.directory / NATIVE
+
+    @property
+    def start(self) -> Self | None:
+        """The finished training of the same architecture and hyperparameters that this one starts from, as an adapter.
+
+        :meth:`train` then builds the start's model, for its elements and with its scale and average neighbour numbers,
+        and begins with the weights of its best checkpoint. None: from scratch.
+        """
+        if not self.request.start:
+            return None
+        kind: Any = self.plain or type(self)
+        start: Self = kind(replace(self.request, directory=self.request.start["directory"], start={}))
+        return start
 
     def check_options(self, train: Frames, valid: Frames) -> None:
         """Refuse options in ``architecture.native`` that the package would not read, or that would spoil a comparison.

@@ -19,6 +19,7 @@ from mlpbench import turns
 from mlpbench.protocol import EVENTS, HELLO, REQUEST, VERSION, EventLog, Request, Result, Status, Task, write_json
 from mlpbench.worker.adapter import Adapter
 from mlpbench.worker.process import die_with_parent
+from mlpbench.worker.start import begin
 from mlpbench.worker.tasks import Skip, find_task
 
 TIMED = {"speed"}  # nothing else of ours may compute on this machine meanwhile
@@ -39,7 +40,7 @@ def main(arguments: list[str]) -> int:
     adapter_class = load_adapter(request.adapter)
     write_json(directory / HELLO, hello(adapter_class, request))
     events.write("hello")
-    adapter = adapter_class(request)
+    adapter = begin(adapter_class, request)
     for task in request.tasks:
         with _turn(task, lambda: events.write("progress", text=WAITING, waiting=True)):
             events.write("task", task=task.name)

@@ -25,6 +25,7 @@ from mlpbench.frames import Frames
 from mlpbench.protocol import EVENTS, REQUEST, EventLog, Request, read_json
 from mlpbench.worker.adapter import Unavailable
 from mlpbench.worker.main import load_adapter
+from mlpbench.worker.start import begin
 
 FOLDERS = "probe-folders.json"
 
@@ -68,7 +69,7 @@ def probe(folder: Path, clipping: Clipping | None) -> None:
     request = Request.read(folder / REQUEST)
     (task,) = request.tasks
     frames = {name: Frames.load(path) for name, path in request.frames.items()}
-    adapter = load_adapter(request.adapter)(request)
+    adapter = begin(load_adapter(request.adapter), request)
     seen: dict[str, Any] = {"norms": None, "limits": None}
     adapter.checkpoints.mkdir(exist_ok=True)
     if clipping is not None:

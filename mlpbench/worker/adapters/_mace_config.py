@@ -9,6 +9,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 from ase.data import chemical_symbols
 
@@ -67,6 +68,26 @@ def build_config(request: Request, train: Frames, valid: Frames) -> dict[str, An
         **_batches(request, len(train)),
     }
     return {**config, **native}
+
+
+def carried_over(config: dict[str, Any], model: torch.nn.Module, folder: Path) -> dict[str, Any]:
+    """``config`` with what a trained ``model`` brings along: elements, scale, average neighbour number.
+
+    Its weights are written to ``folder``, from where they are read when MACE has built the model.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    weights = {name: weight.detach().cpu() for name, weight in model.named_parameters()}
+    torch.save(weights, folder / corrections.START)
+    elements = [int(z) for z in model.atomic_numbers]
+    return {
+        **config,
+        "atomic_numbers": str(elements),
+        "E0s": str(dict.fromkeys(elements, 0.0)),
+        "std": float(model.scale_shift.scale),
+        "mean": float(model.scale_shift.shift),
+        "compute_avg_num_neighbors": False,
+        "avg_num_neighbors": float(model.interactions[0].avg_num_neighbors),
+    }
 
 
 def write_native(folder: Path, config: dict[str, Any], request: Request, train: Frames, valid: Frames) -> str:

@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from mace import tools
+from mace import modules, tools
 from mace.cli import run_train
 from mace.modules import WeightedEnergyForcesLoss, WeightedEnergyForcesStressLoss
 from mace.modules.loss import mean_squared_error_forces, weighted_mean_squared_error_energy
@@ -46,6 +46,7 @@ else:  # run as train.py, beside a copy
     )
 
 SETTINGS = "common.json"  # the common training settings, budget and seed, beside the native configuration
+START = "start.pt"  # weights that the training starts from, if there are any, beside the native configuration
 TRAIN_MODULE = sys.modules["mace.tools.train"]  # the attribute mace.tools.train is the function of that name
 VOIGT = ((0, 1, 2, 1, 0, 0), (0, 1, 2, 2, 2, 1))
 
@@ -217,6 +218,24 @@ def corrected(training: Mapping[str, Any], train: Callable[..., None]) -> Iterat
         yield
 
 
+def begun(model: torch.nn.Module, folder: Path) -> torch.nn.Module:
+    """``model`` with the weights that lie in ``folder`` for it to start from; as it is where there are none.
+
+    Raises:
+        ValueError: the weights are of a model of another shape.
+    """
+    if not (folder / START).exists():
+        return model
+    weights = torch.load(folder / START, map_location="cpu", weights_only=True)
+    parameters = dict(model.named_parameters())
+    if {name: value.shape for name, value in weights.items()} != {name: p.shape for name, p in parameters.items()}:
+        raise ValueError("the weights to start from are of a model of another shape")
+    with torch.no_grad():
+        for name, parameter in parameters.items():
+            parameter.copy_(weights[name])
+    return model
+
+
 def main() -> None:
     """``mace_run_train`` with the corrections."""
     args = tools.build_default_arg_parser().parse_args()
@@ -227,7 +246,9 @@ def main() -> None:
         loader = Intervals(parts["train_loader"], parts["optimizer"], settings, lambda: time.monotonic() - start)
         _train(**{**parts, "train_loader": loader})
 
-    with corrected(settings["training"], train):
+    build, here = modules.ScaleShiftMACE, Path(__file__).parent
+    started = replaced(modules, "ScaleShiftMACE", lambda **options: begun(build(**options), here))
+    with corrected(settings["training"], train), started:
         run_train.run(args)
 
 

@@ -15,7 +15,7 @@ from mace.cli import run_train
 
 from mlpbench.protocol import Request, replacing
 from mlpbench.worker.adapters._mace_config import common_settings
-from mlpbench.worker.adapters._mace_corrections import Intervals, corrected, replaced
+from mlpbench.worker.adapters._mace_corrections import Intervals, begun, corrected, replaced
 from mlpbench.worker.training import TrainingLog
 
 BEST = "best.pt"  # weights (EMA) of the best epoch
@@ -149,7 +149,7 @@ class Progress:
         MACE's own ``extract_config_mace_model`` reads them off the model, but fails for a Gaussian radial basis.
         """
         self.built_with = options
-        return _ScaleShiftMACE(**options)
+        return begun(_ScaleShiftMACE(**options), Path.cwd())  # fit stands in the native folder
 
 
 def fit(native: Path, progress: Progress) -> None:

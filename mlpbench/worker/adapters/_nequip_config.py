@@ -26,6 +26,7 @@ MONITOR = "val0_epoch/weighted_sum"
 ENERGY_MAE, FORCE_MAE = "per_atom_energy_mae", "forces_mae"
 BEST = "best"
 LAST = "last"
+START = "start.ckpt"  # what the training starts from, beside config.yaml
 TRAIN_FILE = "train.xyz"
 VALID_FILE = "valid.xyz"
 
@@ -112,6 +113,23 @@ def build_config(request: Request, train: Frames, valid: Frames, model: Mapping[
         "trainer": _trainer(request, steps, scale),
         "training_module": _training_module(request, steps, {**model, **common_model}),
     }
+
+
+def carried_over(config: dict[str, Any], model: dict[str, Any]) -> dict[str, Any]:
+    """``config`` for a ``model`` that was trained before: its elements, scale and average neighbour number are kept."""
+    types = list(model["type_names"])
+    transforms = [
+        {
+            **transform,
+            "model_type_names": types,
+            "chemical_species_to_atom_type_map": {symbol: symbol for symbol in types},
+        }
+        if "model_type_names" in transform
+        else transform
+        for transform in config["data"]["transforms"]
+    ]
+    parts = {"data": {"transforms": transforms}, "training_module": {"model": model}}
+    return merged(config, parts)
 
 
 def merged(config: dict[str, Any], overrides: dict[str, Any]) -> dict[str, Any]:

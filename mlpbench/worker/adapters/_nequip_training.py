@@ -125,8 +125,8 @@ class Progress(lightning.Callback):
         self._valid_loss = state_dict["nequip_valid_loss"]
 
 
-def fit(config: dict[str, Any], progress: Progress, last: Path) -> None:
-    """Train as ``config`` says, going on from the checkpoint ``last`` if there is one.
+def fit(config: dict[str, Any], progress: Progress, last: Path, weights: dict[str, torch.Tensor] | None = None) -> None:
+    """Train as ``config`` says, from ``weights`` if given, going on from the checkpoint ``last`` if there is one.
 
     The steps are those of NequIP's train script. Afterwards ``progress`` holds what came of it.
 
@@ -141,6 +141,8 @@ def fit(config: dict[str, Any], progress: Progress, last: Path) -> None:
     trainer.callbacks.insert(0, progress)
     module = _training_module(config, datamodule)
     module.world_size = trainer.world_size
+    if weights is not None:
+        _begin_with(module, weights)
     resume_from = None
     if last.exists():
         _check_same_training(last, config["training_module"])
@@ -173,6 +175,17 @@ def _training_module(config: dict[str, Any], datamodule: Any) -> Any:
     return instantiate(
         settings, _recursive_=False, _convert_="all", num_datasets=datamodule.num_datasets, info_dict=info
     )
+
+
+def _begin_with(module: Any, weights: dict[str, torch.Tensor]) -> None:
+    """Put ``weights`` into the one model of a training module, and into its moving average."""
+    (model,) = module.model.values()
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            parameter.copy_(weights[name])
+        average = module.ema.ema_weights if hasattr(module, "ema") else []
+        for kept, parameter in zip(average, module.model.parameters() if average else [], strict=True):
+            kept.copy_(parameter)
 
 
 def _check_same_training(checkpoint: Path, settings: dict[str, Any]) -> None:

@@ -15,12 +15,13 @@ import torch
 from ase.stress import full_3x3_to_voigt_6_stress
 
 from mlpbench.frames import Frames
-from mlpbench.protocol import EventLog, Request, read_json, write_json
+from mlpbench.protocol import CHECKPOINT, EventLog, Request, read_json, write_json
 from mlpbench.worker.adapter import Adapter, Potential, Prediction, TrainOutcome
 from mlpbench.worker.adapters._loop import BEST, Loop
 from mlpbench.worker.training import TrainingLog
 
 FACTS = "facts.json"  # in the folder of the checkpoints
+START = "start"  # folder in ``native``: copies of what the training starts from
 COMMAND = "python train.py"
 SCRIPT = '''\
 """Repeats this training; the loop and what drives the package are copied into the folder mlpbench beside this file.
@@ -29,6 +30,7 @@ Checkpoints and the curve go to the folder "again".
 """
 
 import json
+import os
 from pathlib import Path
 
 from {module} import {name}
@@ -36,6 +38,7 @@ from mlpbench.frames import Frames
 from mlpbench.protocol import EventLog, Request
 
 here = Path(__file__).resolve().parent
+os.chdir(here)
 settings = json.loads((here / "training.json").read_text(encoding="utf-8"))
 adapter = {name}(Request(**settings, directory=str(here / "again"), frames={{}}, tasks=[]))
 adapter.checkpoints.mkdir(parents=True, exist_ok=True)
@@ -185,39 +188,53 @@ class NetAdapter(Adapter):
         """See :meth:`Adapter.train`."""
         request, dtype = self.request, getattr(torch, self.request.dtype)
         facts = self.net.facts(request, train, valid)
+        if self.start is not None:
+            facts = self.start._facts()
         self._write_native(facts, train, valid)
         write_json(self.checkpoints / FACTS, facts)
         log = TrainingLog(events, request, len(train))
         with default_dtype(dtype):
             torch.manual_seed(request.seed)
             net = self.net.build(facts, request.device, dtype)
+            if self.start is not None:
+                self.start.fill(net)
             Loop(net, request, log, self.checkpoints).run(train, valid)
         return TrainOutcome.of(log, COMMAND)
 
     def load(self, dtype: str | None = None) -> Potential:
         """See :meth:`Adapter.load`. The model is built anew in ``dtype``, so that its constants are not rounded."""
-        path = self.checkpoints / BEST
-        if not path.exists():
-            raise FileNotFoundError(f"no trained {type(self).__name__} potential: {path} does not exist")
         wanted = getattr(torch, dtype or self.request.dtype)
         with default_dtype(wanted):
-            net = self.net.build(read_json(self.checkpoints / FACTS), self.request.device, wanted)
-        weights = torch.load(path, map_location="cpu", weights_only=True)["model"]
+            net = self.net.build(self._facts(), self.request.device, wanted)
+        self.fill(net)
+        return self.potential(net)
+
+    def _facts(self) -> dict[str, Any]:
+        if not (self.checkpoints / BEST).exists():
+            path = self.checkpoints / BEST
+            raise FileNotFoundError(f"no trained {type(self).__name__} potential: {path} does not exist")
+        return read_json(self.checkpoints / FACTS)
+
+    def fill(self, net: Net) -> None:
+        """Put the weights of the best checkpoint into a net that was built of the same facts."""
+        weights = torch.load(self.checkpoints / BEST, map_location="cpu", weights_only=True)["model"]
         parameters = dict(net.model.named_parameters())
         with torch.no_grad():
             for name, value in weights.items():
                 parameters[name].copy_(value)
-        return self.potential(net)
 
     def _write_native(self, facts: Mapping[str, Any], train: Frames, valid: Frames) -> None:
         """The package's configuration, the data, and copies of what trains with it, for ``train.py``."""
         self.native.mkdir(parents=True, exist_ok=True)
         write_json(self.native / "package.json", dict(facts))
         request = vars(self.request)
-        write_json(
-            self.native / "training.json",
-            {name: value for name, value in request.items() if name not in ("directory", "frames", "tasks", "version")},
-        )
+        settings = {name: request[name] for name in request if name not in ("directory", "frames", "tasks", "version")}
+        if self.start is not None:
+            settings["start"] = {"directory": START}
+            (self.native / START / CHECKPOINT).mkdir(parents=True, exist_ok=True)
+            for name in (FACTS, BEST):
+                shutil.copyfile(self.start.checkpoints / name, self.native / START / CHECKPOINT / name)
+        write_json(self.native / "training.json", settings)
         train.save(self.native / "train.npz")
         valid.save(self.native / "valid.npz")
         own = type(self)

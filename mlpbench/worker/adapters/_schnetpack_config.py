@@ -22,6 +22,7 @@ from mlpbench.worker.training import clip_norm, label_scale
 DATA = "data.db"
 SPLIT = "split.npz"
 CONFIG = "config.yaml"
+START = "start.pt"  # weights that the training starts from
 UNITS = {"energy": "eV", "forces": "eV/Ang", "stress": "eV/Ang/Ang/Ang"}
 CAST = {"float32": "schnetpack.transform.CastTo32", "float64": "schnetpack.transform.CastTo64"}
 PRECISION = {"float32": "32-true", "float64": "64-true"}
@@ -120,6 +121,16 @@ def _model(architecture: dict[str, Any], dtype: str, stress: bool, scale: float)
             {"_target_": "schnetpack.atomistic.Forces", "calc_forces": True, "calc_stress": stress},
         ],
     }
+
+
+def carried_over(model: dict[str, Any], start: dict[str, Any]) -> dict[str, Any]:
+    """The configuration ``model`` with the scale of the output in ``start``, the configuration of a trained one."""
+    (scale,) = (part["scale"]["data"] for part in start["output_modules"] if "scale" in part)
+    modules = [
+        {**part, "scale": {**part["scale"], "data": scale}} if "scale" in part else part
+        for part in model["output_modules"]
+    ]
+    return {**model, "output_modules": modules}
 
 
 def outputs_config(labels: list[str], training: dict[str, Any]) -> list[dict[str, Any]]:
@@ -241,7 +252,8 @@ def placed(config: dict[str, Any], native: Path, checkpoints: Path) -> dict[str,
     saving = {"dirpath": str(checkpoints)}
     callbacks = {"best": {**saving, "model_path": str(checkpoints / "best_model")}, "last": saving}
     data = {"datapath": str(native / DATA), "split_file": str(native / SPLIT)}
-    return merged(config, {"data": data, "callbacks": callbacks})
+    start = {"start": str(native / START)} if "start" in config else {}
+    return merged(config, {"data": data, "callbacks": callbacks, **start})
 
 
 def structures(frames: Frames) -> list[Atoms]:

@@ -191,6 +191,8 @@ def build(config: dict[str, Any]) -> tuple[pl.Trainer, AtomisticTask, AtomsDataM
     for name in ("optimizer_cls", "scheduler_cls"):
         settings[name] = str2class(settings[name]) if settings.get(name) else None
     model = instantiate(config["model"], _convert_="all")
+    if config.get("start"):
+        model.load_state_dict(torch.load(config["start"], map_location="cpu", weights_only=True))
     task = instantiate(settings, model=model, _convert_="all")
     task.hparams.clear()  # whole modules: pickled into every checkpoint they would cost more than the weights
     callbacks = [instantiate(each, _convert_="all") for each in config["callbacks"].values()]

@@ -24,7 +24,7 @@ from mace.tools.train import evaluate
 from mlpbench.frames import Frames
 from mlpbench.protocol import EventLog, Request
 from mlpbench.worker.adapter import Adapter, Potential, Prediction, TrainOutcome, Unavailable
-from mlpbench.worker.adapters._mace_config import build_config, write_native
+from mlpbench.worker.adapters._mace_config import build_config, carried_over, write_native
 from mlpbench.worker.adapters._mace_corrections import common_loss_function
 from mlpbench.worker.adapters._mace_training import POTENTIAL, Progress, fit
 from mlpbench.worker.training import TrainingLog, require_option
@@ -164,13 +164,15 @@ class MaceAdapter(Adapter):
         """See :meth:`Adapter.train`."""
         request = self.request
         config = self._config(train, valid)
+        if self.start is not None:
+            config = carried_over(config, self.start.load().model, self.native)
         command = write_native(self.native, config, request, train, valid)
         self.checkpoints.mkdir(parents=True, exist_ok=True)
         log = TrainingLog(events, request, len(train))
         fit(self.native, Progress(log, request, self.checkpoints.resolve()))
         return TrainOutcome.of(log, command)
 
-    def load(self, dtype: str | None = None) -> Potential:
+    def load(self, dtype: str | None = None) -> MacePotential:
         """See :meth:`Adapter.load`."""
         path = self.checkpoints / POTENTIAL
         if not path.exists():

@@ -29,9 +29,11 @@ from mlpbench.worker.adapter import Adapter, Potential, Prediction, TrainOutcome
 from mlpbench.worker.adapters._nequip_config import (
     BEST,
     LAST,
+    START,
     TRAIN_FILE,
     VALID_FILE,
     build_config,
+    carried_over,
     loss_config,
     loss_scale,
     merged,
@@ -203,12 +205,22 @@ class NequIPAdapter(Adapter):
         """See :meth:`Adapter.train`."""
         request = self.request
         config = self._config(train, valid)
+        weights = None
+        if self.start is not None:
+            model, weights = self.start.trained()
+            config = carried_over(config, {**model, "seed": int(request.seed), "model_dtype": request.dtype})
         command = f"PYTHONPATH=. OMP_NUM_THREADS={request.threads} nequip-train -cn config"
         self._write_native(config, command, train, valid)
         log = TrainingLog(events, request, len(train))
         progress = Progress(log, loss_scale(request.labels, request.training))
-        fit(placed(config, self.native, self.checkpoints), progress, self.last)
+        fit(placed(config, self.native, self.checkpoints), progress, self.last, weights)
         return TrainOutcome.of(log, command)
+
+    def trained(self) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+        """Of a finished training: NequIP's configuration of the model, and its weights by name."""
+        found = torch.load(self.best, map_location="cpu", weights_only=False)
+        weights = {name: weight.detach() for name, weight in self.load().model.named_parameters()}
+        return dict(found["hyper_parameters"]["model"]), weights
 
     def model(self, settings: Mapping[str, Any]) -> dict[str, Any]:
         """NequIP's builder of the architecture with its hyperparameters, beside what all models have in common."""
@@ -225,7 +237,7 @@ class NequIPAdapter(Adapter):
             "polynomial_cutoff_p": settings["cutoff_power"],
         }
 
-    def load(self, dtype: str | None = None) -> Potential:
+    def load(self, dtype: str | None = None) -> NequIPPotential:
         """See :meth:`Adapter.load`."""
         if not self.best.exists():
             raise FileNotFoundError(f"no trained NequIP model: {self.best} does not exist")
@@ -258,6 +270,12 @@ class NequIPAdapter(Adapter):
         write_frames(self.native / VALID_FILE, valid, self.request.labels)
         shutil.copyfile(str(common_training.__file__), self.native / "common_training.py")
         plain = json.loads(json.dumps(config))  # lists that stand in two places would become YAML anchors
+        if self.start is not None:
+            shutil.copyfile(self.start.best, self.native / START)
+            plain["training_module"]["model"] = {
+                "_target_": "nequip.model.ModelFromCheckpoint",
+                "checkpoint_path": START,
+            }
         text = HEADER.format(command=command) + yaml.safe_dump(plain, sort_keys=False, allow_unicode=True)
         part = self.native / ".config.part"
         part.write_text(text, encoding="utf-8")

@@ -35,7 +35,9 @@ from mlpbench.worker.adapters._schnetpack_config import (
     CAST,
     CONFIG,
     PRECISION,
+    START,
     build_config,
+    carried_over,
     merged,
     neighbour_list,
     outputs_config,
@@ -281,6 +283,11 @@ class SchnetpackAdapter(Adapter):
         """See :meth:`Adapter.train`."""
         request = self.request
         config = self._config(train, valid)
+        if self.start is not None:
+            config["model"] = carried_over(config["model"], read_json(self.start.facts)["model"])
+            config["start"] = START
+            self.native.mkdir(parents=True, exist_ok=True)
+            torch.save(self.start.weights(), self.native / START)
         self._write_native(config, train, valid)
         write_json(self.facts, _facts(config, train, valid))
         trainer, task, data = native.build(placed(config, self.native, self.checkpoints))
@@ -298,9 +305,7 @@ class SchnetpackAdapter(Adapter):
         wanted = dtype or self.request.dtype
         facts = read_json(self.facts)
         model = instantiate(facts.pop("model"), _convert_="all").to(getattr(torch, wanted))
-        state = torch.load(self.best, map_location="cpu", weights_only=False)["state_dict"]
-        weights = {name: value for name, value in state.items() if name.startswith("model.")}
-        model.load_state_dict({name.removeprefix("model."): value for name, value in weights.items()})
+        model.load_state_dict(self.weights())
         return SchnetpackPotential(model, self.request.device, wanted, facts)
 
     def export(self, folder: Path) -> str:
@@ -312,6 +317,11 @@ class SchnetpackAdapter(Adapter):
         torch.save(model.to("cpu"), folder / "potential.pt")
         stress = "".join(f"    {line}\n" for line in STRESS) if periodic else ""
         return EXPORT.format(cutoff=potential.facts["cutoff"], dtype=self.request.dtype, stress=stress)
+
+    def weights(self) -> dict[str, torch.Tensor]:
+        """The state of the model in the best checkpoint."""
+        state = torch.load(self.best, map_location="cpu", weights_only=False)["state_dict"]
+        return {name.removeprefix("model."): value for name, value in state.items() if name.startswith("model.")}
 
     def deploy(self, potential: Potential, means: str) -> Calculator:
         """See :meth:`Adapter.deploy`."""

@@ -172,6 +172,9 @@ class ToyAdapter(Adapter):
         settings, training = self.request.architecture, self.request.training
         elements = sorted(set(train.numbers.tolist()) | set(valid.numbers.tolist()))
         features = Features(elements, settings["n_basis"], settings["cutoff"])
+        begun = None if self.start is None else self.start.load()
+        if begun is not None:
+            features = begun.features
         self.native.mkdir(exist_ok=True)
         write_json(self.native / "toy.json", {"architecture": settings, "training": training})
         matrix, target, weight = _linear_problem(features, train, training)
@@ -180,6 +183,8 @@ class ToyAdapter(Adapter):
         rate = training["lr"] / np.linalg.eigvalsh(hessian)[-1] * 100
         scale = label_scale(train, self.request.labels)
         coefficients = scale * np.random.default_rng(self.request.seed).normal(0, 1e-3, features.size)
+        if begun is not None:
+            coefficients = begun.coefficients
         velocity = np.zeros(features.size)
         log = TrainingLog(events, self.request, len(train))
         if self.last.exists():
@@ -215,7 +220,7 @@ class ToyAdapter(Adapter):
         shutil.copyfile(self.best, folder / "potential.npz")
         return EXPORT.format(features=inspect.getsource(Features))
 
-    def load(self, dtype: str | None = None) -> Potential:
+    def load(self, dtype: str | None = None) -> ToyPotential:
         """See :meth:`Adapter.load`; always float64."""
         with np.load(self.best) as arrays:
             meta = json.loads(str(arrays["meta"]))

@@ -11,6 +11,7 @@ from mlpbench.frames import Float, Frames
 from mlpbench.protocol import CHECKPOINT, PREDICTIONS, EventLog, Request, replacing
 from mlpbench.worker.adapter import Adapter, common_loss
 from mlpbench.worker.clock import EnergyMeter
+from mlpbench.worker.start import summary
 from mlpbench.worker.training import RefusedOption, check_labels
 
 
@@ -26,7 +27,8 @@ def check_options(adapter: Adapter, options: dict[str, Any], events: EventLog) -
 
 def train(adapter: Adapter, options: dict[str, Any], events: EventLog) -> dict[str, Any]:
     """No options. Returns the fields of :class:`~mlpbench.worker.adapter.TrainOutcome`, ``n_parameters`` and
-    ``energy_wh``: what the device used in the whole training, None where that is not known.
+    ``energy_wh``: what the device used in the whole training, None where that is not known. Of a training that does not
+    start from scratch also ``start``, see :func:`mlpbench.worker.start.summary`.
     """
     frames = adapter.request.frames
     train, valid = Frames.load(frames["train"]), Frames.load(frames["valid"])
@@ -36,7 +38,8 @@ def train(adapter: Adapter, options: dict[str, Any], events: EventLog) -> dict[s
     meter = EnergyMeter(adapter.request.device)
     outcome = adapter.train(train, valid, events)
     energy = None if outcome.resumed else meter.watt_hours()  # what earlier sessions used was not counted
-    return {**asdict(outcome), "n_parameters": adapter.load().n_parameters, "energy_wh": energy}
+    values = {**asdict(outcome), "n_parameters": adapter.load().n_parameters, "energy_wh": energy}
+    return values | ({"start": summary(adapter.request, adapter.checkpoints)} if adapter.request.start else {})
 
 
 def _check_capabilities(request: Request, train: Frames) -> None:

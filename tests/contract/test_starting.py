@@ -1,0 +1,3 @@
+"""Trainings that start from a potential, for every architecture there is: see ``mlpbench.testing.starting``."""
+
+from mlpbench.testing.starting import *  # noqa: F403
