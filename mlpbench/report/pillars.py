@@ -161,6 +161,14 @@ def _instead(compared: Sequence[Against]) -> str:
     return f"{other.candidate} instead: {number(other.ratio)} times the error (interval unknown)"
 
 
+def _of_this_length(study: Study, dataset: str) -> list[str]:
+    """That the curve may be one of the optimisation, unless all trainings have converged."""
+    done = select(study.table, dataset=dataset, status="done")
+    if (done["converged"] == True).all():  # noqa: E712  # None and NaN: not tested
+        return []
+    return ["for trainings of this length; that longer ones agree was not shown"]
+
+
 def labels(study: Study, dataset: str, split: str) -> Pillar:
     """The fewest frames to a common error, their price, and the data multiplier of the runner-up."""
     name = study.headline(dataset)
@@ -178,7 +186,8 @@ def labels(study: Study, dataset: str, split: str) -> Pillar:
     order = sorted(needs, key=lambda c: needs[c].n if needs[c].reachable else math.inf)
     best, need, unit = order[0], needs[order[0]], metric(name).unit
     if not need.reachable:
-        return Pillar(Card("Labels needed", "not known", [f"{target:g} {unit}: {need.reason}"]))
+        lines = [f"{target:g} {unit}: {need.reason}", *_of_this_length(study, dataset)]
+        return Pillar(Card("Labels needed", "not known", lines))
     known = math.isfinite(need.lower) and math.isfinite(need.upper)
     ends = f"95 % interval {interval(need.lower, need.upper)}" if known else need.note or "its interval is not known"
     lines = [f"training frames to {target:g} {unit}, {ends}"]
@@ -199,9 +208,7 @@ def labels(study: Study, dataset: str, split: str) -> Pillar:
             times = number(ratio.value, ratio.lower, ratio.upper)
             span = interval(ratio.lower, ratio.upper) if math.isfinite(ratio.lower) else "interval unknown"
             instead = f"{order[1]} instead: {times} times the labels ({span})"
-    done = select(study.table, dataset=dataset, status="done")
-    if not (done["converged"] == True).all():  # noqa: E712  # None and NaN: not tested
-        lines.append("for trainings of this length; that longer ones agree was not shown")
+    lines += _of_this_length(study, dataset)
     bent = [c for c, curve in fitted.items() if curve.bends]
     if bent:
         lines.append(f"the curve of {listing(bent)} bends: a power law does not describe it well")
