@@ -53,10 +53,10 @@ def one_type_a_column(table: pd.DataFrame) -> pd.DataFrame:
     """
     written = table.copy(deep=False)
     for name in table.select_dtypes(object).columns:
-        there = table[name].notna()
-        types = {type(value) for value in table[name][there]}
-        if len(types) > 1 and not types <= {int, float}:
-            written[name] = [str(value) if known else None for value, known in zip(table[name], there, strict=True)]
+        if infer_dtype(table[name], skipna=True) in ("mixed", "mixed-integer"):  # fast; lists are mixed to it as well
+            there = table[name].notna()
+            if len({type(value) for value in table[name][there]}) > 1:
+                written[name] = [str(value) if known else None for value, known in zip(table[name], there, strict=True)]
     return written
 
 
