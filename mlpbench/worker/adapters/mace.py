@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import importlib.util
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,7 +16,6 @@ from ase import Atoms
 from ase.calculators.calculator import Calculator
 from ase.stress import full_3x3_to_voigt_6_stress
 from mace.calculators import MACECalculator
-from mace.calculators import mace as calculators
 from mace.data import AtomicData, Configuration
 from mace.tools import AtomicNumberTable, build_default_arg_parser
 from mace.tools.torch_geometric.dataloader import DataLoader
@@ -35,7 +35,7 @@ warnings.filterwarnings("ignore", message="The TorchScript type system doesn't s
 # MACE's own faster paths: torch.compile through its calculator, and the kernels of NVIDIA and OpenEquivariance.
 DEPLOYMENTS = {"compiled": ("torch.compile",), "accelerated": ("cuEquivariance", "OpenEquivariance")}
 _KERNELS = {"cuEquivariance": "enable_cueq", "OpenEquivariance": "enable_oeq"}
-_INSTALLED = {"cuEquivariance": calculators.CUEQQ_AVAILABLE, "OpenEquivariance": calculators.OEQ_AVAILABLE}
+_MODULES = {"cuEquivariance": "cuequivariance_torch", "OpenEquivariance": "openequivariance"}
 _PACKAGES = {"cuEquivariance": "cuequivariance-torch and its CUDA operations", "OpenEquivariance": "openequivariance"}
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
@@ -199,7 +199,9 @@ class MaceAdapter(Adapter):
             if means == "torch.compile":
                 # Padded to a fixed number of edges by MACE: a new size, or a denser frame, compiles once more.
                 return MACECalculator(models=[model], compile_mode="default", **settings)
-            if not _INSTALLED[means]:
+            if potential.device == "cpu":
+                raise Unavailable(f"{means}'s kernels are made for GPUs")
+            if importlib.util.find_spec(_MODULES[means]) is None:  # MACE's own flags are true without it
                 raise Unavailable(f"not installed; adopt an environment with {_PACKAGES[means]} (backend.mace.python)")
             return MACECalculator(models=[model], **{_KERNELS[means]: True}, **settings)
 
