@@ -39,6 +39,7 @@ from mlpbench.records import RECORD, load_record, usable
 from mlpbench.study.study import find_study
 
 BATCH = 32  # frames in one forward pass
+LONGEST = 70  # characters of the temporary folder's path
 SECONDS = 600.0  # to import a package and load a potential, on a busy machine
 
 
@@ -166,15 +167,17 @@ class Potential:
         self.close()
 
     def _connect(self, environment: Environment, device: str, dtype: str | None) -> Connection:
-        self._work = Path(tempfile.mkdtemp(prefix="mlpbench-"))  # this user's alone, and so is the socket in it
+        # This user's alone, and so is the socket in it, whose path may have about 100 characters.
+        place = tempfile.gettempdir()
+        self._work = Path(tempfile.mkdtemp(prefix="mlpbench-", dir=place if len(place) <= LONGEST else "/tmp"))
         self._closing.callback(shutil.rmtree, self._work, ignore_errors=True)
         listener = self._closing.enter_context(socket.socket(socket.AF_UNIX))
         listener.bind(str(self._work / "line"))
         listener.listen(1)
         (self._work / CHECKPOINT).symlink_to(self.folder / CHECKPOINT)
-        place = self._closing.enter_context(one_device(resolve_device(device, environment), environment))
+        seat = self._closing.enter_context(one_device(resolve_device(device, environment), environment))
         task = Task("serve", options={"address": str(self._work / "line"), "dtype": dtype})
-        request = replace(request_of(self.folder), directory=str(self._work), device=place, tasks=[task])
+        request = replace(request_of(self.folder), directory=str(self._work), device=seat, tasks=[task])
         request.write(self._work / REQUEST)
         self._worker = processes.Separate(request, environment)
         self._closing.callback(self._worker.release)

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -108,6 +109,17 @@ def vars_of(atoms: Atoms) -> dict[str, object]:
     from mlpbench.frames import Frames
 
     return vars(Frames.from_atoms([atoms]))
+
+
+def test_a_temporary_folder_with_a_long_path_will_do(
+    results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    long = tmp_path / ("t" * 100)
+    long.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(long))
+    monkeypatch.setenv("MLPBENCH_TOY_PYTHON", sys.executable)
+    with face.open_potential(sorted(results.glob("s/toy-*"))[0]) as opened:
+        assert np.isfinite(opened.predict(frames("test_500K", 1)).energy).all()
 
 
 def test_closing_leaves_no_process_and_no_folder(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
