@@ -31,6 +31,9 @@ CHECKPOINT = "checkpoint"  # folder; its content is the adapter's business
 NATIVE = "native"  # folder: the package's own configuration and inputs
 PREDICTIONS = "predictions.npz"
 
+# Label -> the setting in ``training`` that weighs its term of the loss.
+WEIGHTS = {"energy": "energy_weight", "forces": "force_weight", "stress": "stress_weight"}
+
 
 class ProtocolError(Exception):
     """A request or a result that cannot be read, or is of another protocol version."""

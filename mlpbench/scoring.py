@@ -20,11 +20,21 @@ from mlpbench.devices import hardware
 from mlpbench.evaluators import SCORERS, Context, Row, Scorer
 from mlpbench.evaluators.training import at_rest, trivial_loss
 from mlpbench.frames import Frames
-from mlpbench.protocol import EVENTS, HELLO, ProtocolError, Result, Status, read_events, read_json, write_json
+from mlpbench.protocol import (
+    EVENTS,
+    HELLO,
+    WEIGHTS,
+    ProtocolError,
+    Result,
+    Status,
+    read_events,
+    read_json,
+    write_json,
+)
 from mlpbench.records import RECORD, Record, command, core, load_curve, load_record, now, write_curve
 from mlpbench.study.artefacts import evaluation_options, found, split_digests, wanted
 from mlpbench.study.difference import SCORE, Found, Inputs, reference_digests, score_inputs
-from mlpbench.study.trial import WEIGHTS, Trial
+from mlpbench.study.trial import Trial
 
 _BOUNDS = ("lower", "upper")
 LOG = "scoring.log"  # tracebacks of formulas that failed

@@ -97,6 +97,7 @@ class _Keyed:
 
     @property
     def key(self) -> tuple[Key, int, tuple[tuple[str, str], ...], Key]:
+        """What two trials of two studies must share to be a pair: line, training size, setting, repetition."""
         values = tuple((key, str(value)) for key, value in sorted(self.setting.values.items()))
         return self.setting.line, self.n_train, values, self.repetition
 

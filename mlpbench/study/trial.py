@@ -23,12 +23,11 @@ from mlpbench.datasets.stages import stages
 from mlpbench.devices import hardware
 from mlpbench.errors import UserError, close_match
 from mlpbench.files import derive, digest, slug
+from mlpbench.protocol import WEIGHTS
 from mlpbench.study.settings import SCRATCH
 from mlpbench.study.start import Origin, find_origin
 
 Find = Callable[[BackendConfig], Environment | None]
-
-WEIGHTS = {"energy": "energy_weight", "forces": "force_weight", "stress": "stress_weight"}
 
 
 @dataclass(frozen=True)

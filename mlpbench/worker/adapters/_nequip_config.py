@@ -17,7 +17,7 @@ from ase.data import chemical_symbols
 from matscipy.neighbours import neighbour_list
 
 from mlpbench.frames import Frames
-from mlpbench.protocol import Request
+from mlpbench.protocol import WEIGHTS, Request
 from mlpbench.worker import common_training
 from mlpbench.worker.common_training import ANNEALED, Steps
 from mlpbench.worker.training import clip_norm, label_scale
@@ -34,7 +34,6 @@ VALID_FILE = "valid.xyz"
 # so that a shear component counts once, as in the common loss, and not twice.
 STRESS_KEY = "stress_upper"
 
-_WEIGHTS = {"energy": "energy_weight", "forces": "force_weight", "stress": "stress_weight"}
 _PER_ATOM_ENERGY = {"_target_": "nequip.data.PerAtomModifier", "field": "total_energy"}
 _BESIDE = "common_training"  # the module's name beside the configuration, where the package runs alone
 
@@ -50,7 +49,7 @@ def loss_config(labels: Sequence[str], training: Mapping[str, Any]) -> dict[str,
         term = {
             "name": "per_atom_energy_mse" if label == "energy" else f"{label}_mse",
             "field": dict(_PER_ATOM_ENERGY) if label == "energy" else label,
-            "coeff": float(training[_WEIGHTS[label]]),
+            "coeff": float(training[WEIGHTS[label]]),
             "metric": {"_target_": "nequip.train.MeanSquaredError"},
         }
         terms.append({**term, "ignore_nan": True} if label == "stress" else term)
@@ -63,7 +62,7 @@ def loss_scale(labels: Sequence[str], training: Mapping[str, Any]) -> float:
     Raises:
         ValueError: all weights are zero.
     """
-    scale = sum(float(training[_WEIGHTS[label]]) for label in labels)
+    scale = sum(float(training[WEIGHTS[label]]) for label in labels)
     if scale <= 0:
         raise ValueError(f"nothing to train on: the loss weights of {', '.join(labels) or 'no label'} are zero")
     return scale

@@ -15,7 +15,7 @@ import torch
 from ase.stress import full_3x3_to_voigt_6_stress
 
 from mlpbench.frames import Frames
-from mlpbench.protocol import CHECKPOINT, EventLog, Request, read_json, write_json
+from mlpbench.protocol import CHECKPOINT, WEIGHTS, EventLog, Request, read_json, write_json
 from mlpbench.worker.adapter import Adapter, Potential, Prediction, TrainOutcome
 from mlpbench.worker.adapters._loop import BEST, Loop
 from mlpbench.worker.training import TrainingLog
@@ -163,9 +163,6 @@ class NetPotential(Potential):
         with default_dtype(self.net.dtype):
             batch = self.net.collate(self.net.prepare(frames, labels))
             return float(self.net.loss(batch, training).detach())
-
-
-WEIGHTS = {"energy": "energy_weight", "forces": "force_weight", "stress": "stress_weight"}
 
 
 class NetAdapter(Adapter):

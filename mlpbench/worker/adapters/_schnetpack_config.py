@@ -14,7 +14,7 @@ from ase.db import connect
 from ase.stress import voigt_6_to_full_3x3_stress
 
 from mlpbench.frames import Frames
-from mlpbench.protocol import Request
+from mlpbench.protocol import WEIGHTS, Request
 from mlpbench.worker.adapters._schnetpack_train import MONITOR
 from mlpbench.worker.common_training import ANNEALED, Steps
 from mlpbench.worker.training import clip_norm, label_scale
@@ -26,7 +26,6 @@ START = "start.pt"  # weights that the training starts from
 UNITS = {"energy": "eV", "forces": "eV/Ang", "stress": "eV/Ang/Ang/Ang"}
 CAST = {"float32": "schnetpack.transform.CastTo32", "float64": "schnetpack.transform.CastTo64"}
 PRECISION = {"float32": "32-true", "float64": "64-true"}
-WEIGHTS = {"energy": "energy_weight", "forces": "force_weight", "stress": "stress_weight"}
 OPTIMIZERS: dict[str, tuple[str, dict[str, Any]]] = {
     "adam": ("torch.optim.Adam", {}),
     "amsgrad": ("torch.optim.Adam", {"amsgrad": True}),
