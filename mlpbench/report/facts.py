@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,13 @@ import pandas as pd
 from pydantic import ValidationError
 
 from mlpbench.backends.registry import BackendConfig
+from mlpbench.config.overrides import overrides_of
+from mlpbench.errors import UserError
 from mlpbench.evaluators.physics import reference_frequencies
 from mlpbench.frames import Float
 from mlpbench.numbers import THIN, listing, number, plural, seconds
 from mlpbench.study.rows import backends, natural
+from mlpbench.study.settings import given_name
 from mlpbench.study.start import starts_of
 from mlpbench.study.study import Study, remembered, rows_of, unique
 
@@ -163,8 +167,31 @@ def run_again(study: Study, dataset: str, *overrides: str, only: Sequence[str] =
     chosen = [] if named else [f"dataset.n_train={max(train_sizes(study, dataset))}"]
     starts = starts_of([study.record[trial]["config"] for trial in rows["trial"]])
     chosen = [*(f"{key}={value}" for key, value in starts.items()), *chosen]
-    command = f"mlpbench run -m study={study.name} dataset={dataset} architecture={names} size={sizes}"
-    return " ".join([command, *chosen, *overrides])
+    groups = {override.partition("=")[0] for override in overrides}
+    shared = {
+        key: value for key, value in _shared_overrides(study, dataset).items()
+        if key not in groups and key.lstrip("+").split(".")[0] not in groups
+    }  # fmt: skip
+    data = shared.pop("dataset")
+    kept = [shlex.quote(f"{key}={value}") for key, value in shared.items()]
+    command = f"mlpbench run -m study={study.name} dataset={data} architecture={names} size={sizes}"
+    return " ".join([command, *kept, *chosen, *overrides])
+
+
+@remembered
+def _shared_overrides(study: Study, dataset: str) -> dict[str, str]:
+    """What was set for the trials of a data set beside architecture, size, training size and evaluation, so that a
+    command finds the finished ones again; by name alone where the data set is in no ``conf`` any more.
+    """
+    rows = study.table[study.table["dataset"] == dataset]
+    done = rows[rows["status"] == "done"]
+    record = study.record[(done if len(done) else rows)["trial"].iloc[0]]
+    try:
+        found = overrides_of(record["config"], without=("evaluation", "split_seed", "init_seed"))
+    except (UserError, KeyError):
+        return {"dataset": given_name(record)}
+    own = ("architecture", "size", "dataset.n_train", "start", "start.potential")
+    return {k: v for k, v in found.items() if k not in own and not k.lstrip("+").startswith("architecture.")}
 
 
 def rest_words(table: pd.DataFrame) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -13,6 +14,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+import mlpbench as package
+from mlpbench.report.facts import run_again
+from mlpbench.study.study import Study
 from tests.integration.conftest import Run, environment
 
 SMALL = ["architecture=toy", "dataset.n_train=20", "dataset.n_valid=10", "budget.interval=1"]
@@ -59,6 +63,17 @@ def test_a_sweep_its_tables_and_what_is_cached(tmp_path: Path, mlpbench: Run) ->
     planned = mlpbench("plan", "-m", "study=s", *TOY, "training.lr=0.01,0.002", "repetition=0,1")
     states = [line.split()[1].rstrip(":") for line in planned.stdout.splitlines() if line.startswith("toy-")]
     assert states == ["cached", "cached", "new", "new"]  # a changed learning rate, and nothing else
+
+
+def test_the_command_on_the_page_finds_the_finished_trials_again(tmp_path: Path, mlpbench: Run) -> None:
+    """With the data, budget and batch that they had, not the defaults: else it would train anew."""
+    frames = Path(package.__file__).parent / "datasets" / "embedded" / "ethanol-pbe" / "pool_500K.xyz"
+    mine = ["dataset=file", f"dataset.path={frames}", "training.batch_size=4"]
+    assert mlpbench("run", "study=s", *TOY, *mine).returncode == 0
+    study = Study.load("s", tmp_path / "results")
+    command = run_again(study, study.datasets[0], "evaluation=dev", "evaluation.md=null")
+    planned = mlpbench("plan", *shlex.split(command)[2:])
+    assert "partly done: physics" in planned.stdout, command + planned.stdout + planned.stderr
 
 
 def test_converge_doubles_the_steps_until_two_trainings_agree(tmp_path: Path, mlpbench: Run) -> None:
