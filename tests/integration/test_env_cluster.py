@@ -1,4 +1,4 @@
-"""The README's way onto a machine without a network, with two folders standing in for the two machines."""
+"""The documented way onto a machine without a network, with two folders standing in for the two machines."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pytest
 
-README = Path(__file__).parents[2] / "README.md"
+PAGE = Path(__file__).parents[2] / "mlpbench" / "docs" / "machines.md"
 SECTION = "On a cluster without a network"
 
 
 def commands(heading: str) -> list[str]:
     """The lines under the comment ``# heading`` of the section's first block of code, with the toy for MACE."""
-    text = README.read_text(encoding="utf-8").split(SECTION, 1)[1]
+    text = PAGE.read_text(encoding="utf-8").split(SECTION, 1)[1]
     block = re.search(r"```(?:sh|bash)\n(.*?)```", text, re.DOTALL)
     assert block, f"the section '{SECTION}' has no block of commands"
     parts = re.split(r"^# (.*)$", block.group(1), flags=re.MULTILINE)
@@ -33,7 +33,7 @@ def shell(command: str, folder: Path, environment: dict[str, str]) -> str:
 
 @pytest.mark.network
 @pytest.mark.slow
-def test_the_commands_of_the_readme(tmp_path: Path) -> None:
+def test_the_commands_of_the_page(tmp_path: Path) -> None:
     here, cluster = tmp_path / "here", tmp_path / "cluster"
     here.mkdir()
     cluster.mkdir()
