@@ -183,7 +183,8 @@ LABEL_EXAMPLE = (
 SAMPLE_EXAMPLE = (
     "mlpbench data sample CH3CH2OH 'sampling.temperatures_K=[300,500]' sampling.frames=200 --out geometries\n"
     "  mlpbench data sample cu.xyz reference@sampler=ase sampling.relax_fmax=null --out geometries\n"
-    "  mlpbench data sample recipe=ethanol --out geometries"
+    "  mlpbench data sample recipe=ethanol --out geometries\n"
+    "  mlpbench data sample recipe=pretrain --out geometries      (several molecules)"
 )
 
 
@@ -248,19 +249,27 @@ def sample(arguments: argparse.Namespace) -> int:
     except ValidationError as error:
         raise UserError(pydantic_message(error, "sampling.")) from error
     method, backend = _method(node["sampler"], backends)
-    start = start_structure(sampling.start)
-    print(f"{start.get_chemical_formula()}: {', '.join(sampling.planned())}; {sampling.words()}", flush=True)
-    with stages(start.get_chemical_formula()) as progress:
-        paths, failed = draw(
-            start, sampling, method, backend, arguments.out, jobs=arguments.jobs, threads=arguments.threads,
-            on_step=lambda done, total: progress("molecular dynamics", done, total, "steps"),
-        )  # fmt: skip
+    groups = [(start_structure(name), group) for name, group in sampling.by_start().items()]
+    paths: list[Path] = []
+    failed: dict[str, str] = {}
+    for start, group in groups:
+        print(f"{start.get_chemical_formula()}: {', '.join(group.planned())}; {group.words()}", flush=True)
+        with stages(start.get_chemical_formula()) as progress:
+            drawn, broken = draw(
+                start, group, method, backend, arguments.out, jobs=arguments.jobs, threads=arguments.threads,
+                on_step=partial(_steps, progress),
+            )  # fmt: skip
+        paths, failed = [*paths, *drawn], {**failed, **broken}
     print(f"{len(paths)} trajectories in {arguments.out}: {', '.join(path.name for path in paths)}")
     for name, reason in failed.items():
         print(f"  {name} failed: {reason}")
     if not failed:
         print(f"next: mlpbench data label {arguments.out} reference=pyscf --out DIR")
     return EXIT_FAILED if failed else EXIT_DONE
+
+
+def _steps(progress: Callable[..., None], done: int, total: int) -> None:
+    progress("molecular dynamics", done, total, "steps")
 
 
 def _composed(overrides: Sequence[str]) -> tuple[dict[str, Any], dict[str, BackendConfig]]:

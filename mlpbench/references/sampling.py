@@ -34,6 +34,7 @@ class Trajectory(BaseModel):
     temperature_K: float = Field(gt=0)
     frames: int = Field(gt=0)
     seed: int = Field(ge=0, description="of velocities and noise")
+    start: str | None = Field(default=None, description="where it begins, if elsewhere than sampling.start says")
 
 
 class Sampling(BaseModel):
@@ -81,6 +82,15 @@ class Sampling(BaseModel):
             )
             for t in self.temperatures_K
             for seed in self.seeds
+        }
+
+    def by_start(self) -> dict[str | None, Sampling]:
+        """What each trajectory begins from -> the sampling of those that begin there."""
+        groups: dict[str | None, dict[str, Trajectory]] = {}
+        for name, trajectory in self.planned().items():
+            groups.setdefault(trajectory.start or self.start, {})[name] = trajectory
+        return {
+            start: self.model_copy(update={"start": start, "trajectories": group}) for start, group in groups.items()
         }
 
     def steps(self, trajectory: Trajectory) -> int:
@@ -153,7 +163,7 @@ def draw(
         frame = request_frames(Frames.from_atoms([start]), ["start"])[0]
         request = {
             "code": METHODS[method["code"]].worker, "method": method, "start": frame,
-            "runs": {name: run.model_dump() for name, run in todo.items()}, "settings": sampling.model_dump(),
+            "runs": {name: run.model_dump(exclude={"start"}) for name, run in todo.items()}, "settings": sampling.model_dump(),
         }  # fmt: skip
         total = sum(sampling.steps(run) for run in todo.values())
         written: set[str] = set()

@@ -118,3 +118,15 @@ def test_start(tmp_path: Path) -> None:
     (tmp_path / "bad.xyz").write_text("no")
     with pytest.raises(UserError, match="a number of atoms was expected"):
         start_structure(str(tmp_path / "bad.xyz"))
+
+
+def test_trajectories_may_begin_from_molecules_of_their_own() -> None:
+    named = {
+        "a": {"temperature_K": 300, "frames": 2, "seed": 0, "start": "CH4"},
+        "b": {"temperature_K": 300, "frames": 2, "seed": 0},
+        "c": {"temperature_K": 500, "frames": 3, "seed": 1, "start": "CH4"},
+    }
+    groups = sampling(trajectories=named, start="H2O").by_start()
+    assert {start: list(group.planned()) for start, group in groups.items()} == {"CH4": ["a", "c"], "H2O": ["b"]}
+    assert groups["CH4"].start == "CH4"
+    assert groups["CH4"].steps(groups["CH4"].planned()["c"]) == sampling().steps(groups["CH4"].planned()["c"])
