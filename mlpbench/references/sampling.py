@@ -163,7 +163,8 @@ def draw(
         frame = request_frames(Frames.from_atoms([start]), ["start"])[0]
         request = {
             "code": METHODS[method["code"]].worker, "method": method, "start": frame,
-            "runs": {name: run.model_dump(exclude={"start"}) for name, run in todo.items()}, "settings": sampling.model_dump(),
+            "runs": {name: run.model_dump(exclude={"start"}) for name, run in todo.items()},
+            "settings": sampling.model_dump(),
         }  # fmt: skip
         total = sum(sampling.steps(run) for run in todo.values())
         written: set[str] = set()
