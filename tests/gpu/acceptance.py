@@ -45,23 +45,23 @@ def steps_of(bench: Bench, out: Path) -> list[Step]:
     first, others = bench.timed[:4], bench.timed[4:]
     n_train = 50 if bench.dry else 200
     plan += [Step(f"accuracy:{n}-{n_train}", 240, _with(bench.accuracy, n, n_train), "accuracy") for n in bench.timed]
-    plan += [Step(f"md:{n}", 150, _with(bench.md, n)) for n in (bench.with_torch if bench.dry else first)]
+    plan += [Step(f"md:{n}", 240, _with(bench.md, n)) for n in (bench.with_torch if bench.dry else first)]
     plan += _packing(bench)
-    plan += [Step(f"speed:{n}", 240, _with(bench.speed, n)) for n in reversed(first)]
+    plan += [Step(f"speed:{n}", 360, _with(bench.speed, n)) for n in reversed(first)]
     if not bench.dry:
         plan += [Step(f"accuracy:{n}-50", 240, _with(bench.accuracy, n, 50), "further") for n in bench.timed]
     plan += [Step(f"published:{n}", 240, _with(bench.published, n), "further") for n in bench.with_torch]
-    plan += [Step(f"md:{n}", 150, _with(bench.md, n)) for n in others]
-    plan += [Step(f"speed:{n}", 240, _with(bench.speed, n)) for n in others]
+    plan += [Step(f"md:{n}", 240, _with(bench.md, n)) for n in others]
+    plan += [Step(f"speed:{n}", 360, _with(bench.speed, n)) for n in others]
     plan += [Step(f"tf32:{n}", 90, _with(bench.tf32, n)) for n in bench.timed]
     return [*plan, Step("dft:recorded", 60, bench.dft), Step("report:page", 120, _with(bench.report, out))]
 
 
 def _packing(bench: Bench) -> list[Step]:
     counts = [2] if bench.dry else [16, 8, 4]
-    plan = [Step("packing:alone", 180, bench.one_by_one)]
-    plan += [Step(f"packing:{count}", 120, _with(bench.packing, count)) for count in counts]
-    return [*plan, Step("packing:mps", 120, _with(bench.packing, counts[0], True))]
+    plan = [Step("packing:alone", 300, bench.one_by_one)]
+    plan += [Step(f"packing:{count}", 180, _with(bench.packing, count)) for count in counts]
+    return [*plan, Step("packing:mps", 180, _with(bench.packing, counts[0], True))]
 
 
 def _with(work: Callable[..., Rows], *given: Any) -> Callable[[Clock], Rows]:

@@ -81,7 +81,7 @@ class Bench:
     def remember(self, kept: Kept) -> None:
         """Take from an earlier call what later steps compare with."""
         for row in kept.state["rows"].get("packing", []):
-            if row["how"] == "one after another":
+            if row["how"] == "one after another" and row["finished"] == row["trainings"]:
                 pairs = (part.split("=") for part in row["training_seconds"].split())
                 self.alone = {"wall": row["wall_seconds"] / row["trainings"], **{n: float(s) for n, s in pairs}}
 
@@ -289,6 +289,9 @@ class Bench:
     def speed(self, clock: Clock, name: str) -> Rows:
         """Latency, throughput, growth and MD steps of the trained potential, eager and compiled."""
         deployments = "eager,compiled,accelerated" if self.dry else "eager,compiled"  # the kernels are not carried
+        n_train = 50 if self.dry else 200
+        self.run(clock, "gpu", name, f"size={self.size}", f"dataset.n_train={n_train}", *self.budget)
+        # What is left once it is trained is shared by the paths.
         left = f"evaluation.speed.path_seconds={max(clock.left * 0.45, 20):.0f}"
         return self._timed(clock, "gpu", name, f"evaluation.speed.deployments=[{deployments}]", left)
 
@@ -369,10 +372,16 @@ class Bench:
         """The same trainings one after another, one of each architecture: the yardstick of packing."""
         shutil.rmtree(self.results / "packing-alone", ignore_errors=True)
         begin, names = time.monotonic(), self.timed[:4]
-        for name in names:
-            self.mlpbench(clock, *self._short("packing-alone", name, 0))
-        wall = time.monotonic() - begin
-        return {"packing": [self._packed("packing-alone", "one after another", names, wall)]}
+
+        def rows() -> Rows:
+            return {"packing": [self._packed("packing-alone", "one after another", names, time.monotonic() - begin)]}
+
+        try:
+            for name in names:
+                self.mlpbench(clock, *self._short("packing-alone", name, 0))
+        except Trouble as trouble:
+            raise Trouble(str(trouble), rows(), trouble.status) from trouble
+        return rows()
 
     def _packed(self, study: str, how: str, names: list[str], wall: float) -> dict[str, Any]:
         """A row: seconds with all that a command does, and of the trainings alone.
@@ -383,7 +392,7 @@ class Bench:
         records = [json.loads(p.read_text(encoding="utf-8")) for p in (self.results / study).glob("*/record.json")]
         seconds = {r["trial"]: float(r["training"]["wall_seconds"]) for r in records if r["status"] == "done"}
         per_name = {n: [s for trial, s in seconds.items() if trial.startswith(f"{n}-")] for n in names}
-        if how == "one after another":
+        if how == "one after another" and len(seconds) == len(names):
             self.alone = {"wall": wall / len(names), **{n: s[0] for n, s in per_name.items() if s}}
         known = [self.alone[n] for n in names if n in self.alone]
         complete, beside = len(known) == len(seconds) == len(names), how != "one after another"
