@@ -160,11 +160,13 @@ class Trial:
     def resolved_config(self) -> dict[str, Any]:
         """The configuration as plain JSON, without the backends it does not use.
 
-        Texts that came from environment variables stand there as they were written (``${oc.env:TOKEN}``).
+        Texts that came from environment variables stand there as they were written (``${oc.env:TOKEN}``), and what a
+        training starts from by a path that holds elsewhere too, if it lies in ``results_dir``.
         """
         plain = self.config.model_dump(mode="json")
         backend = self.config.architecture.backend
         plain["backend"] = {backend: plain["backend"][backend]}
+        plain["start"]["potential"] = _beside_results(self.config)
         for key, text in self.environment_texts.items():
             _replace(plain, key.split("."), text)
         return plain
@@ -340,6 +342,17 @@ def _load(key: str, config: DatasetConfig) -> Dataset:
         with stages(config.name) as progress:
             _loaded[key] = datasets.load(config, progress)
     return _loaded[key]
+
+
+def _beside_results(config: TrialConfig) -> str | None:
+    """``start.potential`` as a record and a command say it: where it lies in ``results_dir``, by that folder's name as it
+    was given (``results/pretrain``), so that it can be moved along; else absolute.
+    """
+    path, root = config.start.potential, config.results_dir
+    if path is None:
+        return None
+    inside = path.is_relative_to(root.resolve())
+    return str(root / path.relative_to(root.resolve()) if inside else path)
 
 
 def _masked(identity: dict[str, Any], texts: dict[str, str]) -> dict[str, Any]:

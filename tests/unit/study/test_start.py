@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import runpy
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -57,15 +58,19 @@ def test_the_weights_of_the_start_are_part_of_the_key(plan: Plan, pretrained: Tr
         plan(*FROM)
 
 
-def test_a_relative_path_is_resolved_when_the_command_is_read(
-    plan: Plan, pretrained: Trial, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_start_in_the_results_is_recorded_by_a_path_that_can_be_moved(
+    plan: Plan, pretrained: Trial, tmp_path: Path
 ) -> None:
     trial = plan(*FROM)
     assert trial.config.start.potential == tmp_path / "results" / "pre"
-    assert trial.resolved_config["start"]["potential"] == str(tmp_path / "results" / "pre")
-    (tmp_path / "elsewhere").mkdir()
-    monkeypatch.chdir(tmp_path / "elsewhere")
-    assert overrides_of(trial.resolved_config)["start"] == "potential"
+    assert trial.resolved_config["start"]["potential"] == "results/pre"
+    assert overrides_of(trial.resolved_config)["start.potential"] == "results/pre"
+    named = plan("start=potential", f"start.potential={pretrained.directory}")
+    assert named.resolved_config["start"]["potential"] == f"results/pre/{pretrained.name}"
+    shutil.move(tmp_path / "results" / "pre", tmp_path / "elsewhere")
+    outside = plan("start=potential", f"start.potential={tmp_path / 'elsewhere'}")
+    assert outside.resolved_config["start"]["potential"] == str(tmp_path / "elsewhere")
+    assert outside.key == trial.key
 
 
 @pytest.mark.parametrize(
