@@ -167,6 +167,11 @@ _ENTRIES = [
            "Largest difference of a deployment's energies from those of the eager path, over the timed frames."),
     Metric("path_force_difference", "ΔF to eager", "meV/Å", "lower", "speed",
            "Largest difference of a force component of a deployment from the eager path, over the timed frames."),
+    Metric("engine_overhead", "overhead", "ms", "lower", "speed",
+           "MD step of an engine less one bare call of the ASE calculator on the same system; below 0: the engine "
+           "saves what the calculator does at every call, such as its neighbour list."),
+    Metric("engine_energy_difference", "ΔE to ASE", "meV/atom", "lower", "speed",
+           "Largest difference of the potential energy from ASE's along 20 steps of constant energy, same start."),
     Metric("max_atoms", "largest system", "atoms", "higher", "speed",
            "Largest system computed within the memory and time limits of the scaling series; the limit is recorded."),
     Metric("reference_seconds_per_frame", "reference", "s", "lower", "speed",

@@ -28,8 +28,9 @@ SHOWN = (
     "energy_mae", "energy_mae_total", "force_mae", "force_rmse", "stress_mae", "frequency_mae", "md_survival",
     "own_trajectory_force_mae", "us_per_atom", "speedup_vs_reference", "train_seconds", "train_peak_memory",
 )  # fmt: skip
-SPEEDS = ("us_per_atom", "ms_per_md_step", "ns_per_day", "prepare_seconds", "peak_memory", "timing_noise")
-PATH = ["dataset", "architecture", "size", "deployment", "means", "dtype", "tf32"]
+SPEEDS = ("us_per_atom", "ms_per_md_step", "ns_per_day", "prepare_seconds", "peak_memory", "timing_noise",
+          "engine_overhead", "engine_energy_difference")  # fmt: skip
+PATH = ["dataset", "architecture", "size", "engine", "deployment", "means", "dtype", "tf32", "ranks"]
 
 
 def write(study: Study) -> None:

@@ -134,6 +134,18 @@ class Evaluation(Strict):
     speed: SpeedOptions | None
 
 
+class LammpsEngine(Strict):
+    """A LAMMPS of the user's own."""
+
+    command: str | None = Field(default=None, description="what starts it, e.g. /opt/lammps/bin/lmp -k on -sf kk")
+
+
+class EngineConfig(Strict):
+    """Engines of molecular dynamics beside those that mlpbench has environments for."""
+
+    lammps: LammpsEngine = Field(default_factory=LammpsEngine)
+
+
 class TrialConfig(Strict):
     """All that one trial is made of, resolved."""
 
@@ -146,6 +158,7 @@ class TrialConfig(Strict):
     budget: Budget
     evaluation: Evaluation
     backend: dict[str, BackendConfig]
+    engine: EngineConfig = Field(default_factory=EngineConfig)
     repetition: int = Field(ge=0)
     split_seed: int | None = Field(ge=0)
     init_seed: int | None = Field(ge=0)

@@ -152,4 +152,11 @@ class SpeedOptions(Options):
     dtypes: list[Literal["float32", "float64"]] | None = Field(description="of weights and forward pass; None: trial's")
     tf32: list[bool] = Field(min_length=1, description="whether float32 products may be rounded to TF32 (NVIDIA GPUs)")
     path_seconds: float = Field(gt=0, description="limit for one deployment, compilation included, s")
+    engines: list[Literal["ase", "torchsim", "lammps", "ipi"]] | None = Field(
+        default=None, min_length=1, description="of molecular dynamics, each as rows of the speed table; None: none"
+    )
+    engine_copies: int | None = Field(default=None, gt=0, description="of the system, side by side; None: 1")
+    engine_ranks: list[int] | None = Field(
+        default=None, min_length=1, description="processes of LAMMPS with a pair style of the package's own; None: 1"
+    )
     reference: SpeedReferenceOptions | None = Field(description="the reference method on the same frames; None: do not")

@@ -142,15 +142,16 @@ def median_interval(values: Any) -> tuple[float, float, float]:
 
 
 COLUMNS = [
-    "deployment", "means", "dtype", "tf32", "status", "reason", "metric", "value", "unit", "lower", "upper", "n",
-    "notice",
+    "engine", "deployment", "means", "dtype", "tf32", "ranks", "n_atoms", "status", "reason", "metric", "value", "unit",
+    "lower", "upper", "n", "notice",
 ]  # fmt: skip
 
 
 def rows(record: dict[str, Any]) -> list[Row]:
-    """One row for each path and metric of a trial, in :data:`COLUMNS`; of a path that did not run one, with its reason.
+    """One row for each path or engine and metric of a trial, in :data:`COLUMNS`; what did not run has one, with why.
 
-    The path that every trial has, eager in its own dtype, comes first.
+    The path that every trial has, eager in its own dtype, comes first; ``engine`` is empty where a path was timed by
+    itself, with ASE's velocity Verlet for its MD steps.
 
     Args:
         record: of a trial, as :func:`mlpbench.records.load_record` reads it.
@@ -164,14 +165,39 @@ def rows(record: dict[str, Any]) -> list[Row]:
         "reason": "", "peak_memory_mb": task.get("peak_device_memory_mb") or task.get("peak_memory_mb"), **values,
     }  # fmt: skip
     paths = [first, *values.get("paths", [])]
-    return [row for path in paths for row in _path_rows(path, values["n_atoms"], values["timestep_fs"])]
+    found = [row for path in paths for row in _path_rows(path, values["n_atoms"], values["timestep_fs"])]
+    dtype = record["config"]["dtype"]
+    return found + [r for one in values.get("engines", []) for r in _engine_rows(one, dtype, values["timestep_fs"])]
+
+
+NOT_RUN = {"metric": None, "value": None, "unit": "", "lower": None, "upper": None, "n": 0, "notice": ""}
+
+
+def _engine_rows(one: dict[str, Any], dtype: str, timestep_fs: float) -> list[Row]:
+    head = {key: one[key] for key in ("engine", "means", "ranks", "status", "reason")}
+    head |= {"deployment": "eager", "dtype": dtype, "tf32": False, "n_atoms": one.get("n_atoms")}
+    if one["status"] != "done":
+        return [{**head, **NOT_RUN}]
+    step, bare = np.array(one["md"]), np.array(one["bare"])
+    measured: dict[str, Any] = {
+        "ms_per_md_step": step * 1e3,
+        "ns_per_day": SECONDS_PER_DAY / step * timestep_fs * 1e-6,
+        "ms_per_call": bare * 1e3,
+        "engine_overhead": float(np.median(step) - np.median(bare)) * 1e3,
+        "engine_energy_difference": one["energy_difference"] * 1e3,
+        "peak_memory": one.get("peak_memory_mb"),
+    }
+    notice = (one.get("conditions") or {}).get("notice", "")
+    known = {name: value for name, value in measured.items() if value is not None}
+    return [{**head, **_measured(name, value), "notice": notice} for name, value in known.items()]
 
 
 def _path_rows(path: dict[str, Any], n_atoms: float, timestep_fs: float) -> list[Row]:
     head = {key: path[key] for key in ("deployment", "means", "dtype", "tf32", "status", "reason")}
+    head |= {"engine": "", "ranks": 1, "n_atoms": n_atoms}
     notice = (path.get("conditions") or {}).get("notice", "")
     if path["status"] != "done":
-        return [{**head, "metric": None, "value": None, "unit": "", "lower": None, "upper": None, "n": 0, "notice": ""}]
+        return [{**head, **NOT_RUN}]
     latency = np.array(path["latency"] + path["latency_again"])
     step = np.array(path["md"])
     measured: dict[str, Any] = {

@@ -99,7 +99,7 @@ def ways(study: Study, dataset: str) -> list[Way]:
 def _rows(study: Study, dataset: str) -> pd.DataFrame:
     names = study.table[["trial", "candidate"]]
     speed = select(study.speed.merge(names, on="trial"), dataset=dataset)
-    speed = speed[speed["candidate"].isin(study.lines(dataset))]
+    speed = speed[speed["candidate"].isin(study.lines(dataset)) & (speed["engine"] == "")]
     speed = speed[speed["n_train"] == speed.groupby("candidate")["n_train"].transform("max")]
     return speed.assign(machine=[facts.hardware(row) for row in rows_of(speed)])
 

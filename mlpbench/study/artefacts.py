@@ -11,7 +11,7 @@ train       frames (train, valid, baseline), architecture, training, budget, lab
 predict     potential, frames of every split
 physics     potential, frames, options, the structures in the reference files
 md          potential, start frames, options less those that only its scores read
-speed       potential, frames, options, device, threads
+speed       potential, frames, options, device, threads, the environments of the engines asked for
 score:NAME  the task's result, the scorer's version, the options it reads, frames, reference files' content
 =========== ==================================================================================================
 
@@ -30,6 +30,7 @@ from typing import Any, Literal
 import numpy as np
 
 from mlpbench import files
+from mlpbench.backends.engines import Place, places_of
 from mlpbench.evaluators import SCORERS
 from mlpbench.files import digest
 from mlpbench.protocol import (
@@ -88,6 +89,8 @@ def wanted(trial: Trial) -> dict[str, Inputs]:
             inputs["reference structures"] = {name: part["structures"] for name, part in references.items()}
         if task == "speed":
             inputs |= {"device": config.device, "threads": config.threads}
+            if options["engines"]:
+                inputs["engines"] = {name: place.lock for name, place in _engine_places(trial, options).items()}
         made[task] = inputs
     for scorer in SCORERS.values():
         if scorer.task in made:
@@ -109,8 +112,15 @@ def tasks_of(trial: Trial) -> list[Task]:
     tasks = [Task("train", key=trial.key), Task("predict", key=digest(inputs["predict"]), options=predict)]
     references = {name: str(path) for name, path in trial.dataset.references.items()}
     for name, options in evaluation_options(trial).items():
-        tasks.append(Task(name, key=digest(inputs[name]), options={**options, "references": references}))
+        places: dict[str, Any] = {"references": references}
+        if name == "speed" and options["engines"]:
+            places["engine_places"] = {key: place.to_dict() for key, place in _engine_places(trial, options).items()}
+        tasks.append(Task(name, key=digest(inputs[name]), options={**options, **places}))
     return tasks
+
+
+def _engine_places(trial: Trial, options: dict[str, Any]) -> dict[str, Place]:
+    return places_of(tuple(options["engines"]), trial.config.backend, options["engine_command"])
 
 
 def stress_splits(trial: Trial) -> list[str]:
@@ -136,6 +146,7 @@ def evaluation_options(trial: Trial) -> dict[str, dict[str, Any]]:
         if name == "speed":
             options["split"] = options["split"] or own
             options["reference"] = _with_method(options["reference"], "method", method)
+            options["engine_command"] = config.engine.lammps.command if "lammps" in (options["engines"] or []) else None
         if name == "md":
             options["start_split"] = options["start_split"] or own
             options["own_trajectory"] = _with_method(options["own_trajectory"], "reference", method)

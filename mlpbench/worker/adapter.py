@@ -7,8 +7,8 @@ in ``conf/backend/<name>.yaml``.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -82,6 +82,25 @@ class TrainOutcome:
         )
 
 
+@dataclass(frozen=True)
+class PairStyle:
+    """A potential as LAMMPS loads it.
+
+    Attributes:
+        name: of the pair style.
+        lines: commands after ``read_data``; ``{elements}`` stands for the symbols in the order of LAMMPS's types.
+        newton: ``on`` or ``off``, as the style needs it.
+        arguments: of the program, such as those that switch on its GPU package.
+        variables: environment variables that the program needs (``LD_LIBRARY_PATH`` ...).
+    """
+
+    name: str
+    lines: tuple[str, ...]
+    newton: str = "on"
+    arguments: tuple[str, ...] = ()
+    variables: Mapping[str, str] = field(default_factory=dict)
+
+
 class Potential(ABC):
     """A trained architecture, loaded for use. Energies are without the baseline everywhere."""
 
@@ -134,12 +153,14 @@ class Adapter(ABC):
         preload: modules that the package itself imports only when it trains or predicts; a resident worker imports
             them once for all trials. None of them may use the device or start threads when it is imported.
         deployments: names of the package's faster implementations, by deployment: ``compiled``, ``accelerated``.
+        pair_styles: of LAMMPS, that :meth:`pair_style` writes the potential for; those of the package, best first.
         plain: the backend's own class, where :mod:`mlpbench.worker.start` stands before it.
     """
 
     packages: ClassVar[tuple[str, ...]]
     preload: ClassVar[tuple[str, ...]] = ()
     deployments: ClassVar[Mapping[str, tuple[str, ...]]] = {}
+    pair_styles: ClassVar[tuple[str, ...]] = ()
     plain: ClassVar[type[Adapter] | None] = None
 
     def __init__(self, request: Request) -> None:
@@ -210,6 +231,18 @@ class Adapter(ABC):
             Unavailable: the package has no form that can be used without mlpbench.
         """
         raise Unavailable(f"{self.request.architecture['name']} has no form here that can be used without mlpbench")
+
+    def pair_style(self, folder: Path, known: Collection[str]) -> PairStyle:
+        """Write the best potential to ``folder`` for the first of :attr:`pair_styles` that a LAMMPS knows.
+
+        Args:
+            folder: for the files, which the commands name without a path.
+            known: pair styles of that LAMMPS; plugins of the package count as known.
+
+        Raises:
+            Unavailable: it knows none of them, or the package cannot write the file here.
+        """
+        raise Unavailable(f"{type(self).__name__} writes no file for a pair style of LAMMPS")
 
     def allow_tf32(self) -> None:
         """Let float32 products be rounded to TF32 from now on, in this process; called on NVIDIA GPUs only."""

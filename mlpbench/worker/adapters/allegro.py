@@ -16,6 +16,7 @@ class AllegroAdapter(NequIPAdapter):
         "compiled": ("TorchScript", "AOTInductor"),
         "accelerated": ("AOTInductor+Triton", "AOTInductor+cuEquivariance"),
     }
+    pair_styles: ClassVar[tuple[str, ...]] = ("mliap unified", "allegro")
     kernels: ClassVar[Mapping[str, tuple[str, str]]] = {
         "Triton": ("enable_TritonContracter", "triton"),
         "cuEquivariance": ("enable_CuEquivarianceContracter", "cuequivariance_torch"),

@@ -11,7 +11,7 @@ os.environ["DP_INTER_OP_PARALLELISM_THREADS"] = "0"
 
 import logging
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -25,7 +25,7 @@ from deepmd.pt.train.wrapper import ModelWrapper
 
 from mlpbench.frames import Frames
 from mlpbench.protocol import Request
-from mlpbench.worker.adapter import Unavailable
+from mlpbench.worker.adapter import PairStyle, Unavailable
 from mlpbench.worker.adapters._deepmd_config import model_section, own_training
 from mlpbench.worker.adapters._deepmd_model import Batch, structures, use_device, whole_cell
 from mlpbench.worker.adapters._deepmd_net import DeepmdNet, package_errors
@@ -126,6 +126,7 @@ class DeepmdAdapter(NetAdapter):
     packages = ("deepmd-kit", "torch", "vesin", "torch-sim-atomistic")
     preload: ClassVar[tuple[str, ...]] = (*NetAdapter.preload, "deepmd.pt.infer.deep_eval")
     deployments: ClassVar[Mapping[str, tuple[str, ...]]] = {"compiled": (SCRIPTED, TABULATED)}
+    pair_styles = ("deepmd",)
     net = DeepmdNet
     potential = DeepmdPotential
     modules = tuple(f"mlpbench.worker.adapters._deepmd_{name}" for name in ("config", "model"))
@@ -153,8 +154,30 @@ class DeepmdAdapter(NetAdapter):
         elif means != SCRIPTED:
             raise Unavailable(f"DeePMD-kit does not know {means}")
         path = self.checkpoints / f"{'frozen' if means == SCRIPTED else 'compressed'}.pth"
-        torch.jit.save(torch.jit.script(model), str(path), {"data_modifier.pth": ""})
+        _freeze(model, path)
         return DeepmdCalculator(net, path)
+
+    def pair_style(self, folder: Path, known: Collection[str]) -> PairStyle:
+        """See :meth:`Adapter.pair_style`; the style is a plugin that comes with DeePMD-kit, in its own precision.
+
+        Takes frames whose atoms have no more neighbours than the potential has places: LAMMPS leaves out the farthest.
+        """
+        potential: Any = self.load()
+        if potential.net.device != "cpu":
+            raise Unavailable("mlpbench runs DeePMD-kit's pair style on CPUs only")
+        _freeze(potential.net.whole(), folder / "frozen.pth")
+        from deepmd import lmp  # on import it sets the paths that its plugin needs
+
+        names = ("LD_LIBRARY_PATH", "LD_PRELOAD")
+        plugin = Path(lmp.op_dir) / "libdeepmd_lmpplugin.so"
+        if not plugin.is_file():
+            raise Unavailable(f"DeePMD-kit has no {plugin.name} here")
+        lines = (f"plugin load {plugin}", "pair_style deepmd frozen.pth", "pair_coeff * * {elements}")
+        return PairStyle("deepmd", lines, variables={name: os.environ[name] for name in names if os.environ.get(name)})
+
+
+def _freeze(model: Any, path: Path) -> None:
+    torch.jit.save(torch.jit.script(model), str(path), {"data_modifier.pth": ""})
 
 
 def _nearest(frame: Batch) -> float:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import copy
 import importlib.util
+import os
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,8 @@ from mace.tools.train import evaluate
 
 from mlpbench.frames import Frames
 from mlpbench.protocol import EventLog, Request
-from mlpbench.worker.adapter import Adapter, Potential, Prediction, TrainOutcome, Unavailable
+from mlpbench.worker.adapter import Adapter, PairStyle, Potential, Prediction, TrainOutcome, Unavailable
+from mlpbench.worker.adapters import _pair_styles
 from mlpbench.worker.adapters._mace_config import build_config, carried_over, write_native
 from mlpbench.worker.adapters._mace_corrections import common_loss_function
 from mlpbench.worker.adapters._mace_training import POTENTIAL, Progress, fit
@@ -143,6 +145,7 @@ class MaceAdapter(Adapter):
     packages = ("mace-torch", "torch", "e3nn", "torch-ema", "matscipy", "torch-sim-atomistic")
     preload = ("git", "configargparse")
     deployments = DEPLOYMENTS
+    pair_styles = ("mliap unified", "mace")
 
     def __init__(self, request: Request) -> None:
         super().__init__(request)
@@ -190,6 +193,17 @@ class MaceAdapter(Adapter):
         assert isinstance(potential, MacePotential)
         torch.save(potential.model.to("cpu"), folder / "potential.model")
         return EXPORT.format(dtype=self.request.dtype)
+
+    def pair_style(self, folder: Path, known: Collection[str]) -> PairStyle:
+        """See :meth:`Adapter.pair_style`: what ``mace_create_lammps_model`` writes."""
+        style = _pair_styles.choose(self.pair_styles, known)
+        potential: Any = self.load()
+        torch.save(potential.model.to("cpu"), folder / "potential.model")
+        made = "mliap" if style == "mliap unified" else "libtorch"
+        arguments = ["potential.model", "--format", made, "--dtype", self.request.dtype]
+        _pair_styles.write("mace.cli.create_lammps_model", arguments, folder, os.environ)
+        file = "potential.model-mliap_lammps.pt" if made == "mliap" else "potential.model-lammps.pt"
+        return _pair_styles.lines(style, file)
 
     def deploy(self, potential: Any, means: str) -> Calculator:
         """See :meth:`Adapter.deploy`."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -25,7 +25,8 @@ from nequip.utils.global_state import set_global_state
 from mlpbench.frames import Frames
 from mlpbench.protocol import EventLog, Request
 from mlpbench.worker import common_training
-from mlpbench.worker.adapter import Adapter, Potential, Prediction, TrainOutcome
+from mlpbench.worker.adapter import Adapter, PairStyle, Potential, Prediction, TrainOutcome
+from mlpbench.worker.adapters import _pair_styles
 from mlpbench.worker.adapters._nequip_config import (
     BEST,
     LAST,
@@ -181,6 +182,7 @@ class NequIPAdapter(Adapter):
     )
     preload = ("torch._inductor.codecache", "nequip.data.datamodule", "nequip.data.dataset")
     deployments: ClassVar[Mapping[str, tuple[str, ...]]] = DEPLOYMENTS
+    pair_styles: ClassVar[tuple[str, ...]] = ("mliap unified", "nequip")
     kernels: ClassVar[Mapping[str, tuple[str, str]]] = KERNELS  # name -> modifier of nequip-compile, package
 
     def __init__(self, request: Request) -> None:
@@ -252,6 +254,22 @@ class NequIPAdapter(Adapter):
         self.load()  # which says so where there is none
         shutil.copyfile(self.best, folder / "potential.ckpt")
         return EXPORT
+
+    def pair_style(self, folder: Path, known: Collection[str]) -> PairStyle:
+        """See :meth:`Adapter.pair_style`: what ``nequip-compile`` or ``nequip-prepare-lmp-mliap`` writes."""
+        style = _pair_styles.choose(self.pair_styles, known)
+        self.load()  # which says so where there is none
+        shutil.copyfile(self.best, folder / "potential.ckpt")
+        if style == "mliap unified":
+            file = "potential.nequip.lmp.pt"
+            module, arguments = "nequip.integrations.lammps_mliap.create_lmp_mliap_file", ["potential.ckpt", file]
+        else:
+            file, module = "potential.nequip.pt2", "nequip.scripts.compile"
+            device = "cuda" if self.request.device.startswith("cuda") else "cpu"
+            arguments = ["potential.ckpt", file, "--mode", "aotinductor", "--device", device]
+            arguments += ["--target", f"pair_{style}"]
+        _pair_styles.write(module, arguments, folder, os.environ)
+        return _pair_styles.lines(style, file)
 
     def deploy(self, potential: Any, means: str) -> Calculator:
         """See :meth:`Adapter.deploy`."""

@@ -24,6 +24,7 @@ TASKS = {
     "train": "training:train", "predict": "training:predict", "verify": "training:verify",
     "physics": "physics:run", "md": "md:run",
     "speed": "speed:speed", "speed_path": "speed:speed_path", "scaling": "speed:scaling",
+    "speed_engine": "engines:speed_engine",
     "serve": "serve:serve", "export": "serve:export",
 }  # fmt: skip
 

@@ -23,7 +23,7 @@ from mlpbench.worker.adapter import Adapter, Potential, Unavailable
 from mlpbench.worker.clock import Clock, Watch, each, grown, labels, md_steps, single
 from mlpbench.worker.main import peak_memory_mb
 from mlpbench.worker.paths import Deployment, differences, disagreement, run_child, total_memory_mb
-from mlpbench.worker.tasks import Skip
+from mlpbench.worker.tasks import Skip, engines
 
 FOLDER = "speed"
 
@@ -33,8 +33,9 @@ def speed(adapter: Adapter, options: dict[str, Any], events: EventLog) -> dict[s
 
     Returns lists of seconds, one a block: ``latency``, ``latency_again`` (the A/A twin), ``neighbours`` (the part of a
     call before the forward pass; empty where the package does not have it apart), ``batched``, ``md``; ``scaling`` (see
-    :func:`series`); ``conditions`` (see :class:`Watch`); and ``paths``: of each further
-    path its settings, ``status``, ``reason``, and what :func:`speed_path` returns.
+    :func:`series`); ``conditions`` (see :class:`Watch`); ``paths``: of each further
+    path its settings, ``status``, ``reason``, and what :func:`speed_path` returns; and, where asked for, ``engines``
+    (see :func:`mlpbench.worker.tasks.engines.rows`).
     """
     potential = adapter.load()
     frames = Frames.load(adapter.request.frames[options["split"]])
@@ -63,6 +64,8 @@ def speed(adapter: Adapter, options: dict[str, Any], events: EventLog) -> dict[s
         events.write("progress", text="timed growing systems")
     planned = paths.plan(options, adapter.request.dtype, adapter.request.device, adapter.deployments)
     values["paths"] = [_path(adapter, path, options, events) for path in planned]
+    if options.get("engines"):
+        values["engines"] = list(engines.rows(adapter, options, adapter.directory / FOLDER, events))
     return values
 
 
