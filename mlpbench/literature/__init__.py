@@ -101,6 +101,7 @@ class Published:
         key: of the source in the bibliography.
         place: table of the source, and how its number came here if not from the source itself.
         protocol: what differs from training and testing on this data set's own split, in words.
+        repeats: key of the source whose number this is a repetition of, by others; empty for a paper's own number.
     """
 
     dataset: str
@@ -115,6 +116,14 @@ class Published:
     key: str
     place: str
     protocol: str
+    repeats: str = ""
+
+    def repeated_in(self, others: Iterable[Published]) -> Published | None:
+        """The repetition of this number by others; None where there is none."""
+        same = (self.dataset, self.split, self.architecture, self.n_train, self.metric, self.key)
+        return next(
+            (o for o in others if (o.dataset, o.split, o.architecture, o.n_train, o.metric, o.repeats) == same), None
+        )
 
     @property
     def source(self) -> str:
@@ -138,5 +147,5 @@ def _entry(row: dict[str, str]) -> Published:
         row["dataset"], row["split"], row["architecture"], row["variant"],
         int(row["n_train"]) if row["n_train"] else None, int(row["n_valid"]) if row["n_valid"] else None,
         row["metric"], float(row["value"]), float(row["std"]) if row["std"] else None,
-        row["key"], row["place"], row["protocol"],
+        row["key"], row["place"], row["protocol"], row["repeats"],
     )  # fmt: skip

@@ -15,6 +15,7 @@ from mlpbench.statistics.intervals import MeanInterval, intervals
 from mlpbench.study.rows import display_name, natural
 from mlpbench.study.study import Study, remembered, rows_of, select
 
+CLOSE = 0.15  # of a published error: nearer than this counts as the same number
 CHAPTERS = {"transfer": 45, "published": 47}
 
 
@@ -172,26 +173,79 @@ def _ours(study: Study, dataset: str, entry: Published) -> list[tuple[str, int, 
 
 def _published_table(study: Study, dataset: str, entries: list[Published]) -> Table:
     rows = []
-    for entry in sorted(entries, key=lambda e: (study.test_splits(dataset).index(e.split), e.metric, e.value)):
-        beside = _ours(study, dataset, entry)
+    rested = _rested(study, dataset)
+    for entry in sorted(
+        (e for e in entries if not e.repeats),
+        key=lambda e: (study.test_splits(dataset).index(e.split), e.metric, e.value),
+    ):
+        beside: list[tuple[str, int, Estimate] | None] = list(_ours(study, dataset, entry)) or [None]
         bound = facts.trivial(study, dataset, entry.metric, entry.split)
-        rows += [_row(entry, ours, bound) for ours in beside] if beside else [_row(entry, None, bound)]
+        again = entry.repeated_in(entries)
+        rows += [_row(entry, again, ours, bound, rested) for ours in beside]
     columns = [
         Column("Split", numeric=False),
         Column("Metric", numeric=False),
         Column("Architecture", numeric=False),
         Column("Published", "", "with the standard deviation over the paper's runs, where it gives one"),
+        Column(
+            "Repeated", "", "the same protocol repeated by others, over the published value; source in the last column"
+        ),
         Column("Their n_train", "frames"),
         Column("Ours", "", "geometric mean over repetitions, 95 % interval, at the training size nearest to theirs"),
         Column("Our n_train", "frames"),
         Column("Ours / published", "", "the interval is of our mean alone; the published value is taken as it is"),
+        Column("In words", numeric=False),
         Column("What differs", numeric=False),
         Column("Source", numeric=False),
     ]
     return Table(f"published-{dataset}", _caption(study, dataset), columns, rows, headers=3)
 
 
-def _row(entry: Published, ours: tuple[str, int, Estimate] | None, trivial: float | None) -> list[Cell]:
+def _rested(study: Study, dataset: str) -> set[tuple[str, int]]:
+    """Candidates and training sizes all of whose trainings came to rest."""
+    done = select(study.table, dataset=dataset, status="done")
+    restless = {(str(row["candidate"]), int(row["n_train"])) for row in rows_of(facts.unrested(done))}
+    return {(str(row["candidate"]), int(row["n_train"])) for row in rows_of(done)} - restless
+
+
+def verdict(
+    entry: Published, again: Published | None, ours: tuple[str, int, Estimate] | None, rested: set[tuple[str, int]]
+) -> str:
+    """In words, whether the published number was reached; a reason where the two cannot be compared.
+
+    Args:
+        entry: the published number.
+        again: the same by others who repeated the protocol.
+        ours: candidate, training frames, mean with its interval.
+        rested: see :func:`_rested`.
+    """
+    if ours is None:
+        return "not run here"
+    candidate, n_train, mean = ours
+    if entry.n_train is not None and entry.n_train != n_train:
+        return "no comparison: other numbers of training frames"
+    if mean.low <= entry.value <= mean.high:
+        said = "agrees within our interval"
+    elif abs(mean.value / entry.value - 1) <= CLOSE:
+        said = f"agrees to within {CLOSE:.0%}"
+    else:
+        word = "larger" if mean.value > entry.value else "smaller"
+        said = f"{word}, {number(mean.value / entry.value)} times the published error"
+        if mean.value > entry.value and (candidate, n_train) not in rested:
+            said += "; our training had not come to rest"
+        if again is not None and mean.value > entry.value:
+            nearer = "no larger than what others found who repeated it" if mean.low <= again.value else ""
+            said += f"; {nearer}" if nearer else ""
+    return said
+
+
+def _row(
+    entry: Published,
+    again: Published | None,
+    ours: tuple[str, int, Estimate] | None,
+    trivial: float | None,
+    rested: set[tuple[str, int]],
+) -> list[Cell]:
     """``trivial``: error of a predictor without geometry on these frames; None where it is not known."""
     known = metric(entry.metric)
     name = " ".join(filter(None, [display_name(entry.architecture), entry.variant]))
@@ -213,10 +267,14 @@ def _row(entry: Published, ours: tuple[str, int, Estimate] | None, trivial: floa
         Cell(f"{known.symbol}{f', {known.unit}' if known.unit else ''}"),
         Cell(name if ours is None or ours[0] == name else f"{name} (ours: {ours[0]})"),
         Cell(f"{entry.value:g}", entry.value, spread),
+        Cell("–")
+        if again is None
+        else Cell(f"{again.value:g}", again.value, f"{number(again.value / entry.value)} times"),
         Cell("–") if entry.n_train is None else Cell(number(entry.n_train), entry.n_train),
         *cells_ours,
+        Cell(verdict(entry, again, ours, rested)),
         Cell("; ".join(differs) or "nothing that is recorded"),
-        Cell(entry.source),
+        Cell(entry.source + (f"; {again.source} ({again.variant}, {again.protocol})" if again else "")),
     ]
 
 
@@ -251,7 +309,7 @@ def _splitting(config: dict[str, Any]) -> list[str]:
 def _published_finding(study: Study, dataset: str, entries: list[Published]) -> str:
     """The ratios of the first split's force metric (or whatever metric comes first)."""
     split = next(s for s in study.test_splits(dataset) if any(e.split == s for e in entries))
-    here = [e for e in entries if e.split == split]
+    here = [e for e in entries if e.split == split and not e.repeats]
     name = next((e.metric for e in here if e.metric.startswith("force")), here[0].metric)
     best: dict[str, tuple[Published, tuple[str, int, Estimate]]] = {}
     for entry in [e for e in here if e.metric == name]:

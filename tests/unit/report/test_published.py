@@ -4,6 +4,8 @@ import re
 
 import pytest
 
+from mlpbench.literature import published_values
+from mlpbench.report.estimates import Estimate
 from mlpbench.report.sections import sources, transfer
 from mlpbench.study.study import Study
 from tests.unit.report.fabricate import Plan, fabricate, make_records
@@ -65,6 +67,29 @@ def test_ours_no_better_than_a_trivial_predictor_is_flagged(study):
 def test_architectures_that_were_not_run_stay_as_rows_without_ours(study):
     table = transfer.published_section(study).blocks[0].frame()
     assert set(table.loc[table["Architecture"] == "BOTNet", "Ours"]) == {"–"}
+
+
+def at(value: float, low: float, high: float) -> tuple[str, int, Estimate]:
+    return "MACE", 950, Estimate(value, low, high, 3, "repetitions")
+
+
+def test_the_verdict_says_whether_a_published_number_was_reached():
+    entries = published_values("rmd17-aspirin")
+    paper = next(
+        e for e in entries if (e.architecture, e.metric, e.n_train) == ("mace", "force_mae", 950) and not e.repeats
+    )
+    again = paper.repeated_in(entries)
+    assert (paper.value, again.value) == (6.6, 8.9)
+    rested = {("MACE", 950)}
+    assert transfer.verdict(paper, again, None, rested) == "not run here"
+    assert transfer.verdict(paper, again, at(7.0, 6.5, 7.5), rested) == "agrees within our interval"
+    assert transfer.verdict(paper, again, at(7.1, 7.0, 7.2), rested) == "agrees to within 15%"
+    larger = transfer.verdict(paper, again, at(9.2, 8.8, 9.6), rested)
+    assert larger == "larger, 1.39 times the published error; no larger than what others found who repeated it"
+    assert "had not come to rest" in transfer.verdict(paper, again, at(13.2, 13, 13.4), set())
+    assert transfer.verdict(paper, again, at(3.3, 3.2, 3.4), rested) == "smaller, 0.500 times the published error"
+    other = ("MACE", 200, Estimate(6.6, 6.5, 6.7, 3, "repetitions"))
+    assert transfer.verdict(paper, again, other, rested).startswith("no comparison")
 
 
 def test_nothing_published_no_section(tmp_path):
