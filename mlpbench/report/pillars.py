@@ -13,14 +13,14 @@ from dataclasses import dataclass
 from scipy.stats import fisher_exact
 
 from mlpbench.metrics import metric
-from mlpbench.numbers import interval, listing, number, plural, ratio_text, seconds
+from mlpbench.numbers import WIDE, interval, listing, number, plural, ratio_text, seconds
 from mlpbench.report import facts
 from mlpbench.report.dynamics import Replicas, collect
 from mlpbench.report.estimates import Against, Estimate, against_best, cells
 from mlpbench.report.fronts import curves, target_error
 from mlpbench.report.section import Card
 from mlpbench.report.timings import speedup, timed, told_apart, unlike, ways
-from mlpbench.statistics.extrapolation import data_multiplier, frames_needed, label_hours
+from mlpbench.statistics.extrapolation import DataMultiplier, data_multiplier, frames_needed, label_hours
 from mlpbench.statistics.paired import LEAST_REPETITIONS, holm
 from mlpbench.study.study import Study, select
 
@@ -205,9 +205,7 @@ def labels(study: Study, dataset: str, split: str) -> Pillar:
         if ratio.reason:
             instead = f"{order[1]} instead: {ratio.reason}"
         else:
-            times = number(ratio.value, ratio.lower, ratio.upper)
-            span = interval(ratio.lower, ratio.upper) if math.isfinite(ratio.lower) else "interval unknown"
-            instead = f"{order[1]} instead: {times} times the labels ({span})"
+            instead = f"{order[1]} instead: {_times(ratio)}"
     lines += _of_this_length(study, dataset)
     bent = [c for c, curve in fitted.items() if curve.bends]
     if bent:
@@ -217,6 +215,16 @@ def labels(study: Study, dataset: str, split: str) -> Pillar:
              mark="best" if certain else "undecided"),
         best, certain,
     )  # fmt: skip
+
+
+def _times(ratio: DataMultiplier) -> str:
+    """How many times the labels, with its interval where that says anything."""
+    if not math.isfinite(ratio.lower):
+        return f"{number(ratio.value)} times the labels (interval unknown)"
+    times, span = ratio_text(ratio.value, ratio.lower, ratio.upper)
+    if ratio.upper > WIDE**2 * ratio.lower:
+        return f"about {times} times the labels, though these curves hardly tell"
+    return f"{times} times the labels ({span})"
 
 
 def _more_sizes(study: Study, dataset: str, sizes: Sequence[int]) -> str:

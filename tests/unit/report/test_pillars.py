@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
 from mlpbench.evaluators.md import SCORES
 from mlpbench.evaluators.md.runs import FOLDER
 from mlpbench.protocol import write_json
+from mlpbench.report import pillars
 from mlpbench.report.pillars import accuracy, answer, labels, sentence, speed, stability
 from mlpbench.report.section import Bullets
 from mlpbench.report.sections import answer as section
+from mlpbench.statistics.extrapolation import DataMultiplier
 from mlpbench.study.study import Study
 from tests.unit.report.fabricate import Plan, fabricate, make_records
 from tests.unit.report.test_speed import speed_task
@@ -125,3 +128,11 @@ def test_a_single_candidate_has_nothing_to_be_compared_with(tmp_path: Path) -> N
     found = answer(study, "ethanol")
     assert found is not None
     assert "nothing to compare it with" in sentence(study, "ethanol", found)
+
+
+def test_a_multiplier_of_labels_that_the_curves_hardly_tell_has_no_interval_of_many_digits():
+    hardly = DataMultiplier(2.0, 0.007, 351.128, "")
+    assert pillars._times(hardly) == "about 2.0 times the labels, though these curves hardly tell"
+    assert pillars._times(DataMultiplier(2.04, 1.52, 2.71, "")) == "2.0 times the labels (1.5–2.7)"
+    assert pillars._times(DataMultiplier(2.0, 0.5, 8.0, "")) == "2.0 times the labels (0.50–8.0)"
+    assert pillars._times(DataMultiplier(2.0, math.nan, math.nan, "")) == "2.00 times the labels (interval unknown)"
