@@ -36,7 +36,7 @@ def converge(
         its record says why.
     """
     record = carry_out(trial)
-    settings = trial.config.budget.converge
+    settings = trial.converges
     rungs: list[Rung] = []
     while settings is not None and record["status"] == "done":
         rungs.append(rung_of(record))
@@ -59,7 +59,7 @@ def reached(standing: Status, examine: Callable[[Trial], Status]) -> tuple[Statu
     Returns:
         That training, and the most steps that it may be followed up to; None if no longer one can follow.
     """
-    settings = standing.trial.config.budget.converge
+    settings = standing.trial.converges
     rungs: list[Rung] = []
     while settings is not None and standing.state == "cached":
         record = load_record(standing.trial.directory)

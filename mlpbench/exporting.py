@@ -249,6 +249,10 @@ def _begun(training: dict[str, Any]) -> str:
     return f"started from the potential of {start['trial']}; " if start else ""
 
 
+def _length(training: dict[str, Any]) -> str:
+    return "solved at once" if training["steps"] is None else f"{training['steps']} optimiser steps"
+
+
 def _card_text(title: str, card: dict[str, Any]) -> str:
     training, domain = card["training"], card["domain"]
     rest = {True: "at rest", False: "not at rest", None: "rest unknown"}[training["at_rest"]]
@@ -259,7 +263,7 @@ def _card_text(title: str, card: dict[str, Any]) -> str:
         f"{number(training['n_parameters'])} parameters.", "",
         f"- **Data:** {card['dataset']}, {card['level_of_theory']}; {card['n_train']} training and {card['n_valid']} "
         f"validation frames. Licence: {card['licences']['data']}.",
-        f"- **Training:** {_begun(training)}{training['steps']} optimiser steps, {rest}, {converged}; labels "
+        f"- **Training:** {_begun(training)}{_length(training)}, {rest}, {converged}; labels "
         f"{', '.join(label for label, weight in card['labels'].items() if weight)}.",
         f"- **Domain:** {', '.join(domain['elements'])}; {_span(domain['atoms'])} atoms; "
         f"{'periodic' if domain['periodic'] else 'not periodic'}; no two atoms nearer than "

@@ -18,7 +18,7 @@ from mlpbench.converging import convergence
 from mlpbench.datasets.dataset import extension_digests
 from mlpbench.devices import hardware
 from mlpbench.evaluators import SCORERS, Context, Row, Scorer
-from mlpbench.evaluators.training import at_rest, trivial_loss
+from mlpbench.evaluators.training import SOLVED, at_rest, learnt, trivial_loss
 from mlpbench.frames import Frames
 from mlpbench.protocol import (
     EVENTS,
@@ -203,7 +203,7 @@ def _training_of(trial: Trial, result: Result | None, curve: list[dict[str, Any]
     if result is None or result.status != "done":
         return {}
     trivial = trivial_loss(Frames.load(trial.split.files["valid"]), trial.training, trial.labels)
-    return {**training_facts(result, curve, trivial), **convergence(trial.directory)}
+    return {**convergence(trial.directory), **training_facts(result, curve, trivial)}
 
 
 def training_facts(result: Result, curve: list[dict[str, Any]], trivial: float) -> dict[str, Any]:
@@ -214,7 +214,9 @@ def training_facts(result: Result, curve: list[dict[str, Any]], trivial: float) 
         curve: one entry a validation.
         trivial: loss of the trivial predictor on the validation frames.
     """
-    rest = at_rest(curve, trivial)
+    solved = result.values.get("stopped_by") == SOLVED
+    rest = at_rest(curve, trivial) if not solved else learnt(curve, trivial)
+    exact = {"converged": True, "convergence_reason": "solved at once: there are no steps to double"} if solved else {}
     # Time over all sessions of a resumed training: the curve carries it on, the task's own clock does not.
     seconds = max([result.wall_seconds, *(point["seconds"] for point in curve[-1:])])
     return {
@@ -226,6 +228,7 @@ def training_facts(result: Result, curve: list[dict[str, Any]], trivial: float) 
         "at_rest": rest.passed,
         "rest_reason": rest.reason,
         "trivial_loss": trivial,
+        **exact,
     }
 
 

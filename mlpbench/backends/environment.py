@@ -27,9 +27,25 @@ from mlpbench.errors import UserError
 from mlpbench.files import locked
 from mlpbench.worker import bootstrap
 
-__all__ = ["Environment", "Need", "State", "check", "environments", "needs", "remove", "resolve"]
+__all__ = ["Environment", "Need", "NotBuilt", "State", "check", "environments", "needs", "remove", "resolve"]
 
 MINIMUM_PYTHON = (3, 12)  # the worker is written in it
+
+
+class NotBuilt(UserError):
+    """A backend's environment has not been built; ``backend`` says which.
+
+    Args:
+        backend: whose it is.
+        begun: a part of it is there.
+    """
+
+    def __init__(self, backend: BackendConfig, begun: bool) -> None:
+        what = "is incomplete, or has lost its interpreter" if begun else "is not built yet"
+        super().__init__(
+            f"the environment of backend '{backend.name}' {what}", f"Run: mlpbench env build {backend.name}"
+        )
+        self.backend = backend
 
 
 @dataclass(frozen=True)
@@ -68,7 +84,8 @@ def resolve(backend: BackendConfig, home_folder: Path | None = None) -> Environm
     one.
 
     Raises:
-        UserError: it was not built (names the command), or the adopted interpreter cannot be used (says why).
+        NotBuilt: it was not built; names the command.
+        UserError: the adopted interpreter cannot be used; says why.
     """
     adopted, source = adopted_python(backend)
     pythonpath = _pythonpath(backend)
@@ -79,10 +96,7 @@ def resolve(backend: BackendConfig, home_folder: Path | None = None) -> Environm
             raise UserError(f"{source}: {error.message}", error.hint) from error
     folder = built_folder(backend, home_folder)
     if not is_complete(folder) or not interpreter(folder).exists():
-        what = "is not built yet" if not folder.exists() else "is incomplete, or has lost its interpreter"
-        raise UserError(
-            f"the environment of backend '{backend.name}' {what}", f"Run: mlpbench env build {backend.name}"
-        )
+        raise NotBuilt(backend, folder.exists())
     if pythonpath:  # folders put first change what is found: hold the whole to the checks of an adopted one
         return _adopt(backend, interpreter(folder), pythonpath, home_folder)
     return Environment(backend.name, interpreter(folder), (), built_lock(backend), False, backend.package)

@@ -69,6 +69,17 @@ class BackendConfig(BaseModel):
     trainer: Literal["package", "mlpbench"] = Field(
         default="package", description="whose training loop: the package's, or mlpbench's around its model and loss"
     )
+    iterations: bool = Field(
+        default=True, description="false: solved at once, so that budgets, rates and resumption do not apply"
+    )
+    dtypes: list[Literal["float32", "float64"]] = Field(
+        default=["float32", "float64"],
+        min_length=1,
+        description="what it computes in; the first replaces another",
+    )
+    devices: list[Literal["cpu", "cuda"]] = Field(
+        default=["cpu", "cuda"], min_length=1, description="what it runs on; the first replaces another"
+    )
     default: bool = Field(default=True, description="whether 'env build --all' builds it; if not, by name alone")
     size_gb: float | None = Field(
         default=None, gt=0, description="about how large its environment is, with CUDA's libraries (10⁹ bytes)"

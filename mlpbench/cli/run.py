@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from mlpbench.backends.environment import NotBuilt
 from mlpbench.cli import share
 from mlpbench.errors import EXIT_DONE, EXIT_FAILED, EXIT_USAGE, UserError
 
@@ -30,7 +31,8 @@ def main(arguments: Sequence[str]) -> int:
         0 if every trial is done (or some of them skipped with a reason), 1 if some failed or all were skipped.
 
     Raises:
-        UserError: a mistake in the overrides, the data or an environment; nothing has been started then.
+        UserError: a mistake in the overrides, the data or an environment (one that is not built, where nobody says that
+            it shall be); nothing has been started then.
         KeyboardInterrupt: the user stopped it; tables are up to date.
     """
     from hydra._internal.utils import get_args_parser
@@ -39,6 +41,7 @@ def main(arguments: Sequence[str]) -> int:
 
     parser = get_args_parser()
     parser.prog = "mlpbench run"
+    parser.add_argument("--build", action="store_true", help="build the environments that are needed and not built yet")
     try:
         parsed = parser.parse_intermixed_args(list(arguments))
     except SystemExit as stop:
@@ -47,7 +50,7 @@ def main(arguments: Sequence[str]) -> int:
     options = list(arguments)
     for override in parsed.overrides:
         options.remove(override)
-    arguments = [*options, *parsed.overrides]
+    arguments = [*(option for option in options if option != "--build"), *parsed.overrides]
     config.prepare_hydra()
     if parsed.multirun and (parsed.cfg or parsed.info):
         raise UserError("--cfg and --info show one configuration, -m runs many", "Leave one of them out.")
@@ -57,7 +60,13 @@ def main(arguments: Sequence[str]) -> int:
         return _hydra(arguments)
     _well_formed(parsed.overrides)
     sweep = config.expand(parsed.overrides, parsed.multirun)
-    session = _preflight(sweep)
+    try:
+        session = _preflight(sweep)
+    except NotBuilt:
+        from mlpbench.cli.building import build_missing
+
+        build_missing(sweep, ask=not parsed.build)
+        session = _preflight(sweep)
     try:
         if sweep.in_turn:
             session.run()
@@ -154,6 +163,7 @@ def _preflight(sweep: SweepPlan) -> Session:
     global _session
     from mlpbench import config
     from mlpbench.backends.environment import resolve
+    from mlpbench.numbers import plural
     from mlpbench.progress import announce
     from mlpbench.run import require_options
     from mlpbench.study.artefacts import examine
@@ -161,11 +171,15 @@ def _preflight(sweep: SweepPlan) -> Session:
 
     standings: list[Status] = []
     known: set[tuple[Path, str]] = set()
+    same = 0  # asked for again with another budget or rate, which have no effect on them
     find = remembering(resolve)
     with closing(config.compose_each(sweep.trials)) as composed:
         for raw in composed:
             trial = identify(raw, find)
             place = (trial.study_root, trial.name)
+            if place in known and not trial.iterates:
+                same += 1
+                continue
             if place in known:
                 raise UserError(f"the sweep contains the trial {trial.name} twice", "Give each value only once.")
             known.add(place)
@@ -174,6 +188,8 @@ def _preflight(sweep: SweepPlan) -> Session:
         _require_devices(standings)
     require_options(standings)
     announce(standings)
+    if same:
+        print(f"{plural(same, 'trial')} left out: the same as others but for budgets or rates, which do not apply")
     os.environ[TOTAL] = str(len(standings))
     _session = Session(standings)
     return _session
@@ -322,6 +338,8 @@ def _line(standing: Status, estimate: _Estimate) -> str:
     if standing.state == "cached":
         return "cached"
     tasks = ", ".join(task.name for task in standing.outstanding)
+    if not trial.iterates:
+        tasks += ", solved at once: budgets, rates and resumption do not apply"
     reasons = "" if standing.state == "new" else "; ".join(standing.reasons)
     if any(task.name == "train" for task in standing.outstanding):
         tasks += estimate.of(trial)

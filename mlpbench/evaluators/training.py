@@ -18,6 +18,7 @@ from mlpbench.frames import Frames
 from mlpbench.metrics import metric_row
 
 MIN_VALIDATIONS = 10  # fewer do not show a shape
+SOLVED = "solved"  # what a training without iterations was stopped by
 FINISHED = 0.1  # the schedule has finished: the last learning rate is below this fraction of the largest
 TRIVIAL = 0.9  # a training has begun to learn: its error is below this fraction of the trivial predictor's
 NEAR_BEST = 1.05  # the last error over the lowest one, at the most
@@ -57,6 +58,19 @@ def trivial_loss(valid: Frames, training: Mapping[str, Any], labels: Sequence[st
     return float(sum(float(training[weights[label]]) * np.mean(targets[label] ** 2) for label in labels))
 
 
+def learnt(curve: Sequence[Mapping[str, Any]], trivial: float) -> Verdict:
+    """Whether a training has begun to learn: all that is asked of a model that is solved at once (``SOLVED``).
+
+    Args:
+        curve: as in :func:`at_rest`.
+        trivial: likewise.
+    """
+    share = math.sqrt(min(point["valid_loss"] for point in curve) / trivial) if trivial > 0 else math.inf
+    if share > TRIVIAL:
+        return Verdict(False, f"the error is {share:.2g} times that of predicting no forces and the mean energy")
+    return Verdict(True)
+
+
 def at_rest(curve: Sequence[Mapping[str, Any]], trivial: float) -> Verdict:
     """Whether a training had come to rest under its schedule when it ended.
 
@@ -77,9 +91,8 @@ def at_rest(curve: Sequence[Mapping[str, Any]], trivial: float) -> Verdict:
     rate = np.array([math.nan if point.get("lr") is None else point["lr"] for point in curve], dtype=float)
     if not rate[-1] <= FINISHED * np.nanmax(rate):
         return Verdict(False, f"the learning rate ended at {rate[-1]:.2g}, not yet a tenth of {np.nanmax(rate):.2g}")
-    if error.min() > TRIVIAL * math.sqrt(trivial):
-        share = error.min() / math.sqrt(trivial)
-        return Verdict(False, f"the error is {share:.2g} times that of predicting no forces and the mean energy")
+    if not (begun := learnt(curve, trivial)).passed:
+        return begun
     if error[-1] > NEAR_BEST * error.min():
         return Verdict(False, f"the last validation error is {error[-1] / error.min():.2f} times the lowest one")
     before = error[: -max(1, math.floor(LAST * len(error)))].min()

@@ -13,6 +13,7 @@ from itertools import product
 
 import numpy as np
 
+from mlpbench.evaluators.training import SOLVED
 from mlpbench.metrics import error_word, metric
 from mlpbench.numbers import listing, number, seconds
 from mlpbench.report import facts
@@ -91,6 +92,8 @@ def by_steps(study: Study, dataset: str) -> Order | None:
     else:
         words = "As trained"
     caveat = "" if len(steps) < 2 else "The steps are not equal: give all the same budget.steps."
+    solved = sorted({str(name) for name in done.loc[done["stopped_by"] == SOLVED, "candidate"]} & set(means))
+    caveat += f"{' ' * bool(caveat)}{listing(solved)}: solved at once, without steps." if solved else ""
     return Order(_sorted(means), f"{words} ({metric(name).symbol} on {split}, {n_train} training frames)", caveat)
 
 

@@ -15,6 +15,7 @@ from mlpbench import datasets
 from mlpbench.backends.environment import resolve
 from mlpbench.backends.registry import BackendConfig, Environment, built_lock
 from mlpbench.config import TrialConfig, compose_raw, environment_texts, validate
+from mlpbench.config.schema import Convergence
 from mlpbench.datasets import Dataset, Split
 from mlpbench.datasets.dataset import data_digest, frames_digest, frames_without, why_not
 from mlpbench.datasets.schema import DatasetConfig
@@ -96,6 +97,16 @@ class Trial:
         native = OmegaConf.merge(self.config.training.native, settings["native"])
         return {**settings, "native": OmegaConf.to_container(native)}
 
+    @property
+    def iterates(self) -> bool:
+        """Whether it is trained step by step; if not, budget, rates and resumption do not apply (``iterations``)."""
+        return self.config.backend_config.iterations
+
+    @property
+    def converges(self) -> Convergence | None:
+        """Whether and how trainings with twice the steps follow: ``budget.converge`` where there are steps."""
+        return self.config.budget.converge if self.iterates else None
+
     @cached_property
     def training(self) -> dict[str, Any]:
         """The node ``training``, with the weights of the loss as they enter it.
@@ -114,15 +125,18 @@ class Trial:
 
     @cached_property
     def identity(self) -> dict[str, Any]:
-        """What determines the trained potential. Not paths, not hardware, unless the budget is a wall time."""
+        """What determines the trained potential. Not paths, not hardware, unless the budget is a wall time.
+
+        Where there are no iterations, neither the budget nor what says how to descend.
+        """
         config, backend = self.config, self.config.backend_config
         environment = self.environment
         identity: dict[str, Any] = {
             "frames": self.split.manifest["train_digest"],  # train, valid and baseline; no test frames
             "architecture": config.architecture.model_dump(),
             "size": config.size,
-            "training": self.training,
-            "budget": config.budget.model_dump(exclude={"converge"}),
+            "training": self.training if self.iterates else {name: self.training[name] for name in WEIGHTS.values()},
+            "budget": config.budget.model_dump(exclude={"converge"}) if self.iterates else {},
             "labels": self.labels,
             "init_seed": self.init_seed,
             "dtype": config.dtype,
@@ -134,7 +148,7 @@ class Trial:
                 "kind": config.start.kind,
                 "weights": self.origin.weights or str(config.start.potential),
             }
-        if config.budget.seconds is not None:
+        if config.budget.seconds is not None and self.iterates:
             machine = hardware()
             identity["hardware"] = [config.device, config.threads, machine.get("cpu"), machine.get("gpus")]
         return _masked(identity, self.environment_texts)
@@ -195,6 +209,7 @@ def identify(raw: DictConfig, find: Find = resolve, *, write: bool = True, overr
     """As :func:`plan_trial`, for a configuration that Hydra has composed already."""
     config, texts = validate(raw), environment_texts(raw)
     _keep_secrets(texts)
+    config = _as_it_can(config)
     environment = find(config.backend_config)
     dataset = _load(config.dataset.model_dump_json(exclude={"n_train", "n_valid"}), config.dataset)
     config = config.model_copy(update={"dataset": settle(dataset, config.dataset)})
@@ -212,6 +227,18 @@ def identify(raw: DictConfig, find: Find = resolve, *, write: bool = True, overr
         split_seed=split_seed, init_seed=init_seed, labels=labels,
         skip=_why_not(config, dataset, labels) or origin.problem or None, origin=origin, environment_texts=texts,
     )  # fmt: skip
+
+
+def _as_it_can(config: TrialConfig) -> TrialConfig:
+    """The precision and device that the backend has, where it declares that it does not have those asked for."""
+    backend = config.backend_config
+    can: dict[str, Any] = {}
+    if config.dtype not in backend.dtypes:
+        can["dtype"] = backend.dtypes[0]
+    kinds = ["cpu", "cuda"] if config.device == "auto" else [config.device.split(":")[0]]
+    if not set(kinds) <= set(backend.devices):
+        can["device"] = backend.devices[0]
+    return config.model_copy(update=can) if can else config
 
 
 def _keep_secrets(texts: dict[str, str]) -> None:
@@ -397,6 +424,8 @@ def estimate_seconds(records: Sequence[dict[str, Any]], trial: Trial) -> float |
         and record["identifiers"]["size"] == trial.config.size
         and record["training"].get("steps")
     ]
+    if not trial.iterates:
+        return None
     budget, training = trial.config.budget, trial.config.training
     steps = budget.steps
     if steps is None and budget.epochs is not None:

@@ -151,6 +151,7 @@ def test_the_trainers_own_loss_is_the_common_loss(watched: Subject, energy: floa
 
 def _ratios(subject: Subject, folder: str) -> np.ndarray:
     """(steps,) norm of each step's gradient over the largest that is not clipped."""
+    subject.need_iterations()
     noted = subject.probed(folder)
     if noted["norms"] is None:
         pytest.skip("no torch, no clipping")

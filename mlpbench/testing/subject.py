@@ -60,6 +60,11 @@ class Subject:
         """Whether it declares that its energy does not change when a frame is turned."""
         return self.backend.architectures[self.name].invariant
 
+    def need_iterations(self) -> None:
+        """Skip a test of budgets, steps or resumption where the backend declares that it has none."""
+        if not self.backend.iterations:
+            pytest.skip(f"{self.name} is solved at once (iterations: false)")
+
     @property
     def as_they_are(self) -> dict[str, Any]:
         """Settings with which frames are not turned before they are trained on: their loss could not be compared."""

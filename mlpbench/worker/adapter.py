@@ -46,21 +46,21 @@ class TrainOutcome:
 
     Attributes:
         epochs: intervals finished, each with a validation; those before a resume included.
-        steps: optimiser steps taken, likewise.
+        steps: optimiser steps taken, likewise; None where a model is solved at once (``iterations: false``).
         passes: passes over the training set.
         best_epoch: interval (from 1) whose checkpoint was kept, by the lowest validation loss.
         best_step: optimiser steps taken by then.
         best_valid_loss: its validation loss.
-        stopped_by: ``epochs``, ``steps``, ``seconds`` or ``patience``.
+        stopped_by: ``epochs``, ``steps``, ``seconds`` or ``patience``; ``solved`` where there are no steps.
         resumed: True if it began from the checkpoint of an interrupted training.
         native_command: what repeats this training with the package alone, from the trial's ``native`` folder.
     """
 
     epochs: int
-    steps: int
+    steps: int | None
     passes: float
     best_epoch: int
-    best_step: int
+    best_step: int | None
     best_valid_loss: float
     stopped_by: str
     resumed: bool = False

@@ -43,7 +43,8 @@ def _versions(study: Study) -> Table:
     rows.append([Cell("licence"), *(Cell((one and one.licence) or "–") for one in said)])
     rows.append([Cell("trains on"), *(Cell(listing(list(one.labels)) if one else "–") for one in said)])
     loops = {"package": "its own trainer", "mlpbench": "mlpbench's loop"}
-    rows.append([Cell("trained by"), *(Cell("–" if one is None else loops[one.trainer]) for one in said)])
+    by = ["–" if one is None else loops[one.trainer] if one.iterations else "one linear solution" for one in said]
+    rows.append([Cell("trained by"), *map(Cell, by)])
     rows.append([Cell("periodic"), *(Cell("–" if one is None else "yes" if one.periodic else "no") for one in said)])
     columns = [Column("Package", numeric=False), *(Column(str(b), numeric=False) for b in backends)]
     caption = "Each backend runs in an environment of its own. environment: digest of its pinned requirements."

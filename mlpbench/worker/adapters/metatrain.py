@@ -137,7 +137,7 @@ class MetatrainNet(Net):
         name = request.architecture["name"]
         return {
             "architecture": name,
-            "hypers": model_hypers(name, request.architecture),
+            "hypers": model_hypers(name, NAMES[name], request.architecture),
             "elements": elements_of(train, valid),
             "scale": label_scale(train, request.labels),
             "augment": request.architecture.get("augment", False),
@@ -317,15 +317,20 @@ def calculator_of(model: Any, device: str, extensions: str | None = None) -> Cal
         return MetatomicCalculator(model, device=device, extensions_directory=extensions, uncertainty_threshold=None)
 
 
-def model_hypers(name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+def model_hypers(name: str, names: Mapping[str, str], settings: Mapping[str, Any]) -> dict[str, Any]:
     """metatrain's section ``architecture.model``: its defaults, the preset's values, the user's ``native`` options.
+
+    Args:
+        name: of metatrain's architecture.
+        names: keys of a preset -> metatrain's own.
+        settings: the preset's values.
 
     Raises:
         RefusedOption: metatrain does not know an option or does not accept its value.
     """
     options = get_default_hypers(name)
     hypers: dict[str, Any] = options["model"]
-    for ours, theirs in NAMES[name].items():
+    for ours, theirs in names.items():
         *path, last = theirs.split(".")
         node = hypers
         for part in path:

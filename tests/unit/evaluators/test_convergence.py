@@ -7,8 +7,10 @@ import math
 import numpy as np
 import pytest
 
-from mlpbench.evaluators.training import Rung, agreement, at_rest, trivial_loss
+from mlpbench.evaluators.training import SOLVED, Rung, agreement, at_rest, trivial_loss
 from mlpbench.frames import Frames
+from mlpbench.protocol import Result
+from mlpbench.scoring import training_facts
 from tests.support import ethanol_frames
 
 N = 40
@@ -83,3 +85,19 @@ def test_converged_needs_two_trainings_that_agree() -> None:
 
 def test_trainings_that_are_not_at_rest_prove_nothing() -> None:
     assert "did not come to rest" in agreement(rungs(0.1, 0.1, rest=False), 0.02).reason
+
+
+def test_a_model_that_is_solved_at_once_is_converged_if_it_has_learnt() -> None:
+    values = {"stopped_by": SOLVED, "steps": None, "epochs": 1, "best_valid_loss": 0.25}
+    result = Result("train", "", "done", wall_seconds=3.0, values=values)
+    point = {"epoch": 1, "step": 0, "seconds": 2.0, "valid_loss": 0.25, "lr": None}
+    facts = training_facts(result, [point], trivial=1.0)
+    assert (facts["at_rest"], facts["converged"], facts["rest_reason"]) == (True, True, "")
+    assert "solved at once" in facts["convergence_reason"]
+    assert facts["wall_seconds"] == 3.0
+    no_better = training_facts(result, [{**point, "valid_loss": 0.9}], trivial=1.0)  # 0.95 of the trivial error
+    assert no_better["at_rest"] is False
+    assert "0.95 times" in no_better["rest_reason"]
+    stepped = training_facts(Result("train", "", "done", values={"stopped_by": "steps"}), [point], trivial=1.0)
+    assert stepped["at_rest"] is False
+    assert "converged" not in stepped

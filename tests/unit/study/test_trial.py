@@ -157,3 +157,27 @@ def test_what_a_backend_declares_impossible_is_skipped_in_the_plan(plan: Plan) -
     stress = plan(*data, "dataset.stress_key=stress", "training.stress_weight=1").skip
     assert stress is not None
     assert "cannot train on stress" in stress
+
+
+def test_what_is_solved_at_once_is_not_identified_by_budget_or_rate(plan: Plan) -> None:
+    solved = "+backend.toy.iterations=false"
+    base = plan(solved)
+    for same in (
+        ["training.lr=0.02"], ["training.schedule=linear"], ["training.batch_size=2"], ["budget.epochs=3"],
+        ["budget=seconds", "budget.seconds=5", "budget.epochs=null"], ["budget=converge", "budget.epochs=null"],
+    ):  # fmt: skip
+        assert plan(solved, *same).key == base.key, same
+    for other in (["training.energy_weight=3"], ["architecture.cutoff=3.5"], ["dataset.n_train=13"]):
+        assert plan(solved, *other).key != base.key, other
+    ladder = ["budget=converge", "budget.epochs=null"]
+    assert plan(*ladder).converges is not None
+    assert plan(solved, *ladder).converges is None
+
+
+def test_a_trial_has_the_precision_and_device_that_its_backend_declares(plan: Plan) -> None:
+    double = plan("+backend.toy.dtypes=[float64]")
+    assert double.config.dtype == double.identity["dtype"] == double.resolved_config["dtype"] == "float64"
+    assert plan("+backend.toy.dtypes=[float64]", "dtype=float64").key == double.key
+    for asked in ("auto", "cuda", "cuda:1", "cpu"):
+        assert plan("+backend.toy.devices=[cpu]", f"device={asked}").config.device == "cpu"
+        assert plan(f"device={asked}").config.device == asked
