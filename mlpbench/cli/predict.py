@@ -61,11 +61,21 @@ def register_export(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--to", type=Path, required=True, metavar="DIR", help="a folder that is not there yet, or empty"
     )
+    parser.add_argument(
+        "--for", dest="engines", default="ase", metavar="ENGINES",
+        help="scripts for ase, lammps, ipi, torchsim: several with commas (default: ase)",
+    )  # fmt: skip
+    parser.add_argument("--committee", action="store_true", help="all repetitions of the trial, as one calculator")
+    parser.add_argument("--checkpoint", action="store_true", help="the checkpoint too, for a training that goes on")
+    parser.add_argument(
+        "--lammps-command", metavar="COMMAND", help="a LAMMPS of your own: an input for the pair style it has, unproven"
+    )
     parser.add_argument("--results", type=Path, default=Path("results"), help="folder of the studies")
     parser.epilog = (
-        "DIR needs mlpbench no more: the package's own file, an ASE calculator with the reference energies, an\n"
-        "example of dynamics, requirements.txt, and CARD.md, which says what the potential is good for.\n\n"
-        "example:\n  mlpbench export quickstart/mace-tiny-ethanol-n200-r0-1b2c3d4e --to ethanol-mace"
+        "DIR needs mlpbench no more: the package's own file, an ASE calculator with the reference energies, scripts\n"
+        "for the engines, their requirements, and CARD.md, which says what the potential is good for.\n\n"
+        "example:\n  mlpbench export quickstart/mace-tiny-ethanol-n200-r0-1b2c3d4e --to ethanol-mace\n"
+        "  mlpbench export quickstart/mace-tiny-ethanol-n200-r0-1b2c3d4e --to trio --committee --for ase,lammps"
     )
 
 
@@ -73,15 +83,26 @@ def execute_export(arguments: argparse.Namespace) -> int:
     """Write the folder and list it.
 
     Raises:
-        UserError: no such trial, DIR holds something, or the package has no form that stands alone.
+        UserError: no such trial or engine, DIR holds something, or the package has no form that stands alone.
     """
-    from mlpbench.exporting import export
+    from mlpbench.exporting import Wish, export, export_committee, members
+    from mlpbench.exporting.scripts import ENGINES, commands
     from mlpbench.potentials import find_trial
 
+    engines = tuple(dict.fromkeys(name.strip() for name in arguments.engines.split(",") if name.strip())) or ("ase",)
+    for name in engines:
+        if name not in ENGINES:
+            raise UserError(f"--for: there is no engine '{name}'", f"Known: {', '.join(ENGINES)}.")
+    wish = Wish(engines, arguments.lammps_command, arguments.checkpoint)
     folder = find_trial(arguments.trial, arguments.results)
-    names = export(folder, arguments.to)
+    if arguments.committee:
+        names = export_committee(members(folder, arguments.results), arguments.to, wish)
+    else:
+        names = export(folder, arguments.to, wish)
     print(f"{folder.name}: {arguments.to}/ with {', '.join(names)}")
-    print(f"use it: pip install -r {arguments.to}/requirements.txt, then python {arguments.to}/md.py start.xyz")
+    print(f"use it, in {arguments.to}:")
+    for engine in engines:
+        print("  " + "; ".join(commands(engine)))
     return EXIT_DONE
 
 

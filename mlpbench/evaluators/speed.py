@@ -11,6 +11,7 @@ import numpy as np
 from scipy import stats
 
 from mlpbench.evaluators import Context, Row
+from mlpbench.evaluators.production import ATOMS, Growth
 from mlpbench.metrics import metric_row
 from mlpbench.protocol import read_json
 
@@ -166,11 +167,34 @@ def rows(record: dict[str, Any]) -> list[Row]:
     }  # fmt: skip
     paths = [first, *values.get("paths", [])]
     found = [row for path in paths for row in _path_rows(path, values["n_atoms"], values["timestep_fs"])]
+    found += _production_rows(first)
     dtype = record["config"]["dtype"]
     return found + [r for one in values.get("engines", []) for r in _engine_rows(one, dtype, values["timestep_fs"])]
 
 
 NOT_RUN = {"metric": None, "value": None, "unit": "", "lower": None, "upper": None, "n": 0, "notice": ""}
+
+
+EXTRAPOLATED = "1 ns of 1,000 atoms: extrapolated"
+
+
+def _production_rows(path: dict[str, Any]) -> list[Row]:
+    """What the growing systems of the eager path say; ``n_atoms`` is that of the run whose cost is given."""
+    series = Growth.of(path["scaling"])
+    if series is None:
+        return []
+    head = {key: path[key] for key in ("deployment", "means", "dtype", "tf32", "status", "reason")}
+    head |= {"engine": "", "ranks": 1}
+    measured = {
+        "atom_steps_per_second": (series.rate, None, ""), "plateau_atoms": (series.plateau, None, ""),
+        "memory_per_atom": (series.memory_per_atom_kb, None, ""),
+        "hours_per_ns": (series.run_hours(path["timestep_fs"]), ATOMS,
+                         EXTRAPOLATED if series.seconds_at(ATOMS)[1] else ""),
+    }  # fmt: skip
+    return [
+        {**head, "n_atoms": atoms, "reason": reason, **_measured(name, value), "notice": ""}
+        for name, (value, atoms, reason) in measured.items() if value is not None
+    ]  # fmt: skip
 
 
 def _engine_rows(one: dict[str, Any], dtype: str, timestep_fs: float) -> list[Row]:

@@ -232,6 +232,12 @@ class Adapter(ABC):
         """
         raise Unavailable(f"{self.request.architecture['name']} has no form here that can be used without mlpbench")
 
+    def export_torchsim(self) -> str:
+        """Source of a function ``package_torchsim(folder, device)`` that gives the package's torch-sim model for what
+        :meth:`export` wrote, energies without the baseline; empty where the package has none without mlpbench.
+        """
+        return ""
+
     def pair_style(self, folder: Path, known: Collection[str]) -> PairStyle:
         """Write the best potential to ``folder`` for the first of :attr:`pair_styles` that a LAMMPS knows.
 

@@ -15,6 +15,7 @@ from mlpbench.report.costs import Pace, cost_table, paces, payback_table
 from mlpbench.report.drawing import INK, canvas, legend, logarithmic, looks, point
 from mlpbench.report.estimates import Estimate, cells
 from mlpbench.report.fronts import cost_kinds
+from mlpbench.report.production import engine_tables, production_blocks
 from mlpbench.report.section import Block, Cell, Column, Details, Figure, Panel, Section, Table, Text
 from mlpbench.report.speed import growth, pareto_panel, recorded, scaling_panel, speed_tables
 from mlpbench.report.timings import Timed, Way, beside, scaling, speedup, timed, told_apart, unlike, ways
@@ -170,6 +171,8 @@ def speed_section(study: Study) -> Section | None:
             for machine in unique([way.machine for way in every_way]):
                 here = [way for way in every_way if way.machine == machine]
                 blocks += speed_tables(study, dataset, str(machine), here, references)
+            blocks += engine_tables(study, dataset)
+            blocks += production_blocks(study, dataset, ran)
             blocks += _remarks(ran, references)
             blocks += _figures(study, dataset, ran, references)
             blocks += growth(study, dataset, ran, references)

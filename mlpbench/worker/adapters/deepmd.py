@@ -173,7 +173,12 @@ class DeepmdAdapter(NetAdapter):
         if not plugin.is_file():
             raise Unavailable(f"DeePMD-kit has no {plugin.name} here")
         lines = (f"plugin load {plugin}", "pair_style deepmd frozen.pth", "pair_coeff * * {elements}")
-        return PairStyle("deepmd", lines, variables={name: os.environ[name] for name in names if os.environ.get(name)})
+        variables = {name: os.environ[name] for name in names if os.environ.get(name)}
+        variables |= {
+            "DP_INTRA_OP_PARALLELISM_THREADS": str(self.request.threads),
+            "DP_INTER_OP_PARALLELISM_THREADS": "1",
+        }
+        return PairStyle("deepmd", lines, variables=variables)
 
 
 def _freeze(model: Any, path: Path) -> None:

@@ -137,6 +137,17 @@ def package_calculator(folder, device):
 
     return MACECalculator(model_paths=str(folder / "potential.model"), device=device, default_dtype="{dtype}")
 """
+EXPORT_TORCHSIM = """\
+def package_torchsim(folder, device):
+    import torch
+    from torch_sim.models.mace import MaceModel
+    from torch_sim.neighbors import torch_nl_linked_cell
+
+    model = torch.load(folder / "potential.model", map_location=device, weights_only=False)
+    neighbours = torch_nl_linked_cell if device == "cpu" else None  # torch-sim's choice is made for GPUs
+    kind = {{"device": torch.device(device), "dtype": torch.{dtype}}}
+    return MaceModel(model=model, neighbor_list_fn=neighbours, compute_stress=True, **kind)
+"""
 
 
 class MaceAdapter(Adapter):
@@ -193,6 +204,10 @@ class MaceAdapter(Adapter):
         assert isinstance(potential, MacePotential)
         torch.save(potential.model.to("cpu"), folder / "potential.model")
         return EXPORT.format(dtype=self.request.dtype)
+
+    def export_torchsim(self) -> str:
+        """See :meth:`Adapter.export_torchsim`: torch-sim's ``MaceModel``."""
+        return EXPORT_TORCHSIM.format(dtype=self.request.dtype)
 
     def pair_style(self, folder: Path, known: Collection[str]) -> PairStyle:
         """See :meth:`Adapter.pair_style`: what ``mace_create_lammps_model`` writes."""

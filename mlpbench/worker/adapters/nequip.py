@@ -162,6 +162,13 @@ def package_calculator(folder, device):
     neighbours = {"neighborlist_backend": "matscipy"} if device == "cpu" else {}
     return NequIPCalculator._from_saved_model(str(folder / "potential.ckpt"), device=device, **neighbours)
 """
+EXPORT_TORCHSIM = """\
+def package_torchsim(folder, device):
+    from nequip.integrations.torchsim import NequIPTorchSimCalc
+
+    neighbours = {"neighborlist_backend": "matscipy"} if device == "cpu" else {}
+    return NequIPTorchSimCalc._from_saved_model(str(folder / "potential.ckpt"), device=device, **neighbours)
+"""
 
 
 def _numpy(tensor: torch.Tensor) -> Any:
@@ -254,6 +261,10 @@ class NequIPAdapter(Adapter):
         self.load()  # which says so where there is none
         shutil.copyfile(self.best, folder / "potential.ckpt")
         return EXPORT
+
+    def export_torchsim(self) -> str:
+        """See :meth:`Adapter.export_torchsim`: NequIP's torch-sim calculator."""
+        return EXPORT_TORCHSIM
 
     def pair_style(self, folder: Path, known: Collection[str]) -> PairStyle:
         """See :meth:`Adapter.pair_style`: what ``nequip-compile`` or ``nequip-prepare-lmp-mliap`` writes."""

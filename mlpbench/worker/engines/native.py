@@ -88,7 +88,10 @@ class NativeLammps:
         if not own:
             raise Unavailable("the package has no pair style that mlpbench writes")
         pair = adapter.pair_style(self.folder, ask_styles(command, self.variables))
-        self.variables |= pair.variables
+        for name, value in pair.variables.items():
+            before = self.variables.get(name) if name.startswith("LD_") else None  # lists of paths
+            self.variables[name] = ":".join(part for part in (value, before) if part)
+        self.variables["OMP_NUM_THREADS"] = str(adapter.request.threads)
         self.command = [*_launcher(way, self.variables), *command, *pair.arguments]
         self.start = lammps_md.standing(start)
         lammps_md.write_data(self.folder / "start.data", self.start)

@@ -1,12 +1,15 @@
 """Molecular dynamics in torch-sim from ASE's structures, with ASE's units at both ends."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 import torch_sim as ts
 from ase import Atoms
+from ase.calculators.calculator import all_changes
+from ase.data import atomic_numbers
+from torch_sim.models.interface import ModelInterface
 from torch_sim.units import MetalUnits
 
 
@@ -69,3 +72,55 @@ class Dynamics:
         )
         energies: np.ndarray = self.potential_energies() + kinetic.detach().double().cpu().numpy()
         return energies
+
+
+class Referenced(ModelInterface):  # type: ignore[misc]  # torch-sim's, which the core does not have
+    """A torch-sim model with the reference energies added, in float64.
+
+    Args:
+        model: whose energies are without them.
+        reference: symbol -> eV.
+    """
+
+    def __init__(self, model: Any, reference: Mapping[str, float]) -> None:
+        super().__init__()
+        self.inner = model
+        self._device, self._dtype = model.device, model.dtype
+        self._compute_stress, self._compute_forces = model.compute_stress, model.compute_forces
+        table = torch.full((119,), torch.nan, dtype=torch.float64)
+        for symbol, energy in reference.items():
+            table[atomic_numbers[symbol]] = energy
+        self.table = table.to(model.device)
+
+    def forward(self, state: Any, **kwargs: Any) -> dict[str, torch.Tensor]:
+        """See ``ModelInterface``; an element without a reference energy gives NaN."""
+        out: dict[str, torch.Tensor] = dict(self.inner(state, **kwargs))
+        shift = torch.zeros(state.n_systems, dtype=torch.float64, device=self.device)
+        shift.index_add_(0, state.system_idx, self.table[state.atomic_numbers.long()])
+        out["energy"] = out["energy"].double() + shift
+        return out
+
+
+class AseModel(ModelInterface):  # type: ignore[misc]
+    """A torch-sim model around an ASE calculator, for packages without one of their own: one system after another.
+
+    Args:
+        calculator: eV, eV/Å, eV/Å³.
+        device: where torch-sim keeps its tensors.
+    """
+
+    def __init__(self, calculator: Any, device: str = "cpu") -> None:
+        super().__init__()
+        self.calculator = calculator
+        self._device, self._dtype = torch.device(device), torch.float64
+        self._compute_forces, self._compute_stress = True, False
+
+    def forward(self, state: Any, **kwargs: Any) -> dict[str, torch.Tensor]:
+        """See ``ModelInterface``."""
+        energies, forces = [], []
+        for atoms in state.to_atoms():
+            self.calculator.calculate(atoms, ["energy", "forces"], all_changes)
+            energies.append(float(self.calculator.results["energy"]))
+            forces.append(np.array(self.calculator.results["forces"], dtype=float))
+        kind = {"dtype": self.dtype, "device": self.device}
+        return {"energy": torch.tensor(energies, **kind), "forces": torch.tensor(np.concatenate(forces), **kind)}

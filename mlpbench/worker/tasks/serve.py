@@ -4,6 +4,7 @@ mlpbench.
 
 from __future__ import annotations
 
+import shlex
 import socket
 import traceback
 from dataclasses import fields
@@ -17,6 +18,7 @@ from mlpbench import turns
 from mlpbench.frames import Frames, packed, unpacked
 from mlpbench.protocol import EventLog
 from mlpbench.worker.adapter import Adapter, Potential, Unavailable
+from mlpbench.worker.engines.native import ask_styles
 from mlpbench.worker.tasks import Skip
 
 
@@ -57,12 +59,27 @@ def _answer(potential: Potential, message: dict[str, Any]) -> dict[str, Any]:
 
 
 def export(adapter: Adapter, options: dict[str, Any], events: EventLog) -> dict[str, Any]:
-    """Options: ``folder``. Returns ``code``, see :meth:`Adapter.export`.
+    """Options: ``folder``; ``command`` of a LAMMPS of the user's own, or None.
+
+    Returns ``code``, see :meth:`Adapter.export`, ``torchsim``, see :meth:`Adapter.export_torchsim`, and with a command
+    ``pair``: ``name``, ``newton``, ``lines`` and ``arguments`` of the package's pair style, or the ``reason`` why there
+    is none.
 
     Raises:
         Skip: the package has no form that can be used without mlpbench.
     """
+    folder = Path(options["folder"])
     try:
-        return {"code": adapter.export(Path(options["folder"]))}
+        found = {"code": adapter.export(folder), "torchsim": adapter.export_torchsim()}
     except Unavailable as error:
         raise Skip(str(error)) from error
+    if not options.get("command"):
+        return found
+    try:
+        if not adapter.pair_styles:
+            raise Unavailable("the package has no pair style that mlpbench writes")
+        pair = adapter.pair_style(folder, ask_styles(shlex.split(options["command"]), {}))
+    except Unavailable as error:
+        return {**found, "pair": {"reason": str(error)}}
+    kept = {name: getattr(pair, name) for name in ("name", "newton", "lines", "arguments")}
+    return {**found, "pair": {**kept, "variables": dict(pair.variables)}}
