@@ -10,9 +10,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from mlpbench.numbers import duration
+from mlpbench.numbers import duration, plural
+from mlpbench.records import load_all
 from mlpbench.study.artefacts import State, Status
-from mlpbench.study.trial import Trial
+from mlpbench.study.trial import Trial, estimate_seconds
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -147,3 +148,33 @@ def _short(path: Path) -> Path:
         return path.relative_to(Path.cwd())
     except ValueError:
         return path
+
+
+class Estimate:
+    """What is known of the time the trainings will take, from finished trials."""
+
+    def __init__(self) -> None:
+        self._records: dict[str, list[dict[str, Any]]] = {}
+        self._seconds, self._unknown = 0.0, 0
+
+    def of(self, trial: Trial) -> str:
+        """The time of one training, in brackets; empty where it is not known."""
+        root = str(trial.study_root)
+        if root not in self._records:
+            self._records[root] = load_all(trial.study_root)
+        seconds = estimate_seconds(self._records[root], trial)
+        self._unknown += seconds is None
+        self._seconds += seconds or 0.0
+        return f" (about {seconds:.0f} s)" if seconds is not None else ""
+
+    def text(self) -> str:
+        """Of all trainings asked for."""
+        if not self._seconds and not self._unknown:
+            return "nothing to train"
+        known = f"about {self._seconds:.0f} s of training, from finished trials" if self._seconds else ""
+        rest = (
+            f"{plural(self._unknown, 'training')} without an estimate (none of that architecture and size has run)"
+            if self._unknown
+            else ""
+        )
+        return ", ".join(part for part in (known, rest) if part)

@@ -21,8 +21,8 @@ from mlpbench.devices import hardware, resolve_device
 from mlpbench.errors import UserError
 from mlpbench.evaluators import SCORERS
 from mlpbench.files import digest, locked, told
-from mlpbench.frames import Frames
-from mlpbench.protocol import CHECKPOINT, EVENTS, TASKS, Request, Result, Status, Task, read_events
+from mlpbench.frames import Float, Frames
+from mlpbench.protocol import CHECKPOINT, EVENTS, PREDICTIONS, TASKS, Request, Result, Status, Task, read_events
 from mlpbench.records import now
 from mlpbench.scoring import context_of, kept_results, with_options, write_record
 from mlpbench.study.artefacts import Status as Standing
@@ -33,7 +33,7 @@ OnEvent = Callable[[dict[str, Any]], None]
 DAMAGED = "checkpoint.damaged"  # a checkpoint that no training can go on from, set aside
 
 
-def run_trial(trial: Trial, on_event: OnEvent | None = None) -> dict[str, Any]:
+def run_trial(trial: Trial, on_event: OnEvent | None = None, *, wait: bool = False) -> dict[str, Any]:
     """Do what is outstanding of a trial and return its record; an unchanged, finished trial costs nothing.
 
     A failure inside the trial becomes its status and reason. KeyboardInterrupt is raised again once the trial's
@@ -42,6 +42,7 @@ def run_trial(trial: Trial, on_event: OnEvent | None = None) -> dict[str, Any]:
     Args:
         trial: what to run.
         on_event: called with each progress event of the worker.
+        wait: for another process that is running the same trial; False: refuse.
 
     Raises:
         UserError: the trial's folder is held by another process or cannot be written, or the device is not there.
@@ -54,7 +55,7 @@ def run_trial(trial: Trial, on_event: OnEvent | None = None) -> dict[str, Any]:
     standing = examine(trial)
     if standing.state == "cached" and standing.found.record is not None:
         return standing.found.record
-    with _held(trial), told():
+    with _held(trial, wait), told():
         standing = examine(trial)  # another process may have finished it meanwhile
         if standing.state == "cached" and standing.found.record is not None:
             return standing.found.record
@@ -65,9 +66,9 @@ def run_trial(trial: Trial, on_event: OnEvent | None = None) -> dict[str, Any]:
 
 
 @contextmanager
-def _held(trial: Trial) -> Iterator[None]:
+def _held(trial: Trial, wait: bool) -> Iterator[None]:
     busy = f"another process is running the trial {trial.name}"
-    with locked(trial.directory / ".lock", wait=False, busy=busy):
+    with locked(trial.directory / ".lock", wait=wait, busy=busy):
         yield
 
 
@@ -171,6 +172,35 @@ def make_request(trial: Trial, environment: Environment, tasks: list[Task], devi
         capabilities=config.backend_config.capabilities(),
         start=trial.origin.request(config.start.kind),
     )
+
+
+def predict_forces(trial: Trial, directory: Path, frames: Frames) -> Float:
+    """(A, 3) eV/Å: what the potential in a finished trial's folder says of other frames.
+
+    Args:
+        trial: whose environment, device and options are used.
+        directory: of the finished trial: its own, or that of a longer training of it.
+        frames: with elements that it knows.
+
+    Raises:
+        UserError: it cannot predict them; has the worker's reason.
+        ValueError: the trial was planned without an environment.
+    """
+    environment = trial.environment
+    if environment is None:
+        raise ValueError(f"{trial.name} was planned without an environment")
+    options = {"splits": ["frames"], "batch_size": trial.config.evaluation.batch_size}
+    with tempfile.TemporaryDirectory(prefix="mlpbench-") as folder:
+        path = Path(folder) / "frames.npz"
+        frames.save(path)
+        (Path(folder) / CHECKPOINT).symlink_to(directory / CHECKPOINT)
+        request = make_request(trial, environment, [Task("predict", options=options)])
+        request = replace(request, directory=folder, frames={**request.frames, "frames": str(path)})
+        result = launch(request, environment, timeout=trial.config.timeout)["predict"]
+        if result.status != "done":
+            raise UserError(f"{directory.name} cannot predict the candidates: {result.reason}")
+        with np.load(Path(folder) / PREDICTIONS, allow_pickle=False) as arrays:
+            return np.asarray(arrays["frames.forces"], dtype=np.float64)
 
 
 _SOME = 64  # frames: enough for what the options of a package can depend on

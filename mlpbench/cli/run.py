@@ -16,10 +16,12 @@ from omegaconf import DictConfig, OmegaConf
 from mlpbench.backends.environment import NotBuilt
 from mlpbench.cli import share
 from mlpbench.errors import EXIT_DONE, EXIT_FAILED, EXIT_USAGE, UserError
+from mlpbench.numbers import plural
 
 if TYPE_CHECKING:
     from mlpbench.backends.registry import BackendConfig, Environment
     from mlpbench.config import SweepPlan
+    from mlpbench.progress import Estimate
     from mlpbench.study.artefacts import Status
     from mlpbench.study.trial import Find, Trial
 
@@ -176,7 +178,8 @@ def _preflight(sweep: SweepPlan) -> Session:
     with closing(config.compose_each(sweep.trials)) as composed:
         for raw in composed:
             trial = identify(raw, find)
-            place = (trial.study_root, trial.name)
+            rounds = "" if trial.rounds is None else trial.rounds.model_dump_json()
+            place = (trial.study_root, trial.name + rounds)  # series of rounds may begin with the same trial
             if place in known and not trial.iterates:
                 same += 1
                 continue
@@ -233,8 +236,8 @@ def run_job(raw: DictConfig) -> str:
 
 
 def run_one(standing: Status, number: int, total: int, session: Session | None, *, shared: bool = False) -> str:
-    """Run one trial (with ``budget=converge`` the longer ones too) and show how it goes; a mistake is told and never
-    stops the sweep. Returns the status of the last one.
+    """Run one trial (with ``budget=converge`` the longer ones too, with an acquisition its further rounds) and show how
+    it goes; a mistake is told and never stops the sweep. Returns the status of the last one.
 
     Args:
         standing: where it stands.
@@ -245,7 +248,8 @@ def run_one(standing: Status, number: int, total: int, session: Session | None, 
     """
     from mlpbench.converging import converge
     from mlpbench.progress import Progress
-    from mlpbench.run import run_trial
+    from mlpbench.rounds import carry_out_rounds
+    from mlpbench.run import predict_forces, run_trial
     from mlpbench.study.artefacts import examine
 
     def carry_out(trial: Trial) -> dict[str, Any]:
@@ -254,7 +258,7 @@ def run_one(standing: Status, number: int, total: int, session: Session | None, 
         status = "failed"
         try:
             with Progress(here, number, total, shared=shared) as progress:
-                record = run_trial(trial, progress.event)
+                record = run_trial(trial, progress.event, wait=standing.trial.rounds is not None)
                 progress.done(record)
             status = str(record["status"])
         finally:
@@ -262,8 +266,12 @@ def run_one(standing: Status, number: int, total: int, session: Session | None, 
                 session.ran(trial, status)
         return record
 
+    def trained(trial: Trial) -> dict[str, Any]:
+        """A trial, and the longer ones that its budget asks for."""
+        return converge(trial, carry_out, trial.with_steps)
+
     try:
-        return str(converge(standing.trial, carry_out, standing.trial.with_steps)["status"])
+        return str(carry_out_rounds(standing.trial, trained, predict_forces)["status"])
     except UserError as error:
         print(f"mlpbench: {error}", file=sys.stderr)
         return "failed"
@@ -288,6 +296,7 @@ def execute_plan(arguments: argparse.Namespace) -> int:
     if arguments.pilot is not None:
         return _pilot(arguments)
     from mlpbench import config
+    from mlpbench.progress import Estimate
     from mlpbench.run import require_options
     from mlpbench.study.trial import remembering
 
@@ -297,26 +306,32 @@ def execute_plan(arguments: argparse.Namespace) -> int:
     missing: dict[str, UserError] = {}
     standings = _examined(sweep.trials, remembering(partial(_environment, missing)))
     require_options(standing for standing, _ in standings)
-    estimate = _Estimate()
-    for standing, limit in standings:
-        longer = "" if limit is None else f"; then twice the steps until it converges, at most {limit}"
+    estimate = Estimate()
+    for standing, longer in standings:
         print(f"{standing.trial.name:<60} {_line(standing, estimate)}{longer}")
-    count, open_ended = len(standings), any(limit is not None for _, limit in standings)
-    more = " for the next training of each; longer ones may follow" if open_ended else ""
-    print(f"{count} trial{'s' * (count != 1)}; {estimate.text()}{more}")
+    more = " for the next training of each; others may follow" if any(longer for _, longer in standings) else ""
+    print(f"{plural(len(standings), 'trial')}; {estimate.text()}{more}")
     for name, error in missing.items():
         print(f"backend {name} is not ready: {error}")
     return EXIT_DONE
 
 
-def _examined(trials: Sequence[Sequence[str]], find: Find) -> list[tuple[Status, int | None]]:
-    """Where each trial stands, see :func:`mlpbench.converging.reached`; nothing is written."""
+def _examined(trials: Sequence[Sequence[str]], find: Find) -> list[tuple[Status, str]]:
+    """Where each trial (or series of trials) stands, and what may follow in words; nothing is written."""
     from mlpbench import config
     from mlpbench.converging import reached
+    from mlpbench.rounds import reached_round
     from mlpbench.study.artefacts import examine
     from mlpbench.study.trial import identify
 
-    return [reached(examine(identify(raw, find, write=False)), examine) for raw in config.compose_each(trials)]
+    result = []
+    for raw in config.compose_each(trials):
+        standing, until = reached_round(examine(identify(raw, find, write=False)), examine)
+        standing, steps = reached(standing, examine)
+        words = [] if steps is None else [f"then twice the steps until it converges, at most {steps}"]
+        words += [] if until is None else [f"then rounds up to {until} training frames"]
+        result.append((standing, "".join(f"; {part}" for part in words)))
+    return result
 
 
 def _environment(missing: dict[str, UserError], backend: BackendConfig) -> Environment | None:
@@ -330,7 +345,7 @@ def _environment(missing: dict[str, UserError], backend: BackendConfig) -> Envir
         return None
 
 
-def _line(standing: Status, estimate: _Estimate) -> str:
+def _line(standing: Status, estimate: Estimate) -> str:
     """The state of a trial, what is to be done, and why."""
     trial = standing.trial
     if trial.skip is not None:
@@ -345,36 +360,6 @@ def _line(standing: Status, estimate: _Estimate) -> str:
         tasks += estimate.of(trial)
     told = "; ".join(part for part in (tasks, reasons) if part)
     return f"{standing.state}: {told}" if told else standing.state
-
-
-class _Estimate:
-    """What is known of the time the trainings will take, from finished trials."""
-
-    def __init__(self) -> None:
-        self._records: dict[str, list[dict[str, Any]]] = {}
-        self._seconds, self._unknown = 0.0, 0
-
-    def of(self, trial: Trial) -> str:
-        """The time of one training, in brackets; empty where it is not known."""
-        from mlpbench.records import load_all
-        from mlpbench.study.trial import estimate_seconds
-
-        root = str(trial.study_root)
-        if root not in self._records:
-            self._records[root] = load_all(trial.study_root)
-        seconds = estimate_seconds(self._records[root], trial)
-        self._unknown += seconds is None
-        self._seconds += seconds or 0.0
-        return f" (about {seconds:.0f} s)" if seconds is not None else ""
-
-    def text(self) -> str:
-        """Of all trainings asked for."""
-        if not self._seconds and not self._unknown:
-            return "nothing to train"
-        known = f"about {self._seconds:.0f} s of training, from finished trials" if self._seconds else ""
-        trainings = f"{self._unknown} training{'s' * (self._unknown != 1)}"
-        rest = f"{trainings} without an estimate (none of that architecture and size has run)" if self._unknown else ""
-        return ", ".join(part for part in (known, rest) if part)
 
 
 def _pilot(arguments: argparse.Namespace) -> int:

@@ -14,7 +14,7 @@ from mlpbench.protocol import ProtocolError, read_json
 from mlpbench.records import usable
 from mlpbench.study.candidates import candidate_label
 from mlpbench.study.rows import display_name, line_name
-from mlpbench.study.settings import Setting, settings_of
+from mlpbench.study.settings import Setting, is_member, settings_of
 from mlpbench.study.study import Study
 
 SEEDS = ("split_seed", "init_seed")
@@ -103,8 +103,8 @@ class _Keyed:
 
     def label(self, *, dataset: bool, sizes: bool, n_train: bool = True) -> str:
         """What it is of, as everywhere; ``dataset`` and ``sizes``: whether there are several to tell apart."""
-        data, architecture, size, start = self.setting.line
-        name = line_name(display_name(architecture, [self.record]), size if sizes else "", start)
+        data, architecture, size, start, acquisition = self.setting.line
+        name = line_name(display_name(architecture, [self.record]), size if sizes else "", start, acquisition)
         text = candidate_label(name, self.n_train, self.setting.label)
         if not n_train:
             text = ", ".join(part for part in (name, self.setting.label) if part)
@@ -120,8 +120,9 @@ def match(first: Study, second: Study) -> Matching:
     Raises:
         UserError: no trial of one has a partner in the other.
     """
-    records = [*first.records, *second.records]
-    sides = ["first"] * len(first.records) + ["second"] * len(second.records)
+    one, two = ([record for record in study.records if not is_member(record)] for study in (first, second))
+    records = [*one, *two]
+    sides = ["first"] * len(one) + ["second"] * len(two)
     settings = settings_of(records, sides)
     seeds = [name for name in SEEDS if any(record["config"].get(name) is not None for record in records)]
     lines = {setting.line for setting in settings}
@@ -131,8 +132,8 @@ def match(first: Study, second: Study) -> Matching:
         _Keyed(setting, int(record["identifiers"]["n_train"]), _repetition(record, seeds), record)
         for setting, record in zip(settings, records, strict=True)
     ]
-    before, again = _latest(trials[: len(first.records)])
-    after, again_after = _latest(trials[len(first.records) :])
+    before, again = _latest(trials[: len(one)])
+    after, again_after = _latest(trials[len(one) :])
     common = sorted((key for key in before if key in after), key=str)
     if not common:
         example, other = next(iter(before.values())), next(iter(after.values()))

@@ -6,11 +6,20 @@ anything is trained.
 
 from mlpbench.config.checks import environment_texts, validate
 from mlpbench.config.composing import SweepPlan, compose_each, compose_raw, expand, load_backends, load_trial
-from mlpbench.config.schema import Architecture, Budget, Evaluation, Strict, Training, TrialConfig
+from mlpbench.config.schema import (
+    AcquisitionConfig,
+    Architecture,
+    Budget,
+    Evaluation,
+    Strict,
+    Training,
+    TrialConfig,
+)
 from mlpbench.config.setup import CONFIG_NAME, conf_dirs, packaged_conf, prepare_hydra
 
 __all__ = [
     "CONFIG_NAME",
+    "AcquisitionConfig",
     "Architecture",
     "Budget",
     "Evaluation",

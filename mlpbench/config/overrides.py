@@ -18,7 +18,16 @@ from mlpbench.errors import UserError
 
 _PLAIN = re.compile(r"[A-Za-z_][\w./-]*")  # text that Hydra reads as text without quotes
 _WORDS = {"null", "true", "false", "inf", "nan"}
-_OWN = {"study", "reports_dir", "repetition", "architecture.name", "architecture.backend", "size", "dataset.n_train"}
+_OWN = {
+    "study",
+    "reports_dir",
+    "repetition",
+    "architecture.name",
+    "architecture.backend",
+    "size",
+    "dataset.n_train",
+    "acquisition.until",
+}
 # What a known data set's file tells its reader and no trial depends on: rewording it asks for no override.
 _TOLD = {f"dataset.{key}" for key in ("description", "contents", "level_of_theory", "licence", "citation", "homepage",
                                       "traps", "label_noise")}  # fmt: skip
@@ -53,6 +62,9 @@ def overrides_of(config: Mapping[str, Any], *, without: tuple[str, ...] = ()) ->
     if start.get("kind", "scratch") != "scratch":
         overrides["start"] = str(start["kind"])
         needed["start.potential"] = _value(start["potential"])
+    acquisition = str((config.get("acquisition") or {}).get("kind", "none"))
+    if acquisition != "none":
+        overrides["acquisition"] = acquisition
     base = _composed(_texts({**overrides, **needed}))
     for group in _GROUPS:
         wanted = config.get(group) or {}

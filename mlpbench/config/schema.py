@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from mlpbench.acquisition import NONE, Acquisition, Options, find_acquisition, known_acquisitions
 from mlpbench.backends.registry import BackendConfig
 from mlpbench.datasets.schema import DatasetConfig
 from mlpbench.errors import close_match
@@ -90,6 +91,41 @@ class Start(Strict):
         return self
 
 
+class AcquisitionConfig(Strict):
+    """Which frames are labelled next, in rounds. With ``kind: none`` the other keys have no effect."""
+
+    kind: str = Field(default=NONE, description="none, or how a batch is chosen: a class of mlpbench.acquisition")
+    start: int = Field(default=25, gt=0, description="training frames of the first round, at random")
+    batch: int = Field(default=25, gt=0, description="frames that each further round adds")
+    until: int | None = Field(default=None, gt=0, description="training frames of the last round; None: n_train")
+    margin: float | None = Field(default=None, gt=0, lt=1, description="end once a round gains less than this")
+    members: int = Field(default=4, ge=2, description="potentials of a committee")
+    shortlist: float = Field(default=5.0, ge=1, description="candidates for a second criterion, in batches")
+    options: dict[str, Any] = Field(default_factory=dict, description="of an acquisition from another package")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_rounds(cls, node: Any) -> Any:
+        if not isinstance(node, dict):
+            return node
+        node = {key: {} if key == "options" and value is None else value for key, value in node.items()}
+        if node.get("kind", NONE) == NONE:
+            return {key: value for key, value in node.items() if key not in cls.model_fields}  # unknown keys: refused
+        return node
+
+    @field_validator("kind")
+    @classmethod
+    def _known(cls, kind: str) -> str:
+        if kind != NONE and kind not in known_acquisitions():
+            raise ValueError(f"there is no acquisition '{kind}'. {close_match(kind, [NONE, *known_acquisitions()])}")
+        return kind
+
+    @property
+    def chooser(self) -> Acquisition:
+        """The class that chooses, with these options."""
+        return find_acquisition(self.kind, Options(self.members, self.shortlist, self.options))
+
+
 class Convergence(Strict):
     """When a training is repeated with twice the steps, and when that ends."""
 
@@ -154,6 +190,7 @@ class TrialConfig(Strict):
     architecture: Architecture
     size: str
     start: Start = Field(default_factory=Start)
+    acquisition: AcquisitionConfig = Field(default_factory=AcquisitionConfig)
     training: Training
     budget: Budget
     evaluation: Evaluation

@@ -14,6 +14,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.plugins import Plugins
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 
+from mlpbench.acquisition import known_acquisitions
 from mlpbench.backends.registry import backend_nodes, outside_packages
 from mlpbench.errors import UserError
 
@@ -59,7 +60,16 @@ class ConfSearchPath(SearchPathPlugin):
 def prepare_hydra() -> None:
     """Tell Hydra where configuration lies, and which backends there are. Safe to call again."""
     Plugins.instance().register(ConfSearchPath)
+    _store_acquisitions()
     ConfigStore.instance().store(group="backend", name="all", node=backend_nodes(conf_dirs()), provider="mlpbench")
+
+
+def _store_acquisitions() -> None:
+    """Each acquisition of another package is an option of its group, with the common settings."""
+    files = {path.stem for folder in conf_dirs() for path in (folder / "acquisition").glob("*.yaml")}
+    for kind in known_acquisitions().keys() - files:
+        node = {"defaults": ["_base", "_self_"], "kind": kind}
+        ConfigStore.instance().store(group="acquisition", name=kind, node=node, provider="mlpbench")
 
 
 @contextmanager

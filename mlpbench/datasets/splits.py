@@ -7,6 +7,7 @@ import re
 import shutil
 import sys
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -176,6 +177,7 @@ def prepare_split(
     progress: OnProgress = silent,
     *,
     write: bool = True,
+    train: Sequence[int] | None = None,
 ) -> Split:
     """Draw training and validation frames, fit the baseline, and write the split once under ``root``.
 
@@ -191,6 +193,8 @@ def prepare_split(
         progress: told how far it is.
         write: write the files, or rewrite them where they have changed; False: only say what they
             would be.
+        train: pool indices of the training frames that an acquisition chose, ``n_train`` of those that
+            :func:`drawable` names; None: the first of them.
 
     Raises:
         UserError: the pool is too small, a pool frame repeats a test frame and ``on_leak`` is ``refuse``, or an
@@ -198,16 +202,18 @@ def prepare_split(
     """
     config = settle(dataset, config, progress)
     check = check_leaks(dataset, config.leak_tolerance, progress)
-    order = _permuted(dataset, check.allowed(dataset, config.on_leak), split_seed)
-    own = dataset.valid is not None
-    first = 0 if own else config.n_valid
-    if len(order) < config.n_train + first or config.n_train < 1:
+    valid, order = drawable(dataset, config, split_seed, progress)
+    first = 0 if dataset.valid is not None else config.n_valid
+    if len(order) < config.n_train or config.n_train < 1:
         raise UserError(
             f"{dataset.name}: n_train={config.n_train} and n_valid={first} need {config.n_train + first} frames, but "
-            f"the pool has {len(order)}",
-            f"Take dataset.n_train={max(1, len(order) - first)} or fewer, or fewer for dataset.n_valid.",
+            f"the pool has {len(valid) + len(order)}",
+            f"Take dataset.n_train={max(1, len(order))} or fewer, or fewer for dataset.n_valid.",
         )
-    indices = {"train": order[first : first + config.n_train]} | ({} if own else {"valid": order[:first]})
+    chosen = order[: config.n_train] if train is None else np.asarray(train, dtype=np.int64)
+    if train is not None and (len(np.unique(chosen)) != config.n_train or not np.isin(chosen, order).all()):
+        raise ValueError(f"{dataset.name}: the frames chosen are not {config.n_train} of those that may be trained on")
+    indices = {"train": chosen} | ({} if dataset.valid is not None else {"valid": valid})
     parts: dict[str, Frames] = {
         name: dataset.pool.select(indices[name]) for name in ("valid", "train") if name in indices
     }
@@ -224,6 +230,18 @@ def prepare_split(
         with told():
             manifest = _write_once(directory, manifest, parts, baseline)
     return Split(directory, manifest, manifest["digest"], files)
+
+
+def drawable(
+    dataset: Dataset, config: DatasetConfig, split_seed: int, progress: OnProgress = silent
+) -> tuple[Int, Int]:
+    """Pool indices of the validation frames (none where they have a file of their own), and of all others that may be
+    trained on, in the random order that ``split_seed`` gives. ``config`` is settled.
+    """
+    allowed = check_leaks(dataset, config.leak_tolerance, progress).allowed(dataset, config.on_leak)
+    order = _permuted(dataset, allowed, split_seed)
+    first = 0 if dataset.valid is not None else config.n_valid
+    return order[:first], order[first:]
 
 
 def settle(dataset: Dataset, config: DatasetConfig, progress: OnProgress = silent) -> DatasetConfig:

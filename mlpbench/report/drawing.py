@@ -27,7 +27,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from mlpbench.numbers import number
 from mlpbench.report.estimates import Estimate
 from mlpbench.study.rows import place
-from mlpbench.study.settings import SCRATCH
+from mlpbench.study.settings import RANDOM, SCRATCH
 from mlpbench.study.study import Study, remembered
 
 # On paper -> in dark mode. The lightness of the paper colours runs from 20 to 58 (CIE L*), so that greyscale
@@ -105,7 +105,8 @@ class Look:
 def looks(study: Study) -> dict[str, Look]:
     """Candidate -> look; an architecture whose backend declares a place has the same in every report.
 
-    Where an architecture has several variants (sizes, starts), each variant has a symbol of its own, the same for all.
+    Where an architecture has several variants (sizes, starts, acquisitions), each has a symbol of its own, the same for
+    all.
     """
     table = study.table
     declared: dict[str, int | None] = {name: place(name) for name in table["architecture"].unique()}
@@ -119,11 +120,12 @@ def looks(study: Study) -> dict[str, Look]:
         places[name] = at
     sizes = sorted(table["size"].unique(), key=lambda s: (SIZES.index(s) if s in SIZES else 99, s))
     starts = sorted(table["start"].unique(), key=lambda start: (start != SCRATCH, start))
-    variants = [(size, start) for start in starts for size in sizes]
+    ways = sorted(table["acquisition"].unique(), key=lambda way: (way != RANDOM, way))
+    variants = [(size, start, way) for way in ways for start in starts for size in sizes]
     several = table.groupby("architecture")["candidate"].nunique().max() > 1
     styles: dict[str, Look] = {}
     for architecture in architectures:
-        kinds = table.loc[table["architecture"] == architecture, ["candidate", "size", "start"]]
+        kinds = table.loc[table["architecture"] == architecture, ["candidate", "size", "start", "acquisition"]]
         mine = kinds.drop_duplicates("candidate")
         at = places[architecture]
         for index, (candidate, *kind) in enumerate(mine.itertuples(index=False, name=None)):

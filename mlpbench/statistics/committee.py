@@ -68,6 +68,20 @@ def force_errors(predictions: npt.ArrayLike, reference: npt.ArrayLike, frame_of_
     return FrameErrors(per_frame(members.var(axis=0, ddof=1)), per_frame((members.mean(axis=0) - truth) ** 2))
 
 
+def force_disagreement(predictions: npt.ArrayLike, frame_of_atom: npt.ArrayLike) -> Float:
+    """(F,) root mean square over a frame's force components of the members' sample standard deviation.
+
+    Args:
+        predictions: (R, A, 3), R at least 2.
+        frame_of_atom: (A,) frame of each atom, from 0.
+
+    Raises:
+        ValueError: fewer than two members.
+    """
+    members = np.asarray(predictions, dtype=np.float64)
+    return force_errors(members, np.zeros(members.shape[1:]), frame_of_atom).disagreement
+
+
 def _members(predictions: npt.ArrayLike, reference: npt.ArrayLike) -> tuple[Float, Float]:
     members, truth = np.asarray(predictions, dtype=np.float64), np.asarray(reference, dtype=np.float64)
     if members.shape[1:] != truth.shape:

@@ -37,6 +37,7 @@ class Candidate:
         architecture: name, as in ``conf/architecture``.
         size: of the architecture.
         start: of the training: ``scratch``, or the study of the potential that it is fine-tuned from.
+        acquisition: how the training frames were chosen: ``random``, or the name of an acquisition.
         n_train: training frames.
         setting: the chosen one.
         name: of its line, as in tables and figures, e.g. ``MACE``, ``MACE small`` or ``MACE (from pretrain)``.
@@ -49,6 +50,7 @@ class Candidate:
     architecture: str
     size: str
     start: str
+    acquisition: str
     n_train: int
     setting: Setting
     name: str
@@ -109,7 +111,8 @@ def choose(trials: pd.DataFrame, settings: Mapping[str, Setting], valid: Mapping
         head = mine.iloc[0]
         candidates.append(
             Candidate(
-                head["dataset"], head["architecture"], head["size"], head["start"], int(head["n_train"]),
+                head["dataset"], head["architecture"], head["size"], head["start"], head["acquisition"],
+                int(head["n_train"]),
                 settings[head["trial"]], head["name"], tuple(mine["trial"]), tuple(tried),
                 float(part["train_seconds"].astype(float).sum(min_count=1)),
             )

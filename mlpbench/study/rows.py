@@ -22,10 +22,13 @@ from mlpbench.statistics.variance import independent_repetitions
 from mlpbench.study.candidates import candidate_label
 from mlpbench.study.settings import (
     PLACE,
+    RANDOM,
     SCRATCH,
     Setting,
+    acquisition_of,
     climbing,
     data_names,
+    is_member,
     ladder_of,
     named,
     settings_of,
@@ -195,29 +198,37 @@ def _names(trials: pd.DataFrame, records: Sequence[Record]) -> list[str]:
     several = trials.groupby("architecture")["size"].nunique().max() > 1
     titles = {architecture: display_name(architecture, records) for architecture in trials["architecture"].unique()}
     return [
-        line_name(titles[architecture], size if several else "", start)
-        for architecture, size, start in zip(trials["architecture"], trials["size"], trials["start"], strict=True)
+        line_name(titles[architecture], size if several else "", start, acquisition)
+        for architecture, size, start, acquisition in zip(
+            trials["architecture"], trials["size"], trials["start"], trials["acquisition"], strict=True
+        )
     ]
 
 
-def line_name(title: str, size: str, start: str) -> str:
-    """What a line is called: ``MACE``, ``MACE small``, ``MACE (from pretrain)``; no ``size``: it need not be said."""
+def line_name(title: str, size: str, start: str, acquisition: str) -> str:
+    """What a line is called: ``MACE``, ``MACE small``, ``MACE (from pretrain)``, ``MACE (committee)``; no ``size``: it
+    need not be said.
+    """
     name = f"{title} {size}" if size else title
-    return name if start == SCRATCH else f"{name} (from {start})"
+    more = [] if start == SCRATCH else [f"from {start}"]
+    more += [] if acquisition == RANDOM else [acquisition.replace("_", " + ")]
+    return f"{name} ({', '.join(more)})" if more else name
 
 
 def _superseded(records: Sequence[Record]) -> list[bool]:
-    """Of a ladder of budgets only the longest finished rung counts; the longest of all where none is finished."""
+    """Of a ladder of budgets only the longest finished rung counts; the longest of all where none is finished. Further
+    members of a committee never count: they are no repetitions.
+    """
     ladders: dict[str, list[int]] = {}
     for index, (record, climbs) in enumerate(zip(records, climbing(records), strict=True)):
         ladder = ladder_of(record)
         if climbs and ladder:
             ladders.setdefault(str(ladder), []).append(index)
-    result = [False] * len(records)
+    result = [is_member(record) for record in records]
     for rungs in ladders.values():
         top = max(rungs, key=lambda i: (usable(records[i]), _steps(records[i])))
         for index in rungs:
-            result[index] = index != top
+            result[index] = result[index] or index != top
     return result
 
 
@@ -258,8 +269,12 @@ def _trial_row(record: Record) -> tuple[Record, Record]:
     """Columns that name the trial, and all others that are no settings."""
     training, provenance, tasks = record["training"], record["provenance"], record["tasks"]
     hardware, backend = provenance["hardware"], provenance["backend"]
-    identifiers = {**record["identifiers"], "start": start_of(record)}
+    keys = ("round", "member")
+    identifiers = {key: value for key, value in record["identifiers"].items() if key not in keys}
+    identifiers |= {"start": start_of(record), "acquisition": acquisition_of(record)}
+    more = {key: record["identifiers"].get(key) for key in keys}
     return {"trial": record["trial"], "study": record["study"], **identifiers}, {
+        **more,
         "status": "done" if usable(record) else record["status"],
         "reason": "" if usable(record) else record["reason"],
         "unfinished": record["reason"] if usable(record) else "",

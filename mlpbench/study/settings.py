@@ -1,9 +1,9 @@
 """Settings of a study: what differs between its trials; and data sets: which of them rest on the same frames.
 
-A *setting* is what differs between the resolved configurations of the trials of one data set, architecture, size and
-start (a *line*); repetition, seeds and the number of training frames apart. What was typed plays no part: a default
-that was typed once and left out once is one setting. A *candidate* is the setting of a line that the validation error
-chose at one number of training frames: what every table, figure and decision has as a row
+A *setting* is what differs between the resolved configurations of the trials of one data set, architecture, size,
+start and acquisition (a *line*); repetition, seeds and the number of training frames apart. What was typed plays no
+part: a default that was typed once and left out once is one setting. A *candidate* is the setting of a line that the
+validation error chose at one number of training frames: what every table, figure and decision has as a row
 (:mod:`mlpbench.study.candidates`).
 
 Frames are no setting: an error on other frames is the answer to another question, so none is chosen for its error.
@@ -20,8 +20,8 @@ from typing import Any
 import numpy as np
 
 Record = Mapping[str, Any]
-Line = tuple[str, str, str, str]  # data set, architecture, size, start
-LINE = ("dataset", "architecture", "size", "start")
+Line = tuple[str, str, str, str, str]  # data set, architecture, size, start, acquisition
+LINE = ("dataset", "architecture", "size", "start", "acquisition")
 PLACE = (*LINE, "n_train")
 
 # Where a trial ran, where its results lie, what was measured afterwards, and what makes repetitions: no settings.
@@ -45,6 +45,8 @@ _MOST_KEYS = 3  # changed keys that a label lists one by one
 DATA, FRAMES, EXTENSION, HARDWARE = "data", "frames", "extension", "hardware"
 GIVEN = "given_name"  # of the data set, in a record that a study calls otherwise
 SCRATCH = "scratch"  # the start of a training with fresh weights
+RANDOM = "random"  # the acquisition of training frames that nothing chose
+_OF_ROUNDS = {f"acquisition.{key}" for key in ("kind", "until", "margin")}  # decide no frame of a round that is there
 STEPS, CONVERGE, LADDER = "budget.steps", "budget.converge", "until converged"
 
 
@@ -53,7 +55,7 @@ class Setting:
     """What the trials of one line have in common.
 
     Attributes:
-        line: data set, architecture, size, start (see :func:`start_of`).
+        line: data set, architecture, size, start (see :func:`start_of`), acquisition (:func:`acquisition_of`).
         values: key -> value, of the keys that differ within the line, e.g. ``{"training.lr": 0.01}``.
         label: the shortest text that tells it from the other settings of its line, e.g. ``lr=0.01``; empty for the only
             setting of a line.
@@ -78,7 +80,13 @@ def settings_of(records: Sequence[Record], studies: Sequence[str] | None = None)
     lines: dict[Line, list[int]] = {}
     for index, (record, name) in enumerate(zip(records, data_names(records, studies), strict=True)):
         identifiers = record["identifiers"]
-        line = (name, str(identifiers["architecture"]), str(identifiers["size"]), start_of(record))
+        line = (
+            name,
+            str(identifiers["architecture"]),
+            str(identifiers["size"]),
+            start_of(record),
+            acquisition_of(record),
+        )
         lines.setdefault(line, []).append(index)
     parts = [leaves.of(record, climbs) for record, climbs in zip(records, climbing(records), strict=True)]
     keys = {line: _varying_within(places, parts, studies) for line, places in lines.items()}
@@ -136,6 +144,16 @@ def given_name(record: Record) -> str:
 def start_of(record: Record) -> str:
     """Where a trial's training started: ``scratch``, or the study (and trial, if named) of the start's potential."""
     return str(record["identifiers"].get("start") or SCRATCH)
+
+
+def acquisition_of(record: Record) -> str:
+    """How a trial's training frames were chosen: ``random``, or the name of the acquisition."""
+    return str(record["identifiers"].get("acquisition") or RANDOM)
+
+
+def is_member(record: Record) -> bool:
+    """Whether a trial is a further member of a committee: it shares its frames with the trial that counts."""
+    return bool(record["identifiers"].get("member"))
 
 
 def named(record: Record, name: str) -> dict[str, Any]:
@@ -227,6 +245,7 @@ class _Leaves:
         key = (name, id(value), of_data)
         if key not in self._known:
             leaves = _flatten(value, name)
+            leaves = ((k, v) for k, v in leaves if k not in _OF_ROUNDS)
             flat = {k: v for k, v in leaves if k not in _TOLD and (name != "dataset" or (k in _OF_TRAINING) != of_data)}
             self._known[key] = value, flat  # with the node itself, so that its id is not given to another
         return self._known[key][1]

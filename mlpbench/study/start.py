@@ -78,7 +78,7 @@ def find_origin(config: TrialConfig, dataset: Dataset) -> Origin:
             f"{chosen[0].name} and {chosen[1].name}",
             f"Name one of them: start.potential={chosen[0]}",
         )
-    return Origin(label, chosen[0], _weights(chosen[0]))
+    return Origin(label, chosen[0], weights_of(chosen[0]))
 
 
 def _trials_of(path: Path, prefix: str) -> list[Path]:
@@ -173,7 +173,8 @@ def _damage(folder: Path) -> str:
     return ""
 
 
-def _weights(folder: Path) -> str:
+def weights_of(folder: Path) -> str:
+    """Digest of the checkpoint of a finished trial."""
     return digest({name: facts["sha256"] for name, facts in _files(folder).items()})
 
 
@@ -185,6 +186,17 @@ def _sha256(path: Path) -> str:
 @lru_cache(maxsize=1024)
 def _digest_of(path: str, size: int, time: int) -> str:
     return files.sha256(Path(path))
+
+
+def beside_results(config: TrialConfig) -> str | None:
+    """``start.potential`` as records and commands say it: where it lies in ``results_dir``, by that folder's name as it
+    was given (``results/pretrain``), so that it can be moved along; else absolute.
+    """
+    path, root = config.start.potential, config.results_dir
+    if path is None:
+        return None
+    inside = path.is_relative_to(root.resolve())
+    return str(root / path.relative_to(root.resolve()) if inside else path)
 
 
 def starts_of(configs: Sequence[dict[str, Any]]) -> dict[str, str]:

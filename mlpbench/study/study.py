@@ -133,7 +133,7 @@ class Study:
         for _, part in measured.groupby("dataset"):
             main = part[part["metric"] == headline(set(part["metric"]))].dropna(subset=["value"])
             valid |= dict(zip(main["trial"], main["value"], strict=True))
-        return choose(trials, self.setting, valid)
+        return choose(trials[trials["member"].isna()], self.setting, valid)
 
     def candidates_of(self, dataset: str) -> list[Candidate]:
         """The candidates of one data set."""

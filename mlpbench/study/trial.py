@@ -12,9 +12,10 @@ import numpy as np
 from omegaconf import DictConfig, OmegaConf
 
 from mlpbench import datasets
+from mlpbench.acquisition import Manifest
 from mlpbench.backends.environment import resolve
 from mlpbench.backends.registry import BackendConfig, Environment, built_lock
-from mlpbench.config import TrialConfig, compose_raw, environment_texts, validate
+from mlpbench.config import AcquisitionConfig, TrialConfig, compose_raw, environment_texts, validate
 from mlpbench.config.schema import Convergence
 from mlpbench.datasets import Dataset, Split
 from mlpbench.datasets.dataset import data_digest, frames_digest, frames_without, why_not
@@ -25,8 +26,10 @@ from mlpbench.devices import hardware
 from mlpbench.errors import UserError, close_match
 from mlpbench.files import derive, digest, slug
 from mlpbench.protocol import WEIGHTS
+from mlpbench.study.secrets import keep_secrets, masked, put_text
+from mlpbench.study.series import first_round, require_rounds
 from mlpbench.study.settings import SCRATCH
-from mlpbench.study.start import Origin, find_origin
+from mlpbench.study.start import Origin, beside_results, find_origin
 
 Find = Callable[[BackendConfig], Environment | None]
 
@@ -46,6 +49,9 @@ class Trial:
         skip: why it cannot be run at all; None if it can.
         origin: where the training starts.
         environment_texts: dotted key -> the text that stands there, of values taken from environment variables.
+        rounds: what follows it (see :mod:`mlpbench.rounds`), ``until`` filled in; None: it stands alone.
+        manifest: what chose its training frames; None: they are the first of the random order.
+        member: which member of a committee it is, beside the trial itself (0).
     """
 
     config: TrialConfig
@@ -58,6 +64,9 @@ class Trial:
     skip: str | None = None
     origin: Origin = field(default_factory=Origin)
     environment_texts: dict[str, str] = field(default_factory=dict)
+    rounds: AcquisitionConfig | None = None
+    manifest: Manifest | None = None
+    member: int = 0
 
     @property
     def study_root(self) -> Path:
@@ -84,9 +93,11 @@ class Trial:
         """Readable folder name, unique within the study; nothing in it depends on how the trial was asked for."""
         config = self.config
         start = [] if config.start.kind == SCRATCH else [f"from-{config.start.kind}"]
+        chosen = [] if self.manifest is None else [slug(self.manifest.kind)]
+        member = [f"m{self.member}"] if self.member else []
         parts = [
-            slug(config.architecture.name), slug(config.size), *start, slug(self.dataset.name),
-            f"n{config.dataset.n_train}", f"r{config.repetition}", self.key[:8],
+            slug(config.architecture.name), slug(config.size), *start, slug(self.dataset.name), *chosen,
+            f"n{config.dataset.n_train}", f"r{config.repetition}", *member, self.key[:8],
         ]  # fmt: skip
         return "-".join(parts)
 
@@ -151,7 +162,7 @@ class Trial:
         if config.budget.seconds is not None and self.iterates:
             machine = hardware()
             identity["hardware"] = [config.device, config.threads, machine.get("cpu"), machine.get("gpus")]
-        return _masked(identity, self.environment_texts)
+        return masked(identity, self.environment_texts)
 
     @cached_property
     def identifiers(self) -> dict[str, Any]:
@@ -168,6 +179,8 @@ class Trial:
             "n_valid": config.dataset.n_valid,
             "repetition": config.repetition,
             **({"start": self.origin.label} if config.start.kind != SCRATCH else {}),
+            **({"acquisition": self.manifest.kind, "round": self.manifest.round} if self.manifest else {}),
+            **({"member": self.member} if self.member else {}),
         }
 
     @cached_property
@@ -180,9 +193,9 @@ class Trial:
         plain = self.config.model_dump(mode="json")
         backend = self.config.architecture.backend
         plain["backend"] = {backend: plain["backend"][backend]}
-        plain["start"]["potential"] = _beside_results(self.config)
+        plain["start"]["potential"] = beside_results(self.config)
         for key, text in self.environment_texts.items():
-            _replace(plain, key.split("."), text)
+            put_text(plain, key.split("."), text)
         return plain
 
     def with_steps(self, steps: int) -> Trial:
@@ -208,11 +221,11 @@ def plan_trial(overrides: Sequence[str], find: Find = resolve, *, write: bool = 
 def identify(raw: DictConfig, find: Find = resolve, *, write: bool = True, overrides: Sequence[str] = ()) -> Trial:
     """As :func:`plan_trial`, for a configuration that Hydra has composed already."""
     config, texts = validate(raw), environment_texts(raw)
-    _keep_secrets(texts)
+    keep_secrets(texts)
     config = _as_it_can(config)
     environment = find(config.backend_config)
     dataset = _load(config.dataset.model_dump_json(exclude={"n_train", "n_valid"}), config.dataset)
-    config = config.model_copy(update={"dataset": settle(dataset, config.dataset)})
+    config, rounds = first_round(config.model_copy(update={"dataset": settle(dataset, config.dataset)}))
     split_seed = config.split_seed
     if split_seed is None:
         split_seed = derive("split", dataset.name, config.repetition)
@@ -222,9 +235,11 @@ def identify(raw: DictConfig, find: Find = resolve, *, write: bool = True, overr
     labels = loss_labels(config, dataset)
     _check_split_names(config, dataset)
     origin = find_origin(config, dataset)
+    if rounds is not None:
+        require_rounds(rounds, config, dataset, split_seed, labels)
     return Trial(
-        config=config, environment=environment, split=_split(config, dataset, split_seed, write), dataset=dataset,
-        split_seed=split_seed, init_seed=init_seed, labels=labels,
+        config=config, environment=environment, split=split_of(config, dataset, split_seed, write), dataset=dataset,
+        split_seed=split_seed, init_seed=init_seed, labels=labels, rounds=rounds,
         skip=_why_not(config, dataset, labels) or origin.problem or None, origin=origin, environment_texts=texts,
     )  # fmt: skip
 
@@ -239,20 +254,6 @@ def _as_it_can(config: TrialConfig) -> TrialConfig:
     if not set(kinds) <= set(backend.devices):
         can["device"] = backend.devices[0]
     return config.model_copy(update=can) if can else config
-
-
-def _keep_secrets(texts: dict[str, str]) -> None:
-    """Options of a package are written in clear: to ``request.json``, to ``native/`` and into checkpoints.
-
-    Raises:
-        UserError: one of them is taken from an environment variable.
-    """
-    for key, text in texts.items():
-        if key.startswith(("architecture.native.", "training.native.")):
-            raise UserError(
-                f"{key}={text}: the value of an environment variable would be stored in clear with the results",
-                "Write the value itself if it is no secret; else let the package read the variable on its own.",
-            )
 
 
 def remembering(find: Find) -> Find:
@@ -329,14 +330,16 @@ def _check_split_names(config: TrialConfig, dataset: Dataset) -> None:
             )
 
 
-def _split(config: TrialConfig, dataset: Dataset, seed: int, write: bool) -> Split:
-    """The split, drawn once in this process for all trials that share it."""
-    root = (config.results_dir / config.study / "splits").resolve()
-    data = config.dataset
-    place = ("split", str(root), seed, data.n_train, data.n_valid, data.on_leak, data.leak_tolerance, write)
+def split_of(
+    config: TrialConfig, dataset: Dataset, seed: int, write: bool, train: Sequence[int] | None = None
+) -> Split:
+    """The split, drawn once in this process for all trials that share it; ``train``: of an acquisition."""
+    root, data = (config.results_dir / config.study / "splits").resolve(), config.dataset
+    chosen = None if train is None else digest(list(train))
+    place = ("split", str(root), seed, data.n_train, data.n_valid, data.on_leak, data.leak_tolerance, write, chosen)
     if place not in dataset.cache:
         with stages(dataset.name) as progress:
-            dataset.cache[place] = datasets.prepare_split(dataset, data, seed, root, progress, write=write)
+            dataset.cache[place] = datasets.prepare_split(dataset, data, seed, root, progress, write=write, train=train)
     split: Split = dataset.cache[place]
     return split
 
@@ -369,46 +372,6 @@ def _load(key: str, config: DatasetConfig) -> Dataset:
         with stages(config.name) as progress:
             _loaded[key] = datasets.load(config, progress)
     return _loaded[key]
-
-
-def _beside_results(config: TrialConfig) -> str | None:
-    """``start.potential`` as a record and a command say it: where it lies in ``results_dir``, by that folder's name as it
-    was given (``results/pretrain``), so that it can be moved along; else absolute.
-    """
-    path, root = config.start.potential, config.results_dir
-    if path is None:
-        return None
-    inside = path.is_relative_to(root.resolve())
-    return str(root / path.relative_to(root.resolve()) if inside else path)
-
-
-def _masked(identity: dict[str, Any], texts: dict[str, str]) -> dict[str, Any]:
-    """``identity`` with a digest in place of each text that an environment variable gave."""
-    plain: dict[str, Any] = {name: dict(v) if isinstance(v, dict) else v for name, v in identity.items()}
-    for key, text in texts.items():
-        path = key.split(".")
-        value: Any = plain
-        for part in path:
-            value = value.get(part) if isinstance(value, dict) else None
-        if isinstance(value, str):
-            _replace(plain, path, f"{text} ({digest(value)[:12]})")
-    return plain
-
-
-def _replace(node: Any, path: list[str], text: str) -> None:
-    """Put ``text`` at ``path`` of nested mappings and lists, where a text stands there now."""
-    for part in path[:-1]:
-        if isinstance(node, list):
-            node = node[int(part)] if part.isdigit() and int(part) < len(node) else None
-        else:
-            node = node.get(part) if isinstance(node, dict) else None
-    last: Any = path[-1]
-    if isinstance(node, list) and last.isdigit() and int(last) < len(node):
-        last = int(last)
-    elif not isinstance(node, dict) or last not in node:
-        return
-    if isinstance(node[last], str):
-        node[last] = text
 
 
 def estimate_seconds(records: Sequence[dict[str, Any]], trial: Trial) -> float | None:

@@ -30,10 +30,10 @@ WORKER_MUST_NOT = {
 LAYERS = [
     {"errors", "units", "frames", "protocol", "turns", "files", "numbers"},
     {"records", "metrics", "statistics", "literature"},
-    {"datasets", "backends", "devices", "references", "evaluators"},
+    {"acquisition", "datasets", "backends", "devices", "references", "evaluators"},
     {"config"},
     {"study"},
-    {"converging", "comparison", "decision", "pilot", "tables"},
+    {"converging", "rounds", "comparison", "decision", "pilot", "tables"},
     {"run", "scoring", "progress", "report", "potentials", "exporting"},
     {"cli", "testing"},
     {"__main__"},

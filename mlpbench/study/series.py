@@ -1,0 +1,41 @@
+"""The opening of a series of rounds: its first trial, and what must be there before that is trained."""
+
+from __future__ import annotations
+
+from mlpbench.acquisition import NONE
+from mlpbench.config import AcquisitionConfig, TrialConfig
+from mlpbench.datasets import Dataset
+from mlpbench.datasets.splits import drawable
+from mlpbench.errors import UserError
+
+
+def first_round(config: TrialConfig) -> tuple[TrialConfig, AcquisitionConfig | None]:
+    """The configuration of the first round, whose frames are drawn at random as in any trial, and what follows it."""
+    if config.acquisition.kind == NONE:
+        return config, None
+    until = config.acquisition.until or config.dataset.n_train
+    rounds = config.acquisition.model_copy(update={"until": until})
+    first = config.dataset.model_copy(update={"n_train": min(rounds.start, until)})
+    return config.model_copy(update={"dataset": first, "acquisition": AcquisitionConfig()}), rounds
+
+
+def require_rounds(
+    rounds: AcquisitionConfig, config: TrialConfig, dataset: Dataset, split_seed: int, labels: list[str]
+) -> None:
+    """Everything that a later round needs must be there before the first one is trained.
+
+    Raises:
+        UserError: too few frames for the last round, or data that the acquisition cannot choose from.
+    """
+    order = drawable(dataset, config.dataset, split_seed)[1]
+    if int(rounds.until or 0) > len(order):
+        raise UserError(
+            f"{dataset.name}: the rounds go up to {rounds.until} training frames, but {len(order)} can be chosen",
+            f"Set acquisition.until={len(order)} or fewer.",
+        )
+    if int(rounds.until or 0) <= rounds.start:
+        raise UserError(
+            f"acquisition.start={rounds.start} and the last round has {rounds.until} training frames: no round is left",
+            f"Set acquisition.until to {rounds.start + rounds.batch} or more, or a smaller acquisition.start.",
+        )
+    rounds.chooser.require(dataset.pool.select(order), labels)
