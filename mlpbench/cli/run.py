@@ -165,6 +165,7 @@ def _preflight(sweep: SweepPlan) -> Session:
     global _session
     from mlpbench import config
     from mlpbench.backends.environment import resolve
+    from mlpbench.logs import require_packages
     from mlpbench.numbers import plural
     from mlpbench.progress import announce
     from mlpbench.run import require_options
@@ -186,6 +187,7 @@ def _preflight(sweep: SweepPlan) -> Session:
             if place in known:
                 raise UserError(f"the sweep contains the trial {trial.name} twice", "Give each value only once.")
             known.add(place)
+            require_packages(trial.config.logging)
             standings.append(examine(trial))
     if sweep.in_turn:  # what another launcher starts may run on another machine
         _require_devices(standings)
@@ -247,6 +249,7 @@ def run_one(standing: Status, number: int, total: int, session: Session | None, 
         shared: other trials report on the same terminal.
     """
     from mlpbench.converging import converge
+    from mlpbench.logs import curves_of
     from mlpbench.progress import Progress
     from mlpbench.rounds import carry_out_rounds
     from mlpbench.run import predict_forces, run_trial
@@ -257,8 +260,14 @@ def run_one(standing: Status, number: int, total: int, session: Session | None, 
         here = standing if trial is standing.trial else examine(trial)
         status = "failed"
         try:
-            with Progress(here, number, total, shared=shared) as progress:
-                record = run_trial(trial, progress.event, wait=standing.trial.rounds is not None)
+            with Progress(here, number, total, shared=shared) as progress, curves_of(trial) as curves:
+
+                def on_event(event: dict[str, Any]) -> None:
+                    progress.event(event)
+                    curves.event(event)
+
+                record = run_trial(trial, on_event, wait=standing.trial.rounds is not None)
+                curves.end(record)
                 progress.done(record)
             status = str(record["status"])
         finally:

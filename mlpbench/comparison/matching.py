@@ -184,7 +184,8 @@ def _text(one: _Keyed, several: dict[str, bool]) -> str:
 
 # Where results lie and how long they may take determines nothing.
 _PLACES = {
-    "study", "results_dir", "reports_dir", "timeout", "repetition", "split_seed", "init_seed", "device", "threads",
+    "study", "results_dir", "reports_dir", "timeout", "logging", "engine", "repetition", "split_seed", "init_seed",
+    "device", "threads",
 }  # fmt: skip
 _HARDWARE = ("cpu", "device", "device_name", "threads")
 _NOTHING = "–"

@@ -21,6 +21,7 @@ _WORDS = {"null", "true", "false", "inf", "nan"}
 _OWN = {
     "study",
     "reports_dir",
+    "logging",
     "repetition",
     "architecture.name",
     "architecture.backend",

@@ -205,6 +205,12 @@ class TrialConfig(Strict):
     timeout: float | None = Field(gt=0)
     results_dir: Path
     reports_dir: Path
+    logging: list[Literal["tensorboard", "wandb", "mlflow"]] = Field(default_factory=list)
+
+    @field_validator("logging", mode="before")
+    @classmethod
+    def _one_or_more(cls, logging: Any) -> Any:
+        return [] if logging is None else [logging] if isinstance(logging, str) else logging
 
     @field_validator("study")
     @classmethod

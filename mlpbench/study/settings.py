@@ -27,7 +27,7 @@ PLACE = (*LINE, "n_train")
 # Where a trial ran, where its results lie, what was measured afterwards, and what makes repetitions: no settings.
 _NO_SETTING = {
     "study", "repetition", "split_seed", "init_seed", "size", "device", "threads", "timeout", "results_dir",
-    "reports_dir", "evaluation",
+    "reports_dir", "evaluation", "logging", "engine",
 }  # fmt: skip
 # What a data set's file tells its reader, and what only evaluations read.
 _TOLD = {

