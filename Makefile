@@ -4,10 +4,11 @@ MLPBENCH = .venv/bin/mlpbench
 # One thread each: the core and its workers must not fight over a small machine's cores.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help setup quickstart test test-backends test-all check gpu-bundle clean
+.PHONY: help setup quickstart finetune finetune-dev test test-backends test-all check gpu-bundle clean
 
 help:
 	@echo "make quickstart     set everything up, train four architectures on real DFT data, write a report (about 15 min)"
+	@echo "make finetune       pretrain on GFN2-xTB labels, fine-tune on DFT labels beside scratch (hours; finetune-dev: 15 min)"
 	@echo "make test           set the core up and run its tests, with a backend that needs no torch"
 	@echo "make test-backends  build the real backends and hold each to the same contract (several minutes)"
 	@echo "make check          ruff and mypy"
@@ -19,6 +20,14 @@ setup:
 quickstart:
 	@sh .ci/setup 8
 	@sh .ci/quickstart
+
+finetune:
+	@sh .ci/setup 8
+	@sh .ci/finetune
+
+finetune-dev:
+	@sh .ci/setup 8
+	@sh .ci/finetune dev
 
 test: setup
 	$(MLPBENCH) env build toy

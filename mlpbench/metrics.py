@@ -75,6 +75,13 @@ _ENTRIES = [
            "Mean angle between predicted and reference force vectors, atoms with |F_ref| > 1 meV/Å."),
     Metric("stress_mae", "σ MAE", "GPa", "lower", "accuracy",
            "Mean of |σ_pred − σ_ref| over the six Voigt components."),
+    Metric("start_force_mae", "F MAE of the start, its data", "meV/Å", "lower", "accuracy",
+           "Force MAE of the potential that the training started from, on the test frames of its own labels."),
+    Metric("kept_force_mae", "F MAE, the start's data", "meV/Å", "lower", "accuracy",
+           "Force MAE of the fine-tuned potential on the test frames of its start's labels."),
+    Metric("forgetting", "forgetting", "", "lower", "accuracy",
+           "Force MAE on the start's own test frames after fine-tuning, over that before it; part of it is that "
+           "the two levels of theory differ."),
     Metric("frequency_mae", "ν MAE", "cm⁻¹", "lower", "physics",
            "Mean of |ν − ν_DFT| over the 3N−6 harmonic frequencies, each at its own relaxed minimum."),
     Metric("frequency_max", "ν max", "cm⁻¹", "lower", "physics",

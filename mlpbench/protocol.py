@@ -30,6 +30,7 @@ HELLO = "tasks/hello.json"  # what the worker found: versions, device, threads
 CHECKPOINT = "checkpoint"  # folder; its content is the adapter's business
 NATIVE = "native"  # folder: the package's own configuration and inputs
 PREDICTIONS = "predictions.npz"
+FORGETTING = "forgetting.npz"
 
 # Label -> the setting in ``training`` that weighs its term of the loss.
 WEIGHTS = {"energy": "energy_weight", "forces": "force_weight", "stress": "stress_weight"}
@@ -72,8 +73,11 @@ class Request:
         labels: which labels the training uses: ``energy``, ``forces``, ``stress``.
         tasks: in the order in which they are carried out.
         capabilities: what the backend declares of itself: ``labels`` that it can train on, whether it is ``periodic``.
-        start: what the training starts from; empty: from scratch. Else ``kind``, ``trial`` and ``weights`` (for the
-            record) and ``directory``, the folder of a finished trial of the same architecture and hyperparameters.
+        start: what the training starts from; empty: from scratch. Else ``kind`` (``zero_shot``: nothing is trained),
+            ``freeze`` and ``weights`` (for the record: a digest), and either ``directory``, the folder of a finished
+            trial of the same architecture and hyperparameters, with its name ``trial``; or ``file``, a foundation
+            model's weights, with their ``sha256``, the model's name ``foundation``, ``options`` of the package, and
+            ``trust``, whether the file may be a pickle that runs code.
     """
 
     adapter: str

@@ -97,8 +97,8 @@ def _carry_out(
 def _launched(trial: Trial, environment: Environment, todo: list[Task], on_event: OnEvent | None) -> dict[str, Result]:
     """The worker's results. A training that fails on the checkpoint it was to go on from starts over, once."""
     request = make_request(trial, environment, todo)
-    resumes = todo[0].name == "train" and _has_checkpoint(trial.directory)
     before = _epochs(trial.directory)
+    resumes = todo[0].name == "train" and before > 0 and _has_checkpoint(trial.directory)
     results = launch(request, environment, timeout=trial.config.timeout, on_event=on_event)
     train = results.get("train")
     if resumes and train is not None and train.status == "failed" and _epochs(trial.directory) == before:
@@ -170,7 +170,7 @@ def make_request(trial: Trial, environment: Environment, tasks: list[Task], devi
         labels=trial.labels,
         tasks=tasks,
         capabilities=config.backend_config.capabilities(),
-        start=trial.origin.request(config.start.kind),
+        start=trial.origin.request(config.start),
     )
 
 
@@ -207,28 +207,37 @@ _SOME = 64  # frames: enough for what the options of a package can depend on
 
 
 def require_options(standings: Iterable[Standing]) -> None:
-    """Let each package look at the options of its own that trials still to be trained give it.
+    """Let each package look at the options of its own that trials still to be trained give it, and at weights that were
+    brought by hand.
 
     An architecture and a set of options are looked at once, whatever numbers are swept. What cannot be found out before
     the training (the adapter does not say, or the package fails on the data) is left to the training.
 
     Raises:
-        UserError: the package has no such option, with the close match; or the option would change what is compared.
+        UserError: the package has no such option, with the close match; or the option would change what is compared;
+            or weights are of another architecture, lack an element of the data, or cannot be read.
     """
     seen: set[str] = set()
     for standing in standings:
         trial, environment = standing.trial, standing.trial.environment
         outstanding = any(task.name == "train" for task in standing.outstanding)
-        if environment is None or trial.skip is not None or not outstanding or not trial.architecture["native"]:
+        if environment is None or trial.skip is not None or not outstanding:
             continue
-        question = digest([environment.lock, trial.config.backend_config.adapter, _names(trial.architecture),
-                           _names(trial.training), trial.labels])  # fmt: skip
-        if question in seen:
-            continue
-        seen.add(question)
-        refused = _refused(trial, environment)
-        if refused:
-            raise UserError(refused, f"See conf/architecture/{trial.config.architecture.name}.yaml: native.")
+        brought, config = trial.config.start.file, trial.config
+        options = f"See conf/architecture/{config.architecture.name}.yaml: native."
+        asked = {
+            "check_options": (trial.architecture["native"], options),
+            "check_start": (brought, "Give the weights that belong to this architecture: mlpbench foundation list."),
+        }
+        for task, (reason, hint) in asked.items():
+            question = digest([task, environment.lock, config.backend_config.adapter, _names(trial.architecture),
+                               _names(trial.training), trial.labels, str(brought), trial.dataset.name])  # fmt: skip
+            if not reason or question in seen:
+                continue
+            seen.add(question)
+            refused = _refused(trial, environment, task)
+            if refused:
+                raise UserError(refused, hint)
 
 
 def _names(node: Any) -> Any:
@@ -238,17 +247,24 @@ def _names(node: Any) -> Any:
     return None if isinstance(node, int | float) and not isinstance(node, bool) else node
 
 
-def _refused(trial: Trial, environment: Environment) -> str | None:
-    """What the trial's adapter says against its options, asked in its environment; None: nothing."""
+def _of_every_element(frames: Frames) -> list[int]:
+    """Numbers of a few frames that hold every element between them."""
+    firsts = [int(np.argmax(frames.numbers == z)) for z in np.unique(frames.numbers)]
+    return sorted({int(frames.frame_of_atom[atom]) for atom in firsts})
+
+
+def _refused(trial: Trial, environment: Environment, task: str) -> str | None:
+    """What the trial's adapter says against its options or its start, asked in its environment; None: nothing."""
     with tempfile.TemporaryDirectory(prefix="mlpbench-") as folder:
         frames = Path(folder) / "frames.npz"
-        some = trial.dataset.pool.select(slice(_SOME))
+        pool = trial.dataset.pool
+        some = pool.select(slice(_SOME)) if task == "check_options" else pool.select(_of_every_element(pool))
         some.with_baseline(np.zeros(len(some))).save(frames)
-        request = make_request(trial, environment, [Task("check_options")], device="cpu")
+        request = make_request(trial, environment, [Task(task)], device="cpu")
         request = replace(request, directory=folder, frames={"train": str(frames), "valid": str(frames)})
-        result = launch(request, environment)["check_options"]
+        result = launch(request, environment)[task]
         refused: str | None = result.values.get("refused")
-        return refused
+        return refused or (result.reason if task == "check_start" and result.status == "failed" else None)
 
 
 def _prepare(trial: Trial, standing: Standing) -> None:

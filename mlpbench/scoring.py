@@ -18,7 +18,7 @@ from mlpbench.converging import convergence
 from mlpbench.datasets.dataset import extension_digests
 from mlpbench.devices import hardware
 from mlpbench.evaluators import SCORERS, Context, Row, Scorer
-from mlpbench.evaluators.training import SOLVED, at_rest, learnt, trivial_loss
+from mlpbench.evaluators.training import SOLVED, Verdict, at_rest, learnt, trivial_loss
 from mlpbench.frames import Frames
 from mlpbench.protocol import (
     EVENTS,
@@ -203,7 +203,10 @@ def _training_of(trial: Trial, result: Result | None, curve: list[dict[str, Any]
     if result is None or result.status != "done":
         return {}
     trivial = trivial_loss(Frames.load(trial.split.files["valid"]), trial.training, trial.labels)
-    return {**convergence(trial.directory), **training_facts(result, curve, trivial)}
+    facts = {**convergence(trial.directory), **training_facts(result, curve, trivial)}
+    if facts.get("start"):
+        facts["start"] = {**facts["start"], **trial.origin.cost}
+    return facts
 
 
 def training_facts(result: Result, curve: list[dict[str, Any]], trivial: float) -> dict[str, Any]:
@@ -215,7 +218,10 @@ def training_facts(result: Result, curve: list[dict[str, Any]], trivial: float) 
         trivial: loss of the trivial predictor on the validation frames.
     """
     solved = result.values.get("stopped_by") == SOLVED
-    rest = at_rest(curve, trivial) if not solved else learnt(curve, trivial)
+    if result.values.get("steps") == 0 and not solved:
+        rest = Verdict(True)  # nothing was trained
+    else:
+        rest = at_rest(curve, trivial) if not solved else learnt(curve, trivial)
     exact = {"converged": True, "convergence_reason": "solved at once: there are no steps to double"} if solved else {}
     # Time over all sessions of a resumed training: the curve carries it on, the task's own clock does not.
     seconds = max([result.wall_seconds, *(point["seconds"] for point in curve[-1:])])

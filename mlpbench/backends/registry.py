@@ -63,9 +63,13 @@ class BackendConfig(BaseModel):
     )
     periodic: bool = Field(default=True, description="whether it knows periodic boundary conditions")
     exact_resume: bool = Field(default=True, description="whether a resumed training equals one without a break")
-    starts: list[Literal["potential"]] = Field(
+    starts: list[Literal["potential", "foundation"]] = Field(
         default_factory=list, description="what else than fresh weights its trainings can start from"
     )
+    freezes: list[Literal["representation"]] = Field(
+        default_factory=list, description="what start.freeze can leave untrained"
+    )
+    pickled: bool = Field(default=False, description="whether the package's files of weights can run code when loaded")
     trainer: Literal["package", "mlpbench"] = Field(
         default="package", description="whose training loop: the package's, or mlpbench's around its model and loss"
     )

@@ -50,6 +50,7 @@ COMMANDS = {
         "data",
         "list, fetch and validate data sets; draw geometries and label them",
     ),
+    "foundation": ("foundation", "foundation models to start from: elements, licence, where the weights are to be had"),
     "doctor": ("machine", "say what works on this machine, what does not, and how to fix it"),
     "init": ("machine", "write a starting conf/ folder to edit"),
 }
@@ -109,7 +110,7 @@ def _parse(parser: argparse.ArgumentParser, arguments: list[str]) -> argparse.Na
 
 
 def _top() -> argparse.ArgumentParser:
-    lines = [f"  {name:<9} {said}" for name, (_, said) in COMMANDS.items()]
+    lines = [f"  {name:<10} {said}" for name, (_, said) in COMMANDS.items()]
     parser = argparse.ArgumentParser(
         prog="mlpbench",
         usage="mlpbench COMMAND ...      (mlpbench COMMAND --help for more)",

@@ -67,10 +67,19 @@ class Training(Strict):
 class Start(Strict):
     """Where a training starts. With ``kind: scratch`` the other keys have no effect, so that starts can be swept."""
 
-    kind: Literal["scratch", "potential"] = Field(default="scratch", description="fresh weights, or those of a trial")
+    kind: Literal["scratch", "potential", "foundation", "zero_shot"] = Field(
+        default="scratch", description="fresh weights, a trial's, a foundation model's; zero_shot: nothing is trained"
+    )
     potential: Path | None = Field(default=None, description="a trial's folder, or a study's; absolute once it is read")
-    freeze: Literal["none"] = Field(default="none", description="which weights are not trained")
+    foundation: str | None = Field(default=None, description="name of a foundation model: mlpbench foundation list")
+    file: Path | None = Field(default=None, description="its weights, where they were brought by hand")
+    options: dict[str, Any] = Field(default_factory=dict, description="of the package for these weights")
+    freeze: Literal["none", "representation"] = Field(default="none", description="which weights are not trained")
     lr_factor: float = Field(default=1.0, gt=0, le=1, description="training.lr is multiplied by it")
+    use: Literal["research", "commercial"] = Field(
+        default="research", description="the use that the licence must allow"
+    )
+    trust: bool = Field(default=False, description="file may be a pickle, which can run code when it is loaded")
 
     @model_validator(mode="before")
     @classmethod
@@ -79,16 +88,34 @@ class Start(Strict):
             return {key: value for key, value in node.items() if key not in cls.model_fields}  # unknown keys: refused
         return node
 
-    @field_validator("potential")
+    @field_validator("options", mode="before")
     @classmethod
-    def _absolute(cls, potential: Path | None) -> Path | None:
-        return None if potential is None else potential.expanduser().resolve()
+    def _none_is_empty(cls, options: Any) -> Any:
+        return {} if options is None else options
+
+    @field_validator("potential", "file")
+    @classmethod
+    def _absolute(cls, path: Path | None) -> Path | None:
+        return None if path is None else path.expanduser().resolve()
 
     @model_validator(mode="after")
     def _named(self) -> Start:
         if self.kind == "potential" and self.potential is None:
             raise ValueError("start=potential needs start.potential=results/<study> or results/<study>/<trial>")
+        if self.kind == "foundation" and not self.is_foundation:
+            raise ValueError(
+                "start=foundation needs start.foundation=NAME (mlpbench foundation list) or start.file=PATH"
+            )
+        if self.kind == "zero_shot" and self.is_foundation == (self.potential is not None):
+            raise ValueError(
+                "start=zero_shot needs one of start.foundation=NAME (or start.file=PATH) and start.potential=PATH"
+            )
         return self
+
+    @property
+    def is_foundation(self) -> bool:
+        """Whether the weights are a foundation model's."""
+        return self.foundation is not None or self.file is not None
 
 
 class AcquisitionConfig(Strict):

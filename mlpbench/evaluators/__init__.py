@@ -71,6 +71,7 @@ SCORERS = {
     for scorer in (
         Scorer("cost", 1, "train", f"{__name__}.training:score", frames=False),
         Scorer("accuracy", 2, "predict", f"{__name__}.accuracy:score"),
+        Scorer("forgetting", 1, "forgetting", f"{__name__}.forgetting:score", frames=False),
         Scorer("physics", 2, "physics", f"{__name__}.physics:score", frames=False, references=True),
         Scorer("md", 2, "md", f"{__name__}.md:score", options=_MD_OPTIONS),
         Scorer("speed", 2, "speed", f"{__name__}.speed:score", frames=False),

@@ -162,7 +162,7 @@ def run_again(study: Study, dataset: str, *overrides: str, only: Sequence[str] =
     rows = study.table[study.table["dataset"] == dataset]
     rows = rows[rows["candidate"].isin(only)] if only else rows
     names = ",".join(dict.fromkeys(rows["architecture"].astype(str)))
-    sizes = ",".join(dict.fromkeys(rows["size"].astype(str)))
+    sizes = ",".join(dict.fromkeys(str(study.record[trial]["config"]["size"]) for trial in rows["trial"]))
     named = any(override.startswith("dataset.n_train=") for override in overrides)
     chosen = [] if named else [f"dataset.n_train={max(train_sizes(study, dataset))}"]
     starts = starts_of([study.record[trial]["config"] for trial in rows["trial"]])
@@ -190,7 +190,7 @@ def _shared_overrides(study: Study, dataset: str) -> dict[str, str]:
         found = overrides_of(record["config"], without=("evaluation", "split_seed", "init_seed"))
     except (UserError, KeyError):
         return {"dataset": given_name(record)}
-    own = ("architecture", "size", "dataset.n_train", "start", "start.potential")
+    own = ("architecture", "size", "dataset.n_train", "start", "start.potential", "start.foundation", "start.file")
     return {k: v for k, v in found.items() if k not in own and not k.lstrip("+").startswith("architecture.")}
 
 

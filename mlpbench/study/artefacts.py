@@ -9,6 +9,7 @@ artefact    inputs
 train       frames (train, valid, baseline), architecture, training, budget, labels, init seed, dtype, adapter
             version, environment lock; of a training that does not start from scratch: kind, weights
 predict     potential, frames of every split
+forgetting  potential, the start's weights
 physics     potential, frames, options, the structures in the reference files
 md          potential, start frames, options less those that only its scores read
 speed       potential, frames, options, device, threads, the environments of the engines asked for
@@ -35,6 +36,7 @@ from mlpbench.evaluators import SCORERS
 from mlpbench.files import digest
 from mlpbench.protocol import (
     CHECKPOINT,
+    FORGETTING,
     HELLO,
     PREDICTIONS,
     TASKS,
@@ -92,6 +94,8 @@ def wanted(trial: Trial) -> dict[str, Inputs]:
             if options["engines"]:
                 inputs["engines"] = {name: place.lock for name, place in _engine_places(trial, options).items()}
         made[task] = inputs
+    if config.start.kind == "potential":
+        made["forgetting"] = {"potential": trial.key, "start": trial.origin.weights}
     for scorer in SCORERS.values():
         if scorer.task in made:
             options = evaluation_options(trial).get(scorer.task, {})
@@ -110,6 +114,9 @@ def tasks_of(trial: Trial) -> list[Task]:
     splits = [name for name in trial.split.files if name != "train"]
     predict = {"splits": splits, "stress": stress_splits(trial), "batch_size": trial.config.evaluation.batch_size}
     tasks = [Task("train", key=trial.key), Task("predict", key=digest(inputs["predict"]), options=predict)]
+    if "forgetting" in inputs:
+        told = {"frames": [str(path) for path in trial.origin.tests], "batch_size": predict["batch_size"]}
+        tasks.append(Task("forgetting", key=digest(inputs["forgetting"]), options=told))
     references = {name: str(path) for name, path in trial.dataset.references.items()}
     for name, options in evaluation_options(trial).items():
         places: dict[str, Any] = {"references": references}
@@ -264,7 +271,8 @@ def files_of(directory: Path, result: Result) -> list[Path]:
         return sorted(path for path in (directory / CHECKPOINT).rglob("*") if path.is_file())
     if result.task == "md":
         return [directory / "md" / f"{name}.npz" for name in result.values.get("runs", {})]
-    return {"predict": [directory / PREDICTIONS], "physics": [directory / "physics.npz"]}.get(result.task, [])
+    arrays = {"predict": PREDICTIONS, "physics": "physics.npz", "forgetting": FORGETTING}
+    return [directory / arrays[result.task]] if result.task in arrays else []
 
 
 def write_inputs(trial: Trial, results: Iterable[Result]) -> None:

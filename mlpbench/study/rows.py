@@ -24,6 +24,7 @@ from mlpbench.study.settings import (
     PLACE,
     RANDOM,
     SCRATCH,
+    ZERO_SHOT,
     Setting,
     acquisition_of,
     climbing,
@@ -206,11 +207,14 @@ def _names(trials: pd.DataFrame, records: Sequence[Record]) -> list[str]:
 
 
 def line_name(title: str, size: str, start: str, acquisition: str) -> str:
-    """What a line is called: ``MACE``, ``MACE small``, ``MACE (from pretrain)``, ``MACE (committee)``; no ``size``: it
-    need not be said.
+    """What a line is called: ``MACE``, ``MACE small``, ``MACE (from pretrain)``, ``MACE (pretrain as it is)``,
+    ``MACE (committee)``.
+
+    Without ``size`` it need not be said. A foundation model's size is its name.
     """
-    name = f"{title} {size}" if size else title
-    more = [] if start == SCRATCH else [f"from {start}"]
+    own = start.removeprefix(f"{ZERO_SHOT} ")
+    name = f"{title} {size}" if size and size != own else title
+    more = [] if start == SCRATCH else [f"{own} as it is" if start.startswith(ZERO_SHOT) else f"from {start}"]
     more += [] if acquisition == RANDOM else [acquisition.replace("_", " + ")]
     return f"{name} ({', '.join(more)})" if more else name
 

@@ -1,19 +1,22 @@
-"""Where a training starts: the finished trial behind ``start.potential``, and whether a trial can start from it."""
+"""Where a training starts: the finished trial behind ``start.potential`` or a foundation model, and whether it can."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from ase.data import chemical_symbols
 
 from mlpbench import files
-from mlpbench.config import TrialConfig
+from mlpbench.backends import foundation
+from mlpbench.backends.foundation import Foundation
+from mlpbench.backends.registry import Environment
+from mlpbench.config import TrialConfig, conf_dirs
+from mlpbench.config.schema import Start
 from mlpbench.datasets import Dataset
 from mlpbench.datasets.leaks import Fingerprinted, compare
 from mlpbench.errors import UserError, close_match
@@ -21,8 +24,9 @@ from mlpbench.files import digest, slug
 from mlpbench.frames import Frames
 from mlpbench.protocol import ProtocolError, read_json
 from mlpbench.records import RECORD, load_record, usable
-from mlpbench.study.settings import SCRATCH
+from mlpbench.study.settings import SCRATCH, ZERO_SHOT
 
+_WORDS = {"foundation": "foundation model", "potential": "trial"}
 INPUTS = "inputs.json"  # in a trial's folder; its entry "train" has the digests of the checkpoint's files
 
 
@@ -31,39 +35,83 @@ class Origin:
     """What a training starts from.
 
     Attributes:
-        label: in tables: the start's study, and its trial where one was named; ``scratch`` for fresh weights.
-        directory: the trial's folder, absolute; None: from scratch, or there is none to start from.
-        weights: digest of its checkpoint.
+        label: in tables: the start's study, and its trial where one was named, or the foundation model's name;
+            ``scratch`` for fresh weights. With ``zero_shot`` before it where nothing is trained.
+        directory: the trial's folder, absolute; None: there is none to start from.
+        weights: digest of its checkpoint or file.
         problem: why the trial cannot start from it; empty if it can.
+        file: a foundation model's weights, absolute.
+        sha256: of that file.
+        options: of the package for them.
+        model: what is known of a foundation model; None: nothing, or it is none.
+        tests: files of the frames that the start was tested on, of its validation frames where it has no others.
+        cost: of the start: ``pretraining_seconds``, ``pretraining_labels``, ``pretraining_label_seconds`` (of each).
+        size: in place of the size's name, where the weights bring hyperparameters of their own.
     """
 
     label: str = SCRATCH
     directory: Path | None = None
     weights: str = ""
     problem: str = ""
+    file: Path | None = None
+    sha256: str = ""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    model: Foundation | None = None
+    tests: tuple[Path, ...] = ()
+    cost: Mapping[str, float | None] = field(default_factory=dict)
+    size: str = ""
 
-    def request(self, kind: str) -> dict[str, Any]:
+    def request(self, start: Start) -> dict[str, Any]:
         """See :attr:`mlpbench.protocol.Request.start`."""
-        if self.directory is None:
+        common = {"kind": start.kind, "freeze": start.freeze, "weights": self.weights}
+        if self.directory is not None:
+            trial = f"{self.directory.parent.name}/{self.directory.name}"
+            return {**common, "trial": trial, "directory": str(self.directory)}
+        if self.file is None:
             return {}
-        trial = f"{self.directory.parent.name}/{self.directory.name}"
-        return {"kind": kind, "trial": trial, "weights": self.weights, "directory": str(self.directory)}
+        licence = {} if self.model is None else {"licence": self.model.licence, "level_of_theory": self.model.level}
+        # A file whose digest is known is no stranger's.
+        trust = start.trust and (self.model is None or self.model.sha256 is None)
+        return {
+            **common, "foundation": self.size, "file": str(self.file), "sha256": self.sha256,
+            "options": dict(self.options), "trust": trust, **licence,
+        }  # fmt: skip
 
 
-def find_origin(config: TrialConfig, dataset: Dataset) -> Origin:
+def find_origin(config: TrialConfig, dataset: Dataset, environment: Environment | None = None) -> Origin:
     """The start that ``config.start`` names, for data with the elements of ``dataset``.
 
+    Args:
+        config: of the trial.
+        dataset: its data.
+        environment: of its backend, where a package may have brought a foundation model's weights; None: not built.
+
     Raises:
-        UserError: the path does not exist, holds no trial, or several that would do.
+        UserError: the path does not exist, holds no trial, or several that would do; there is no such foundation model.
     """
-    path = config.start.potential
-    if config.start.kind == SCRATCH or path is None:
+    start, name = config.start, config.architecture.name
+    if start.kind == SCRATCH:
         return Origin()
+    if start.is_foundation:
+        origin = _foundation(config, dataset, environment)
+    else:
+        assert start.potential is not None
+        origin = _potential(start.potential, config, dataset)
+    if start.kind == ZERO_SHOT:
+        origin = replace(origin, label=f"{ZERO_SHOT} {origin.label}")
+    needed = "foundation" if start.is_foundation else "potential"
+    if needed not in config.backend_config.starts:
+        return replace(origin, problem=f"a training of {name} cannot start from a {_WORDS[needed]}")
+    if start.freeze != "none" and start.freeze not in config.backend_config.freezes:
+        return replace(origin, problem=f"{name}: start.freeze={start.freeze} is not known for this package")
+    return origin
+
+
+def _potential(path: Path, config: TrialConfig, dataset: Dataset) -> Origin:
+    """The trial in ``path``, or the one of the study there that fits."""
     named = (path / RECORD).is_file()
     label = f"{path.parent.name}/{path.name}" if named else path.name
     name = config.architecture.name
-    if "potential" not in config.backend_config.starts:
-        return Origin(label, problem=f"a training of {name} can only start from scratch")
     folders = [path] if named else _trials_of(path, f"{slug(name)}-{slug(config.size)}-")
     problems = {folder: _why_not(folder, config, dataset) for folder in folders}
     fitting = [folder for folder, problem in problems.items() if not problem]
@@ -78,7 +126,73 @@ def find_origin(config: TrialConfig, dataset: Dataset) -> Origin:
             f"{chosen[0].name} and {chosen[1].name}",
             f"Name one of them: start.potential={chosen[0]}",
         )
-    return Origin(label, chosen[0], weights_of(chosen[0]))
+    return Origin(label, chosen[0], weights_of(chosen[0]), tests=_tests(chosen[0]), cost=_cost(chosen[0]))
+
+
+def _tests(folder: Path) -> tuple[Path, ...]:
+    split = folder.parent / load_record(folder)["split"]["directory"]
+    tests = [path for path in sorted(split.glob("*.npz")) if path.stem not in ("train", "valid")]
+    return tuple(tests or [split / "valid.npz"])
+
+
+def _cost(folder: Path) -> dict[str, float | None]:
+    record = load_record(folder)
+    names = record["identifiers"]
+    return {
+        "pretraining_seconds": record["training"].get("wall_seconds"),
+        "pretraining_labels": names["n_train"] + names["n_valid"],
+        "pretraining_label_seconds": record["split"]["info"].get("label_seconds"),
+    }
+
+
+def _foundation(config: TrialConfig, dataset: Dataset, environment: Environment | None) -> Origin:
+    """The foundation model that ``config.start`` names, or the file that it gives."""
+    start = config.start
+    model = None if start.foundation is None else foundation.find(start.foundation, conf_dirs())
+    if start.file is not None and not start.file.is_file():
+        raise UserError(f"start.file={start.file}: there is no such file", "Give the path of the weights.")
+    path = start.file if model is None else model.weights(environment, start.file)
+    name = model.name if model is not None else slug(start.file.stem if start.file is not None else "")
+    options = {**(model.options if model is not None else {}), **start.options}
+    known = None if model is None else model.sha256
+    sha256 = _sha256(path) if path is not None else known or ""
+    weights = digest([sha256, options]) if options else sha256
+    problem = _unfit(model, path, config, dataset, environment) if model is not None else ""
+    if not problem and known is None and path is not None and config.backend_config.pickled and not start.trust:
+        problem = (
+            f"{path.name} is a pickle, which can run code of its author's when it is loaded, and no digest of it is "
+            "known here: start.trust=true loads it all the same"
+        )
+    return Origin(name, None, weights, problem, path, sha256, options, model, size=name)
+
+
+def _unfit(
+    model: Foundation, path: Path | None, config: TrialConfig, dataset: Dataset, environment: Environment | None
+) -> str:
+    """Why a trial cannot start from a foundation model; empty if it can."""
+    name = config.architecture.name
+    if model.architecture != name:
+        other = f"of the architecture {model.architecture}" if model.architecture else "run by no architecture here yet"
+        return f"{model.name} is {other}, not {name}"
+    if config.start.use == "commercial" and model.commercial is not True:
+        said = "forbids" if model.commercial is False else "does not say that it allows"
+        return f"the licence of {model.name} ({model.licence}) {said} commercial use"
+    unknown = _elements(dataset) - model.numbers
+    if unknown:
+        return f"{model.name} does not know {foundation.symbols_of(unknown)}, which the data contain"
+    if path is None and environment is not None:
+        return f"the weights of {model.name} are not here: get them from {model.source} and give start.file=PATH"
+    if path is not None and model.sha256 is not None and _sha256(path) != model.sha256:
+        return (
+            f"{path.name} is not the published file of {model.name}: its sha256 is {_sha256(path)[:12]}..., not "
+            f"{model.sha256[:12]}..."
+        )
+    return ""
+
+
+def _elements(dataset: Dataset) -> set[int]:
+    parts = (dataset.pool, dataset.valid, *dataset.tests.values())
+    return {int(z) for part in parts if part is not None for z in np.unique(part.numbers)}
 
 
 def _trials_of(path: Path, prefix: str) -> list[Path]:
@@ -123,10 +237,9 @@ def _why_not(folder: Path, config: TrialConfig, dataset: Dataset) -> str:
     if not all((split / f"{name}.npz").is_file() for name in ("train", "valid")):
         return f"the frames that {folder.name} was trained on are missing: {split}"
     known = {int(z) for name in ("train", "valid") for z in np.unique(Frames.load(split / f"{name}.npz").numbers)}
-    needed = {int(z) for part in (dataset.pool, dataset.valid, *dataset.tests.values()) if part for z in part.numbers}
-    unknown = [chemical_symbols[z] for z in sorted(needed - known)]
+    unknown = _elements(dataset) - known
     if unknown:
-        return f"{folder.name} does not know {', '.join(unknown)}, which the data contain"
+        return f"{folder.name} does not know {foundation.symbols_of(unknown)}, which the data contain"
     return _damage(folder) or _repeats(split, config, dataset)
 
 
@@ -203,5 +316,23 @@ def starts_of(configs: Sequence[dict[str, Any]]) -> dict[str, str]:
     """Overrides that bring back the starts of some trials, as one sweep; empty if all begin from scratch."""
     nodes = [config.get("start") or {} for config in configs]
     kinds = list(dict.fromkeys(str(node.get("kind", SCRATCH)) for node in nodes))
-    paths = list(dict.fromkeys(str(node["potential"]) for node in nodes if node.get("potential")))
-    return {"start": ",".join(kinds), "start.potential": ",".join(paths)} if paths else {}
+    overrides = {"start": ",".join(kinds)}
+    for key in ("potential", "foundation", "file"):
+        values = list(dict.fromkeys(str(node[key]) for node in nodes if node.get(key)))
+        if values:
+            overrides[f"start.{key}"] = ",".join(values)
+    return overrides if len(overrides) > 1 else {}
+
+
+def started_identity(config: TrialConfig, origin: Origin) -> dict[str, Any]:
+    """What of a trial's identity follows from its start. From scratch nothing: as before there were starts."""
+    start, architecture = config.start, config.architecture
+    if start.kind == SCRATCH:
+        return {}
+    parts = {"kind": start.kind, "weights": origin.weights or str(start.potential or start.foundation)}
+    identity: dict[str, Any] = {"start": parts | ({} if start.freeze == "none" else {"freeze": start.freeze})}
+    if origin.size:  # hyperparameters are the weights' own
+        identity["architecture"] = {"name": architecture.name, "backend": architecture.backend}
+    if start.kind == ZERO_SHOT:  # nothing is trained
+        identity |= {"training": None, "budget": {"steps": 0}, "init_seed": None}
+    return identity

@@ -28,8 +28,8 @@ from mlpbench.files import derive, digest, slug
 from mlpbench.protocol import WEIGHTS
 from mlpbench.study.secrets import keep_secrets, masked, put_text
 from mlpbench.study.series import first_round, require_rounds
-from mlpbench.study.settings import SCRATCH
-from mlpbench.study.start import Origin, beside_results, find_origin
+from mlpbench.study.settings import SCRATCH, ZERO_SHOT
+from mlpbench.study.start import Origin, beside_results, find_origin, started_identity
 
 Find = Callable[[BackendConfig], Environment | None]
 
@@ -92,19 +92,26 @@ class Trial:
     def name(self) -> str:
         """Readable folder name, unique within the study; nothing in it depends on how the trial was asked for."""
         config = self.config
-        start = [] if config.start.kind == SCRATCH else [f"from-{config.start.kind}"]
+        start = {SCRATCH: [], ZERO_SHOT: ["zero-shot"]}.get(config.start.kind, [f"from-{config.start.kind}"])
         chosen = [] if self.manifest is None else [slug(self.manifest.kind)]
         member = [f"m{self.member}"] if self.member else []
         parts = [
-            slug(config.architecture.name), slug(config.size), *start, slug(self.dataset.name), *chosen,
+            slug(config.architecture.name), slug(self.size), *start, slug(self.dataset.name), *chosen,
             f"n{config.dataset.n_train}", f"r{config.repetition}", *member, self.key[:8],
         ]  # fmt: skip
         return "-".join(parts)
 
     @property
+    def size(self) -> str:
+        """The size's name, or the foundation model's, whose hyperparameters are its own."""
+        return self.origin.size or self.config.size
+
+    @property
     def architecture(self) -> dict[str, Any]:
         """The node ``architecture`` as the package gets it: in ``native`` its own options over the training's."""
         settings = self.config.architecture.model_dump()
+        if self.origin.model is not None and self.origin.model.cutoff is not None:
+            settings["cutoff"] = self.origin.model.cutoff
         native = OmegaConf.merge(self.config.training.native, settings["native"])
         return {**settings, "native": OmegaConf.to_container(native)}
 
@@ -145,7 +152,7 @@ class Trial:
         identity: dict[str, Any] = {
             "frames": self.split.manifest["train_digest"],  # train, valid and baseline; no test frames
             "architecture": config.architecture.model_dump(),
-            "size": config.size,
+            "size": self.size,
             "training": self.training if self.iterates else {name: self.training[name] for name in WEIGHTS.values()},
             "budget": config.budget.model_dump(exclude={"converge"}) if self.iterates else {},
             "labels": self.labels,
@@ -154,11 +161,7 @@ class Trial:
             "adapter": [backend.adapter, backend.adapter_version],
             "environment": environment.lock if environment is not None else built_lock(backend),
         }
-        if config.start.kind != SCRATCH:  # a trial from scratch is identified as it was before there were starts
-            identity["start"] = {
-                "kind": config.start.kind,
-                "weights": self.origin.weights or str(config.start.potential),
-            }
+        identity |= started_identity(config, self.origin)
         if config.budget.seconds is not None and self.iterates:
             machine = hardware()
             identity["hardware"] = [config.device, config.threads, machine.get("cpu"), machine.get("gpus")]
@@ -173,7 +176,7 @@ class Trial:
             "data": data_digest(self.dataset, self.labels),
             "frames": frames_digest(self.dataset),
             "architecture": config.architecture.name,
-            "size": config.size,
+            "size": self.size,
             "backend": config.architecture.backend,
             "n_train": config.dataset.n_train,
             "n_valid": config.dataset.n_valid,
@@ -234,7 +237,7 @@ def identify(raw: DictConfig, find: Find = resolve, *, write: bool = True, overr
         init_seed = derive("init", config.architecture.name, config.repetition)
     labels = loss_labels(config, dataset)
     _check_split_names(config, dataset)
-    origin = find_origin(config, dataset)
+    origin = find_origin(config, dataset, environment)
     if rounds is not None:
         require_rounds(rounds, config, dataset, split_seed, labels)
     return Trial(

@@ -16,9 +16,10 @@ from __future__ import annotations
 import pytest
 
 pytest.register_assert_rewrite(
-    *(f"mlpbench.testing.{name}" for name in ("contract", "periodic", "procedure", "starting"))
+    *(f"mlpbench.testing.{name}" for name in ("adopting", "contract", "periodic", "procedure", "starting"))
 )
 
+from mlpbench.testing.adopting import *  # noqa: E402, F403
 from mlpbench.testing.contract import *  # noqa: E402, F403
 from mlpbench.testing.periodic import *  # noqa: E402, F403
 from mlpbench.testing.procedure import *  # noqa: E402, F403

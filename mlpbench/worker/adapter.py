@@ -6,6 +6,7 @@ in ``conf/backend/<name>.yaml``.
 
 from __future__ import annotations
 
+import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
@@ -17,12 +18,24 @@ from ase import Atoms
 from ase.calculators.calculator import Calculator
 
 from mlpbench.frames import Float, Frames
-from mlpbench.protocol import CHECKPOINT, NATIVE, EventLog, Request
+from mlpbench.protocol import CHECKPOINT, NATIVE, EventLog, Request, replacing
 from mlpbench.worker.training import TrainingLog
+
+ADOPTED = "adopted"  # in the folder of the checkpoints: the weights are a foundation model's, whole
+BEGUN = "start"  # in a trial's folder: a foundation model's weights as a training of the adapter would have left them
 
 
 class Unavailable(Exception):
     """A deployment that cannot run here; its text is the reason that tables and reports show."""
+
+
+class Unusable(Exception):
+    """Weights that a training cannot start from; its text says why."""
+
+
+def first_line(error: Exception) -> str:
+    """What an error of a package says, without advice that may follow."""
+    return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
 
 
 @dataclass(frozen=True)
@@ -129,6 +142,10 @@ class Potential(ABC):
         package computes; a check on mlpbench's numbers, never their source.
         """
 
+    def atomic_energies(self) -> Mapping[int, float]:
+        """Atomic number -> the constant (eV) that the potential adds for each such atom; empty where it has none."""
+        return {}
+
     def torchsim_model(self) -> Any:
         """A torch-sim ``ModelInterface`` for batched MD.
 
@@ -171,16 +188,43 @@ class Adapter(ABC):
 
     @property
     def start(self) -> Self | None:
-        """The finished training of the same architecture and hyperparameters that this one starts from, as an adapter.
+        """The finished training of the same architecture that this one starts from, as an adapter; a foundation model's
+        weights are made one, by :meth:`adopt`.
 
         :meth:`train` then builds the start's model, for its elements and with its scale and average neighbour numbers,
         and begins with the weights of its best checkpoint. None: from scratch.
+
+        Raises:
+            Unusable: the weights are none of this architecture's, or were altered.
         """
-        if not self.request.start:
+        begun = self.request.start
+        if not begun:
             return None
         kind: Any = self.plain or type(self)
-        start: Self = kind(replace(self.request, directory=self.request.start["directory"], start={}))
+        directory = begun.get("directory") or str(self.directory / BEGUN)
+        start: Self = kind(replace(self.request, directory=directory, start={}))
+        if "file" in begun and not (start.checkpoints / ADOPTED).exists():
+            file = Path(begun["file"])
+            if hashlib.sha256(file.read_bytes()).hexdigest() != begun["sha256"]:
+                raise Unusable(f"{file} was altered since the trial was planned")
+            start.checkpoints.mkdir(parents=True, exist_ok=True)
+            start.adopt(file, dict(begun.get("options") or {}), trust=bool(begun.get("trust")))
+            with replacing(start.checkpoints / ADOPTED) as part:
+                part.touch()
         return start
+
+    def adopt(self, file: Path, options: Mapping[str, Any], *, trust: bool) -> None:
+        """Write the weights of a foundation model to :attr:`checkpoints`, as a training of this adapter leaves them.
+
+        Args:
+            file: the weights, in the package's own format.
+            options: of the package, e.g. which of several levels of theory is meant.
+            trust: the file may be loaded although loading it can run code.
+
+        Raises:
+            Unusable: they are of another architecture, cannot be read, or would have to be trusted.
+        """
+        raise Unusable(f"{type(self).__name__} cannot start from the weights of a foundation model")
 
     def check_options(self, train: Frames, valid: Frames) -> None:
         """Refuse options in ``architecture.native`` that the package would not read, or that would spoil a comparison.

@@ -24,7 +24,7 @@ from mlpbench.worker.tasks import Skip, find_task
 
 TIMED = {"speed"}  # nothing else of ours may compute on this machine meanwhile
 # check_options computes nothing; serve lasts as long as its user likes, and takes its turn for every answer.
-WITHOUT_A_TURN = {"check_options", "serve"}
+WITHOUT_A_TURN = {"check_options", "check_start", "serve"}
 WAITING = "waiting: another trial is at work on this machine"
 
 

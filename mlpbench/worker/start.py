@@ -9,6 +9,7 @@ start predicts well from the first step on. The constants are added to every ene
 from __future__ import annotations
 
 import copy
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from ase.data import atomic_numbers, chemical_symbols
 
 from mlpbench.frames import Float, Frames
 from mlpbench.protocol import EventLog, Request, read_json, write_json
-from mlpbench.worker.adapter import Adapter, Potential, Prediction, TrainOutcome, common_loss
+from mlpbench.worker.adapter import BEGUN, Adapter, Potential, Prediction, TrainOutcome, common_loss
 
 FILE = "start.json"  # in the folder of the checkpoints: the shifts, and the start's own errors
 BATCH = 16  # frames in a forward pass of the start
@@ -52,8 +53,25 @@ class FromStart(Adapter):
             facts = self._compare(train, valid)
             write_json(path, facts)
             events.write("start", **facts["errors"])
-        shifts = read_shifts(self.checkpoints)
-        return super().train(moved(train, shifts), moved(valid, shifts), events)  # type: ignore[safe-super]
+        if self.request.start.get("kind") == "zero_shot":
+            outcome = self._as_it_is()
+        else:
+            shifts = read_shifts(self.checkpoints)
+            outcome = super().train(moved(train, shifts), moved(valid, shifts), events)  # type: ignore[safe-super]
+        shutil.rmtree(self.directory / BEGUN, ignore_errors=True)
+        return outcome
+
+    def _as_it_is(self) -> TrainOutcome:
+        """Nothing is trained: the start's checkpoint is this one's."""
+        assert self.start is not None
+        for source in self.start.checkpoints.iterdir():
+            if source.name != FILE:
+                copied = shutil.copytree if source.is_dir() else shutil.copyfile
+                copied(source, self.checkpoints / source.name)
+        loss = read_json(self.checkpoints / FILE)["errors"]["valid_loss"]
+        return TrainOutcome(
+            epochs=0, steps=0, passes=0.0, best_epoch=0, best_step=0, best_valid_loss=loss, stopped_by="zero_shot"
+        )
 
     def _compare(self, train: Frames, valid: Frames) -> dict[str, Any]:
         """Shifts of the energy zero, and the errors of the start with them on the validation frames."""
@@ -71,7 +89,12 @@ class FromStart(Adapter):
             "valid_energy_mae": float(energy.mean()) if np.isfinite(energy).all() else None,
             "valid_force_mae": float(np.abs(prediction.forces - frames.forces).mean()) if frames.has_forces else None,
         }
-        return {"shifts_eV": {chemical_symbols[z]: shift for z, shift in shifts.items()}, "errors": errors}
+        own = {chemical_symbols[z]: value for z, value in potential.atomic_energies().items() if z in shifts}
+        return {
+            "shifts_eV": {chemical_symbols[z]: shift for z, shift in shifts.items()},
+            **({"own_atomic_energies_eV": own} if own else {}),
+            "errors": errors,
+        }
 
     def load(self, dtype: str | None = None) -> Potential:
         """See :meth:`Adapter.load`."""
@@ -88,14 +111,18 @@ def summary(request: Request, checkpoints: Path) -> dict[str, Any]:
     """What a trial's record says of its start.
 
     Returns:
-        ``kind``, ``trial`` (study and folder) and ``weights`` (digest) of the start, ``carried_over``, ``frozen``,
-        ``shifts_eV`` (element -> what was added to the start's energy zero) and the start's errors on the validation
-        frames before the first step: ``valid_loss`` (common loss), ``valid_energy_mae`` (eV/atom), ``valid_force_mae``
+        ``kind``, ``trial`` (study and folder) or ``foundation`` (name, ``file`` and ``options``), and ``weights``
+        (digest) of the start, ``carried_over``, ``frozen``, ``shifts_eV`` (element -> what was added to the start's
+        energy zero), ``own_atomic_energies_eV`` where it has them, and the start's errors on the validation frames
+        before the first step: ``valid_loss`` (common loss), ``valid_energy_mae`` (eV/atom), ``valid_force_mae``
         (eV/Å).
     """
-    told = {name: value for name, value in request.start.items() if name != "directory"}
+    told = {name: value for name, value in request.start.items() if name not in ("directory", "file", "freeze")}
+    if "file" in request.start:
+        told["file"] = Path(request.start["file"]).name
     facts = read_json(checkpoints / FILE)
-    return {**told, "carried_over": CARRIED, "frozen": "none", "shifts_eV": facts["shifts_eV"], **facts["errors"]}
+    errors = facts.pop("errors")
+    return {**told, "carried_over": CARRIED, "frozen": request.start.get("freeze", "none"), **facts, **errors}
 
 
 def read_shifts(checkpoints: Path) -> dict[int, float]:

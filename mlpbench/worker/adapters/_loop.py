@@ -56,7 +56,8 @@ class Loop:
             with self.average.applied():
                 better = self._validate(valid, valid_inputs, train_loss, rate)
                 if better:
-                    weights = {n: p.detach().clone() for n, p in net.model.named_parameters() if p.requires_grad}
+                    named = net.model.named_parameters()
+                    weights = {n: p.detach().clone() for n, p in named if p.requires_grad or n in net.kept}
                     save({"model": weights, "epoch": log.epoch}, self.folder / BEST)
             self._schedule()
             self._save()

@@ -16,7 +16,7 @@ from ase.stress import full_3x3_to_voigt_6_stress
 
 from mlpbench.frames import Frames
 from mlpbench.protocol import CHECKPOINT, WEIGHTS, EventLog, Request, read_json, write_json
-from mlpbench.worker.adapter import Adapter, Potential, Prediction, TrainOutcome
+from mlpbench.worker.adapter import Adapter, Potential, Prediction, TrainOutcome, Unusable
 from mlpbench.worker.adapters._loop import BEST, Loop
 from mlpbench.worker.training import TrainingLog
 
@@ -59,11 +59,17 @@ class Net(ABC):
         model: its parameters that require gradients are trained.
         device: where it runs.
         dtype: of its weights.
+        kept: names of parameters that are not trained and belong to a checkpoint all the same: of a foundation model,
+            or frozen.
+        readout: how the names of those parameters begin that turn an atom's features into its energy; all others are
+            the representation.
     """
 
     model: torch.nn.Module
     device: str
     dtype: torch.dtype
+    kept: frozenset[str] = frozenset()
+    readout: ClassVar[tuple[str, ...]] = ()
 
     @classmethod
     @abstractmethod
@@ -97,6 +103,21 @@ class Net(ABC):
     @abstractmethod
     def loss(self, batch: Any, training: Mapping[str, Any]) -> torch.Tensor:
         """The loss that is trained on, a differentiable scalar in units of the common loss."""
+
+    def freeze(self) -> None:
+        """From now on the representation is not trained.
+
+        Raises:
+            Unusable: this package's parameters are not told apart here.
+        """
+        names = [n for n, p in self.model.named_parameters() if p.requires_grad]
+        frozen = {n for n in names if not n.startswith(self.readout)}
+        if not self.readout or len(frozen) == len(names):
+            raise Unusable(f"{type(self).__name__}: start.freeze=representation is not known here")
+        for name, parameter in self.model.named_parameters():
+            if name in frozen:
+                parameter.requires_grad_(False)
+        self.kept |= frozen
 
     def training_batch(self, inputs: Sequence[Any], seed: Sequence[int]) -> Any:
         """One batch of the training, on the device; what is random about it follows from ``seed``, the step's own."""
@@ -195,6 +216,8 @@ class NetAdapter(Adapter):
             net = self.net.build(facts, request.device, dtype)
             if self.start is not None:
                 self.start.fill(net)
+                if request.start.get("freeze", "none") == "representation":
+                    net.freeze()
             Loop(net, request, log, self.checkpoints).run(train, valid)
         return TrainOutcome.of(log, COMMAND)
 

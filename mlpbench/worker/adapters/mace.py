@@ -6,7 +6,7 @@ import copy
 import importlib.util
 import os
 import warnings
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from ase import Atoms
 from ase.calculators.calculator import Calculator
+from ase.data import atomic_numbers
 from ase.stress import full_3x3_to_voigt_6_stress
 from mace.calculators import MACECalculator
 from mace.data import AtomicData, Configuration
@@ -23,9 +24,9 @@ from mace.tools.torch_geometric.dataloader import DataLoader
 from mace.tools.train import evaluate
 
 from mlpbench.frames import Frames
-from mlpbench.protocol import EventLog, Request
+from mlpbench.protocol import EventLog, Request, read_json, write_json
 from mlpbench.worker.adapter import Adapter, PairStyle, Potential, Prediction, TrainOutcome, Unavailable
-from mlpbench.worker.adapters import _pair_styles
+from mlpbench.worker.adapters import _mace_foundation, _pair_styles
 from mlpbench.worker.adapters._mace_config import build_config, carried_over, write_native
 from mlpbench.worker.adapters._mace_corrections import common_loss_function
 from mlpbench.worker.adapters._mace_training import POTENTIAL, Progress, fit
@@ -57,6 +58,11 @@ class MacePotential(Potential):
         self.device = device
         self.dtype = next(model.parameters()).dtype
         self.elements = AtomicNumberTable([int(z) for z in model.atomic_numbers])
+        self.own_energies: dict[int, float] = {}
+
+    def atomic_energies(self) -> dict[int, float]:
+        """See :meth:`Potential.atomic_energies`: a foundation model's, which were taken out of it."""
+        return self.own_energies
 
     def predict(self, frames: Frames, batch_size: int, stress: bool = False) -> Prediction:
         """See :meth:`Potential.predict`. The stress of a frame that is not periodic along all vectors is NaN."""
@@ -179,12 +185,20 @@ class MaceAdapter(Adapter):
         request = self.request
         config = self._config(train, valid)
         if self.start is not None:
-            config = carried_over(config, self.start.load().model, self.native)
+            own = self.start.checkpoints / _mace_foundation.OWN  # a foundation model has hyperparameters of its own
+            options = read_json(own)["options"] if own.exists() else {}
+            config = carried_over({**config, **options}, self.start.load().model, self.native)
         command = write_native(self.native, config, request, train, valid)
         self.checkpoints.mkdir(parents=True, exist_ok=True)
         log = TrainingLog(events, request, len(train))
         fit(self.native, Progress(log, request, self.checkpoints.resolve()))
         return TrainOutcome.of(log, command)
+
+    def adopt(self, file: Path, options: Mapping[str, Any], *, trust: bool) -> None:
+        """See :meth:`Adapter.adopt`: a ``.model`` file, which is a pickle."""
+        model, own, energies = _mace_foundation.adopt(_mace_foundation.read(file, trust), DTYPES[self.request.dtype])
+        write_json(self.checkpoints / _mace_foundation.OWN, {"options": own, "atomic_energies_eV": energies})
+        torch.save(model, self.checkpoints / POTENTIAL)
 
     def load(self, dtype: str | None = None) -> MacePotential:
         """See :meth:`Adapter.load`."""
@@ -196,7 +210,12 @@ class MaceAdapter(Adapter):
         wanted = DTYPES[dtype or self.request.dtype]
         if next(model.parameters()).dtype != wanted:
             model = _in_dtype(model, wanted)
-        return MacePotential(model, self.request.device)
+        potential = MacePotential(model, self.request.device)
+        own = self.checkpoints / _mace_foundation.OWN
+        if own.exists():
+            energies = read_json(own)["atomic_energies_eV"]
+            potential.own_energies = {atomic_numbers[symbol]: float(value) for symbol, value in energies.items()}
+        return potential
 
     def export(self, folder: Path) -> str:
         """See :meth:`Adapter.export`: the model as ``mace_run_train`` leaves it."""

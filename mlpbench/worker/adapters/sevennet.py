@@ -9,7 +9,10 @@ from __future__ import annotations
 import copy
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import sevenn._keys as KEY
@@ -17,8 +20,10 @@ import torch
 from ase import Atoms
 from ase.calculators.calculator import Calculator, all_changes
 from ase.data import chemical_symbols
+from sevenn._const import DEFAULT_E3_EQUIVARIANT_MODEL_CONFIG
 from sevenn.atom_graph_data import AtomGraphData
 from sevenn.calculator import SevenNetCalculator
+from sevenn.checkpoint import SevenNetCheckpoint
 from sevenn.error_recorder import ErrorRecorder
 from sevenn.model_build import build_E3_equivariant_model
 from sevenn.parse_input import init_model_config
@@ -29,14 +34,23 @@ from sevenn.util import dtype_correct
 from torch_geometric.loader.dataloader import Collater
 
 from mlpbench.frames import Frames
-from mlpbench.protocol import Request
-from mlpbench.worker.adapters._net import Net, NetAdapter, NetPotential, elements_of, require_elements
+from mlpbench.protocol import Request, write_json
+from mlpbench.worker.adapter import Unusable, first_line
+from mlpbench.worker.adapters._loop import BEST, save
+from mlpbench.worker.adapters._net import FACTS, Net, NetAdapter, NetPotential, elements_of, require_elements
 from mlpbench.worker.training import RefusedOption, label_scale, require_option
 
 TO_SEVENNET = (0, 1, 2, 5, 3, 4)  # of ASE's Voigt order: SevenNet has xx yy zz xy yz zx, and the opposite sign
 FROM_SEVENNET = (0, 1, 2, 4, 5, 3)
 KBAR = StressLoss().TO_KB  # kbar in an eV/Å³, the unit of SevenNet's stress loss
 DECIDED = (KEY.CHEMICAL_SPECIES, KEY.CUTOFF)  # options of the model that other settings decide
+# What SevenNet's files of weights hold beside tensors, all of it harmless.
+HARMLESS: list[Any] = [np.ndarray, np.dtype, *(type(np.dtype(name)) for name in ("f4", "f8", "i8"))]
+for _place in ("numpy.core", "numpy._core"):  # where numpy had these functions before version 2, and has them since
+    HARMLESS += [
+        (function, f"{_place}.multiarray.{function.__name__}")
+        for function in (np._core.multiarray._reconstruct, np._core.multiarray.scalar)
+    ]
 
 
 class SevenNet(Net):
@@ -46,10 +60,13 @@ class SevenNet(Net):
         config: SevenNet's own configuration of the model.
         device: where it runs.
         dtype: of its weights.
+        modality: of a model for several levels of theory the one that is meant; None: it knows one alone.
     """
 
-    def __init__(self, config: dict[str, Any], device: str, dtype: torch.dtype) -> None:
-        self.config, self.device, self.dtype = config, device, dtype
+    readout = ("reduce_input_to_hidden", "reduce_hidden_to_energy", "readout_FCN")
+
+    def __init__(self, config: dict[str, Any], device: str, dtype: torch.dtype, modality: str | None = None) -> None:
+        self.config, self.device, self.dtype, self.modality = config, device, dtype, modality
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # e3nn's annotations
             model = build_E3_equivariant_model(config)
@@ -72,6 +89,10 @@ class SevenNet(Net):
     @classmethod
     def build(cls, facts: Mapping[str, Any], device: str, dtype: torch.dtype) -> SevenNet:
         """See :meth:`Net.build`."""
+        if "adopted" in facts:
+            net = cls(restored(facts["adopted"]), device, dtype, facts["modality"])
+            net.kept = frozenset(name for name, p in net.model.named_parameters() if not p.requires_grad)
+            return net
         config = init_model_config(copy.deepcopy(facts["model"]))
         power = {"avg_num_neigh": 1.0, "sqrt_avg_num_neigh": 0.5}.get(str(config[KEY.CONV_DENOMINATOR]))
         if power is not None:
@@ -84,7 +105,7 @@ class SevenNet(Net):
         require_elements(frames, sorted(self.config[KEY.TYPE_MAP]), "this SevenNet")
         offsets, graphs = frames.offsets, []
         for i, atoms in enumerate(frames.to_atoms()):
-            known = {}
+            known: dict[str, Any] = {} if self.modality is None else {KEY.DATA_MODALITY: self.modality}
             if "energy" in labels:
                 known[KEY.ENERGY] = np.array(frames.target_energy[i])
             if "forces" in labels:
@@ -130,11 +151,20 @@ class SevenNetPotential(NetPotential):
 
     def calculator(self) -> Calculator:
         """SevenNet's ASE calculator around a copy of the model."""
-        return PreciseCalculator(copy.deepcopy(self.net.model), self.net.device, self.net.dtype)
+        net = self.net
+        return PreciseCalculator(copy.deepcopy(net.model), net.device, net.dtype, net.modality)
 
     def neighbours(self, calculator: Calculator) -> Callable[[Atoms], Any]:
         """See :meth:`Potential.neighbours`."""
         return lambda atoms: graph(atoms, self.net.model.cutoff, self.net.dtype, {})
+
+    def atomic_energies(self) -> dict[int, float]:
+        """See :meth:`Potential.atomic_energies`: the shift of each element."""
+        shift = self.net.model.get_submodule("rescale_atomic_energy").shift.detach().cpu().numpy()
+        if shift.ndim == 2:  # one row for each level of theory
+            shift = shift[self.net.config[KEY.MODAL_MAP][self.net.modality]]
+        types = self.net.config[KEY.TYPE_MAP]
+        return {z: float(shift[place] if shift.size > 1 else shift[0]) for z, place in types.items()}
 
     def package_metrics(self, frames: Frames, batch_size: int) -> dict[str, float]:
         """See :meth:`Potential.package_metrics`: SevenNet's error recorder in an epoch of its trainer."""
@@ -153,16 +183,18 @@ class SevenNetPotential(NetPotential):
         """SevenNet's torch-sim model around a copy of the model."""
         from mlpbench.worker.adapters._sevennet_torchsim import SevenNetTorchSim  # takes seconds to import
 
+        if self.net.modality is not None:
+            raise NotImplementedError("torch-sim's SevenNet for several levels of theory is not supported here")
         return SevenNetTorchSim(copy.deepcopy(self.net.model), self.net.device, self.net.dtype)
 
 
 class PreciseCalculator(SevenNetCalculator):
     """SevenNet's calculator, with graphs in the precision of the model."""
 
-    def __init__(self, model: torch.nn.Module, device: str, dtype: torch.dtype) -> None:
+    def __init__(self, model: torch.nn.Module, device: str, dtype: torch.dtype, modality: str | None) -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # that kernels for GPUs are not used
-            super().__init__(model, file_type="model_instance", device=device)
+            super().__init__(model, file_type="model_instance", device=device, modal=modality)
         self.dtype = dtype
 
     def calculate(
@@ -174,7 +206,8 @@ class PreciseCalculator(SevenNetCalculator):
         """As SevenNet's, but for the precision, and without a stress where there is no volume."""
         Calculator.calculate(self, atoms, properties, system_changes)
         assert atoms is not None
-        output = self.model(graph(atoms, self.cutoff, self.dtype, {}).to(self.device))
+        known = {} if self.modal is None else {KEY.DATA_MODALITY: self.modal}
+        output = self.model(graph(atoms, self.cutoff, self.dtype, known).to(self.device))
         self.results = self.output_to_results(output)
         if not atoms.pbc.all():
             del self.results["stress"]
@@ -186,6 +219,56 @@ class SevenNetAdapter(NetAdapter):
     packages = ("sevenn", "torch", "e3nn", "torch-geometric", "matscipy", "torch-sim-atomistic")
     net = SevenNet
     potential = SevenNetPotential
+
+    def adopt(self, file: Path, options: Mapping[str, Any], *, trust: bool) -> None:
+        """See :meth:`Adapter.adopt`. Option ``modality``: of a model for several levels of theory, the one meant."""
+        try:
+            checkpoint = read_checkpoint(file, trust)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # e3nn's annotations
+                model = checkpoint.build_model()
+        except Exception as error:  # whatever a file that is no checkpoint of SevenNet's comes to
+            raise Unusable(f"{file.name} is no checkpoint of SevenNet's: {first_line(error)}") from error
+        config, modality = checkpoint.config, options.get("modality")
+        known = list(config.get(KEY.MODAL_MAP) or {})
+        if (modality in known) != bool(known) or (modality is not None and not known):
+            raise Unusable(
+                f"{file.name} knows the levels of theory {known or 'none'}: start.options.modality={modality}"
+            )
+        write_json(self.checkpoints / FACTS, {"adopted": as_json(config), "modality": modality})
+        save({"model": {name: p.detach() for name, p in model.named_parameters()}, "epoch": 0}, self.checkpoints / BEST)
+
+
+def read_checkpoint(file: Path, trust: bool) -> SevenNetCheckpoint:
+    """A file of SevenNet's, read as tensors and plain values alone unless it is trusted.
+
+    Raises:
+        pickle.UnpicklingError: it holds something else, and is not trusted.
+    """
+    checkpoint = SevenNetCheckpoint(file)
+    reader = partial(torch.load, weights_only=not trust, map_location="cpu")
+    harmless = torch.serialization.safe_globals(HARMLESS)
+    with mock.patch("sevenn.checkpoint.torch_load", lambda path, **_: reader(path)), harmless:
+        checkpoint._load()
+    return checkpoint
+
+
+def as_json(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What SevenNet builds a model from, as JSON; mappings by number become lists of pairs."""
+    needed = {
+        *DEFAULT_E3_EQUIVARIANT_MODEL_CONFIG, KEY.SHIFT, KEY.SCALE, KEY.NUM_SPECIES, KEY.TYPE_MAP, KEY.USE_MODALITY,
+        KEY.NUM_MODALITIES, KEY.MODAL_MAP, KEY.USE_MODAL_WISE_SHIFT, KEY.USE_MODAL_WISE_SCALE, "version",
+    }  # fmt: skip
+    return {
+        key: [[int(z), int(place)] for z, place in value.items()] if key == KEY.TYPE_MAP else value
+        for key, value in config.items()
+        if key in needed
+    }
+
+
+def restored(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What :func:`as_json` wrote."""
+    return {**config, KEY.TYPE_MAP: {z: place for z, place in config[KEY.TYPE_MAP]}}
 
 
 def model_options(settings: Mapping[str, Any], elements: Sequence[int]) -> dict[str, Any]:

@@ -9,8 +9,10 @@ from __future__ import annotations
 import inspect
 import json
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 from ase import Atoms
@@ -19,7 +21,15 @@ from ase.neighborlist import neighbor_list
 
 from mlpbench.frames import Float, Frames
 from mlpbench.protocol import EventLog, Request, replacing, write_json
-from mlpbench.worker.adapter import Adapter, Potential, Prediction, TrainOutcome, common_loss
+from mlpbench.worker.adapter import (
+    Adapter,
+    Potential,
+    Prediction,
+    TrainOutcome,
+    Unusable,
+    common_loss,
+    first_line,
+)
 from mlpbench.worker.training import TrainingLog, label_scale, require_options
 
 
@@ -37,6 +47,9 @@ class Features:
     def design(self, atoms: Atoms) -> tuple[Float, Float]:
         """(size,) energy row and (n, 3, size) force rows of one structure, periodic images included."""
         first, second, distance, bond = neighbor_list("ijdD", atoms, self.cutoff)
+        unknown = sorted(set(atoms.numbers.tolist()) - set(self.elements))
+        if unknown:
+            raise ValueError(f"the toy was not trained on the elements with the atomic numbers {unknown}")
         place = np.array([self.elements.index(int(z)) for z in atoms.numbers], dtype=int)
         low = np.minimum(place[first], place[second])
         high = np.maximum(place[first], place[second])
@@ -213,6 +226,18 @@ class ToyAdapter(Adapter):
                 _save(self.best, potential)
             _save(self.last, potential, velocity=velocity, **log.state())
         return TrainOutcome.of(log, "none: the toy has no package of its own")
+
+    def adopt(self, file: Path, options: Mapping[str, Any], *, trust: bool) -> None:
+        """See :meth:`Adapter.adopt`: a file as this adapter writes it, read without pickle."""
+        try:
+            with np.load(file, allow_pickle=False) as arrays:
+                meta, coefficients = json.loads(str(arrays["meta"])), arrays["coefficients"]
+            features = Features(meta["elements"], meta["n_basis"], meta["cutoff"])
+        except (OSError, ValueError, KeyError, TypeError, BadZipFile) as error:
+            raise Unusable(f"{file.name} is no potential of the toy's: {first_line(error)}") from error
+        if coefficients.shape != (features.size,):
+            raise Unusable(f"{file.name} has {coefficients.size} coefficients, and {features.size} were expected")
+        _save(self.best, ToyPotential(features, coefficients))
 
     def export(self, folder: Path) -> str:
         """See :meth:`Adapter.export`: the coefficients, and this module's source of what they are multiplied with."""

@@ -20,9 +20,9 @@ class Skip(Exception):
 
 # Name of a task -> where its function is, in a module of this package.
 TASKS = {
-    "check_options": "training:check_options",
+    "check_options": "training:check_options", "check_start": "training:check_start",
     "train": "training:train", "predict": "training:predict", "verify": "training:verify",
-    "physics": "physics:run", "md": "md:run",
+    "forgetting": "forgetting:run", "physics": "physics:run", "md": "md:run",
     "speed": "speed:speed", "speed_path": "speed:speed_path", "scaling": "speed:scaling",
     "speed_engine": "engines:speed_engine",
     "serve": "serve:serve", "export": "serve:export",

@@ -9,7 +9,7 @@ import numpy as np
 
 from mlpbench.frames import Float, Frames
 from mlpbench.protocol import CHECKPOINT, PREDICTIONS, EventLog, Request, replacing
-from mlpbench.worker.adapter import Adapter, common_loss
+from mlpbench.worker.adapter import Adapter, Unusable, common_loss
 from mlpbench.worker.clock import EnergyMeter
 from mlpbench.worker.start import summary
 from mlpbench.worker.training import RefusedOption, check_labels
@@ -22,6 +22,22 @@ def check_options(adapter: Adapter, options: dict[str, Any], events: EventLog) -
         adapter.check_options(Frames.load(frames["train"]), Frames.load(frames["valid"]))
     except RefusedOption as refused:
         return {"refused": str(refused)}
+    return {"refused": None}
+
+
+def check_start(adapter: Adapter, options: dict[str, Any], events: EventLog) -> dict[str, Any]:
+    """No options. Returns ``refused``: why the weights that are to be started from cannot be; None if they can.
+
+    They are loaded, and asked for the frames of the split ``train``, which has every element of the data.
+    """
+    try:
+        start = adapter.start
+        if start is not None:
+            prediction = start.load().predict(Frames.load(adapter.request.frames["train"]), 8)
+            if not np.isfinite(prediction.forces).all():
+                raise ValueError("its forces are not finite")
+    except (Unusable, ValueError, KeyError) as error:
+        return {"refused": str(error)}
     return {"refused": None}
 
 

@@ -43,6 +43,22 @@ def accuracy_rows(folder: Path) -> list[Row]:
     return SCORERS["accuracy"](folder, {"splits": ["test"]}, Context({"test": frames}, "test"))
 
 
+def forgetting_rows(folder: Path) -> list[Row]:
+    frames, generator = ethanol_frames("test_300K", 30), np.random.default_rng(0)
+    noise = generator.standard_normal(frames.forces.shape)
+    arrays: dict[str, Any] = {
+        "reference": frames.forces, "before": frames.forces + 0.1 * noise, "after": frames.forces + 0.3 * noise,
+        "n_atoms": frames.n_atoms, "group": frames.group,
+    }  # fmt: skip
+    np.savez(folder / "forgetting.npz", **arrays)
+    rows = SCORERS["forgetting"](folder, {}, Context({}))
+    values = {row["metric"]: row["value"] for row in rows}
+    assert values["forgetting"] == pytest.approx(3)
+    assert values["start_force_mae"] == pytest.approx(100 * np.abs(noise).mean())
+    assert values["kept_force_mae"] == pytest.approx(300 * np.abs(noise).mean())
+    return rows
+
+
 def physics_rows(folder: Path) -> list[Row]:
     minimum: Any = read(References["minimum"])
     data = json.loads(References["hessian"].read_text())
@@ -75,7 +91,8 @@ def speed_rows(folder: Path) -> list[Row]:
 
 
 STORED: dict[str, Callable[[Path], list[Row]]] = {
-    "cost": cost_rows, "accuracy": accuracy_rows, "physics": physics_rows, "md": md_rows, "speed": speed_rows,
+    "cost": cost_rows, "accuracy": accuracy_rows, "forgetting": forgetting_rows, "physics": physics_rows,
+    "md": md_rows, "speed": speed_rows,
 }  # fmt: skip
 
 
