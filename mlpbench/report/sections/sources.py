@@ -8,9 +8,11 @@ from typing import Any
 import pandas as pd
 from markupsafe import Markup
 
+from mlpbench.evaluators.training import SOLVED
 from mlpbench.literature import Reference, published_values, references, references_for
 from mlpbench.metrics import metric
 from mlpbench.numbers import listing, plural
+from mlpbench.protocol import WEIGHTS
 from mlpbench.report.facts import budgets, declared, hardware
 from mlpbench.report.section import Block, Cell, Column, Commands, Details, Section, Table, Text
 from mlpbench.study.rows import display_name, natural
@@ -86,15 +88,21 @@ def _hardware(study: Study) -> Table:
 
 
 def _settings(study: Study) -> Table:
-    """Training settings of each architecture; a setting with several values lists them."""
+    """Training settings of each architecture; a setting with several values lists them.
+
+    A model that is solved at once has no settings of the training but the weights of its loss.
+    """
     settings: dict[str, dict[str, set[str]]] = {}
     names = []
     for record in study.records:
         config, ids = record.get("config") or {}, record["identifiers"]
         name = f"{ids['architecture']} {ids['size']}"
         names.append(name)
+        solved = record["training"].get("stopped_by") == SOLVED
         for group in ("architecture", "training"):
             for key, value in (config.get(group) or {}).items():
+                if group == "training" and solved and key not in WEIGHTS.values():
+                    continue
                 if not isinstance(value, dict | list) and key not in ("name", "backend"):
                     settings.setdefault(f"{group}.{key}", {}).setdefault(name, set()).add(_text(value))
     order = sorted(
