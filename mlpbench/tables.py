@@ -19,11 +19,11 @@ from mlpbench.numbers import number
 from mlpbench.protocol import replacing
 from mlpbench.statistics.intervals import intervals
 from mlpbench.study.means import worst
-from mlpbench.study.rows import setting_labels
+from mlpbench.study.rows import IDENTIFIERS, setting_labels
 from mlpbench.study.study import Study
 
 MANY = 20_000  # rows
-TRIALS, METRICS, SPEED = "trials", "metrics", "speed"
+TRIALS, METRICS, WIDE, SPEED = "trials", "metrics", "metrics_wide", "speed"
 SHOWN = (
     "energy_mae", "energy_mae_total", "force_mae", "force_rmse", "stress_mae", "frequency_mae", "md_survival",
     "own_trajectory_force_mae", "us_per_atom", "speedup_vs_reference", "train_seconds", "train_peak_memory",
@@ -36,15 +36,35 @@ PATH = ["dataset", "architecture", "size", "engine", "deployment", "means", "dty
 def write(study: Study) -> None:
     """Write the study's tables into its folder as parquet and CSV, each atomically; the speed table where there is one.
 
-    ``trials`` has one row a trial, with its settings and main errors; ``metrics`` one row a trial, split and metric.
+    ``trials`` has one row a trial, with its settings and main errors; ``metrics`` one row a trial, split and metric;
+    ``metrics_wide`` the same values with a row a trial, for a spreadsheet.
     """
     tables = {TRIALS: study.trials, METRICS: study.metrics}
+    if len(study.metrics):
+        tables[WIDE] = wide(study.metrics)
     if len(study.speed):
         tables[SPEED] = study.speed
     with locked(study.root / ".tables.lock"):
         for name, table in tables.items():
             _replace(study.root / f"{name}.csv", partial(write_csv, table))
             _replace(study.root / f"{name}.parquet", partial(one_type_a_column(table).to_parquet, index=False))
+
+
+def wide(metrics: pd.DataFrame) -> pd.DataFrame:
+    """One row a trial, one column a split and metric, headed ``split metric (unit)``; empty where a trial has none.
+
+    Args:
+        metrics: the long table, :attr:`mlpbench.study.Study.metrics`.
+    """
+    names = [name for name in ("trial", *IDENTIFIERS) if name in metrics.columns]
+    columns = (metrics[name].fillna("") for name in ("split", "metric", "unit"))
+    heads = [
+        f"{split} {name}".strip() + (f" ({unit})" if unit else "") for split, name, unit in zip(*columns, strict=True)
+    ]
+    values = metrics.assign(head=heads).pivot_table("value", "trial", "head", aggfunc="first", sort=False)
+    first = metrics.drop_duplicates("trial")[names].set_index("trial", drop=False)
+    joined: pd.DataFrame = first.join(values).reset_index(drop=True)
+    return joined
 
 
 def one_type_a_column(table: pd.DataFrame) -> pd.DataFrame:

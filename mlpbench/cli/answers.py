@@ -19,6 +19,7 @@ def register_report(parser: argparse.ArgumentParser) -> None:
         "inside which two potentials tie (default: 0.05)",
     )  # fmt: skip
     parser.add_argument("--pdf", action="store_true", help="also write each figure as PDF (slower)")
+    parser.add_argument("--png", action="store_true", help="also write each figure as PNG, 300 dots an inch")
     parser.add_argument(
         "--results", type=Path, default=Path("results"), help="folder of the results (default: results)"
     )
@@ -52,7 +53,7 @@ def execute_report(arguments: argparse.Namespace) -> int:
     for study in studies:
         tables.write(study)
         out = arguments.out or arguments.reports / study.name
-        written = write_report(study, out, pdf=arguments.pdf)
+        written = write_report(study, out, pdf=arguments.pdf, png=arguments.png)
         print(written.page)
         for one in written.failed:
             print(f"mlpbench: section '{one.name}' failed: {one.reason} (see {out / ERRORS})", file=sys.stderr)

@@ -45,6 +45,7 @@ class Scorer:
         function: ``module:function``, called with the trial's folder, the task's values and a :class:`Context`;
             returns rows of split, metric, value, unit, lower, upper, n.
         options: of the task that only these formulas read: another value only rescores.
+        later: those of ``options`` that joined since: nothing is made from them while they are null.
         frames: whether it reads the data set's frames.
         references: whether it reads the data set's reference files.
     """
@@ -54,6 +55,7 @@ class Scorer:
     task: str
     function: str
     options: tuple[str, ...] = ()
+    later: tuple[str, ...] = ()
     frames: bool = True
     references: bool = False
 
@@ -64,7 +66,8 @@ class Scorer:
         return [{**row, "scorer": self.name} for row in rows]
 
 
-_MD_OPTIONS = ("limits", "reference_splits", "reference_interval_fs", "own_trajectory", "write_extxyz")
+_LATER = ("write_trajectories",)
+_MD_OPTIONS = ("limits", "reference_splits", "reference_interval_fs", "own_trajectory", "write_extxyz", *_LATER)
 
 SCORERS = {
     scorer.name: scorer
@@ -73,7 +76,7 @@ SCORERS = {
         Scorer("accuracy", 2, "predict", f"{__name__}.accuracy:score"),
         Scorer("forgetting", 1, "forgetting", f"{__name__}.forgetting:score", frames=False),
         Scorer("physics", 2, "physics", f"{__name__}.physics:score", frames=False, references=True),
-        Scorer("md", 2, "md", f"{__name__}.md:score", options=_MD_OPTIONS),
+        Scorer("md", 2, "md", f"{__name__}.md:score", options=_MD_OPTIONS, later=_LATER),
         Scorer("speed", 2, "speed", f"{__name__}.speed:score", frames=False),
     )
 }

@@ -105,6 +105,9 @@ class MdOptions(Options):
     reference_interval_fs: float | None = Field(gt=0, description="between their frames, where consecutive, fs")
     own_trajectory: OwnTrajectoryOptions | None
     write_extxyz: bool = Field(description="whole trajectories as extended XYZ as well")
+    write_trajectories: list[Literal["extxyz", "traj", "dump"]] | None = Field(
+        default=None, description="whole trajectories in these forms; None: none"
+    )
 
     @model_validator(mode="after")
     def _multiples(self) -> MdOptions:

@@ -276,6 +276,14 @@ def svg(figure: Canvas) -> str:
         return buffer.getvalue()
 
 
+def png(figure: Canvas) -> bytes:
+    """The figure as PNG, 300 dots an inch, on white paper."""
+    with matplotlib.rc_context(RC):
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format="png", dpi=300, facecolor="white", metadata={"Software": None})
+        return buffer.getvalue()
+
+
 def pdf(figure: Canvas) -> bytes:
     """The figure as PDF with embedded fonts."""
     with matplotlib.rc_context(RC):

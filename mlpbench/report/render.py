@@ -67,20 +67,21 @@ class Written:
     failed: tuple[Failed, ...]
 
 
-def write_report(study: Study, out: Path, *, pdf: bool = False) -> Written:
+def write_report(study: Study, out: Path, *, pdf: bool = False, png: bool = False) -> Written:
     """Write the report of a study: ``index.html``, and beside it ``figures/`` and ``tables/`` for papers.
 
     Args:
         study: tables and records, see :class:`Study`.
         out: folder, made if it is missing; files of an earlier report are overwritten.
         pdf: also write each figure as PDF; embedding the fonts takes most of a second for each.
+        png: also write each figure as PNG.
     """
     sections, failed = build_all(study)
     out.mkdir(parents=True, exist_ok=True)
     page = out / PAGE
     with replacing(page) as part:
         part.write_text(render(study, sections), encoding="utf-8")
-    _write_files(sections, out, pdf)
+    _write_files(sections, out, pdf, png)
     if failed:
         text = "\n".join(f"{one.name}\n{one.traceback}" for one in failed)
         (out / ERRORS).write_text(text, encoding="utf-8")
@@ -142,14 +143,16 @@ def _embedded(name: str, data: bytes, kind: str) -> Download:
     return Download(name, f"data:{kind};base64,{base64.b64encode(data).decode()}", size)
 
 
-def _write_files(sections: list[Section], out: Path, pdf: bool) -> None:
-    """Figures as SVG (and PDF), tables as CSV, Markdown and LaTeX."""
+def _write_files(sections: list[Section], out: Path, pdf: bool, png: bool) -> None:
+    """Figures as SVG (and PDF, PNG), tables as CSV, Markdown and LaTeX."""
     for folder in ("figures", "tables"):
         (out / folder).mkdir(exist_ok=True)
     for block in walk([block for section in sections for block in section.all_blocks]):
         if isinstance(block, Figure):
             for panel in block.panels:
                 (out / "figures" / f"{slug(panel.name, 120)}.svg").write_text(panel.svg, encoding="utf-8")
+                if png:
+                    (out / "figures" / f"{slug(panel.name, 120)}.png").write_bytes(drawing.png(panel.canvas))
                 if pdf:
                     (out / "figures" / f"{slug(panel.name, 120)}.pdf").write_bytes(drawing.pdf(panel.canvas))
         elif isinstance(block, Commands) and block.file:

@@ -87,7 +87,8 @@ def score_inputs(
     """
     inputs: Inputs = {"task": task_key, "version": scorer.version}
     if scorer.options:
-        inputs["options"] = {name: options.get(name) for name in scorer.options}
+        known = {name: options.get(name) for name in scorer.options}
+        inputs["options"] = {n: value for n, value in known.items() if n not in scorer.later or value is not None}
     if scorer.frames:
         inputs["frames"] = frames
     if scorer.references:

@@ -36,6 +36,16 @@ def test_the_tables_hold_every_value_of_every_record(study: Study) -> None:
     assert len(pd.read_csv(study.root / "trials.csv")) == 8
 
 
+def test_the_wide_table_has_every_value_of_the_long_one_in_one_row_a_trial(study: Study) -> None:
+    tables.write(study)
+    wide = pd.read_csv(study.root / "metrics_wide.csv").set_index("trial")
+    assert sorted(wide.index) == sorted(study.trials["trial"])
+    assert list(wide.columns[:4]) == ["dataset", "architecture", "size", "backend"]
+    for row in study.metrics.dropna(subset=["value"]).to_dict("records"):
+        head = f"{row['split']} {row['metric']}".strip() + (f" ({row['unit']})" if row["unit"] else "")
+        assert wide.loc[row["trial"], head] == pytest.approx(row["value"], rel=1e-12)
+
+
 def test_the_table_of_trials_holds_their_main_errors(study: Study) -> None:
     for record in (records.load_record(study.root / name) for name in study.trials["trial"]):
         row = study.trials.set_index("trial").loc[record["trial"]]

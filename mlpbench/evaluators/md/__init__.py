@@ -23,13 +23,12 @@ from mlpbench.evaluators.md.runs import (
     FOLDER,
     Fate,
     Run,
-    last_frames,
     load_run,
     reference_frames,
     split_of,
-    whole_trajectories,
 )
 from mlpbench.evaluators.md.structure import CURVES, Curves, observable_rows, save_curves
+from mlpbench.evaluators.md.trajectories import last_frames, whole_trajectories
 from mlpbench.frames import Float
 from mlpbench.metrics import metric_row
 from mlpbench.protocol import read_json, write_json
@@ -89,8 +88,9 @@ def bath_rows(
         replicas = [asdict(fate) for fate in fates_of_run]
         kept["runs"][name] = {"length_ps": length, "temperature_K": kelvin, "replicas": replicas}
         last_frames(directory / FOLDER, run, fates_of_run)
-        if options.get("write_extxyz"):
-            whole_trajectories(directory / FOLDER, run)
+        formats = [*(["extxyz"] if options.get("write_extxyz") else []), *(options.get("write_trajectories") or [])]
+        if formats:
+            whole_trajectories(directory / FOLDER, run, formats)
         rows += survival_rows(split_of(kelvin, "npt" if name == "npt" else ""), run, fates_of_run)
         if name != "npt":
             rows += temperature_rows(split_of(kelvin), run, fates_of_run, kelvin)

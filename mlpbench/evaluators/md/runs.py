@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
-from ase.io import write
 
 from mlpbench.evaluators import Context
 from mlpbench.frames import Float, Frames, Int
@@ -163,28 +162,6 @@ def reference_frames(context: Context, splits: list[str], numbers: Int) -> tuple
     return joined if len(joined[0]) else None
 
 
-LAST_FRAMES = 20  # kept of a replica that died, so that one can look at how
-
-
-def last_frames(folder: Path, run: Run, fates: list[Fate]) -> None:
-    """``death-<run>-<replica>.xyz``: the frames up to and with the one that failed; of an earlier scoring none stay."""
-    _clear(folder, f"death-{run.name}")
-    for index, fate in enumerate(fates):
-        if fate.died:
-            stop = min(fate.frames + 1, run.replica(index).frames)
-            frames = atoms_of(run, index, range(max(0, stop - LAST_FRAMES), stop))
-            frames[-1].info["cause"] = fate.cause
-            write(folder / f"death-{run.name}-{index:03d}.xyz", frames, format="extxyz")
-
-
-def whole_trajectories(folder: Path, run: Run) -> None:
-    """``trajectory-<run>-<replica>.xyz``: every stored frame."""
-    _clear(folder, f"trajectory-{run.name}")
-    for index in range(len(run)):
-        frames = atoms_of(run, index, range(run.replica(index).frames))
-        write(folder / f"trajectory-{run.name}-{index:03d}.xyz", frames, format="extxyz")
-
-
 def atoms_of(run: Run, index: int, frames: range) -> list[Atoms]:
     """Stored frames of one replica, with the potential's energy (baseline included) and forces where they are kept.
 
@@ -202,11 +179,6 @@ def atoms_of(run: Run, index: int, frames: range) -> list[Atoms]:
         atoms.calc = SinglePointCalculator(atoms, **labels)
         structures.append(atoms)
     return structures
-
-
-def _clear(folder: Path, stem: str) -> None:
-    for old in folder.glob(f"{stem}-[0-9][0-9][0-9].xyz"):
-        old.unlink()
 
 
 def split_of(kelvin: float, ensemble: str = "") -> str:

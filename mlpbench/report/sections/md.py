@@ -112,7 +112,7 @@ def _deaths(study: Study, dataset: str, groups: list[Replicas]) -> list[Block]:
         Column("First bond to break", numeric=False, note="Of each replica that died with a bond out of range."),
     ]  # fmt: skip
     caption = (
-        f"Deaths of {dataset}. The last frames of every dead replica lie beside the trial's results as "
+        f"Deaths of {dataset}. The last picosecond of every dead replica lies beside the trial's results as "
         "md/death-RUN-REPLICA.xyz."
     )
     table = Table(f"deaths-{dataset}", caption, columns, rows)
