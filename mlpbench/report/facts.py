@@ -18,6 +18,7 @@ from mlpbench.errors import UserError
 from mlpbench.evaluators.physics import reference_frequencies
 from mlpbench.frames import Float
 from mlpbench.numbers import THIN, listing, number, plural, seconds
+from mlpbench.study.acquired import acquisitions_of
 from mlpbench.study.rows import backends, natural
 from mlpbench.study.settings import given_name
 from mlpbench.study.start import starts_of
@@ -166,7 +167,8 @@ def run_again(study: Study, dataset: str, *overrides: str, only: Sequence[str] =
     named = any(override.startswith("dataset.n_train=") for override in overrides)
     chosen = [] if named else [f"dataset.n_train={max(train_sizes(study, dataset))}"]
     starts = starts_of([study.record[trial]["config"] for trial in rows["trial"]])
-    chosen = [*(f"{key}={value}" for key, value in starts.items()), *chosen]
+    rounds = acquisitions_of([study.record[trial]["config"] for trial in rows["trial"]])
+    chosen = [*(f"{key}={value}" for key, value in {**starts, **rounds}.items()), *chosen]
     groups = {override.partition("=")[0] for override in overrides}
     shared = {
         key: value for key, value in _shared_overrides(study, dataset).items()
@@ -191,7 +193,8 @@ def _shared_overrides(study: Study, dataset: str) -> dict[str, str]:
     except (UserError, KeyError):
         return {"dataset": given_name(record)}
     own = ("architecture", "size", "dataset.n_train", "start", "start.potential", "start.foundation", "start.file")
-    return {k: v for k, v in found.items() if k not in own and not k.lstrip("+").startswith("architecture.")}
+    nodes = ("architecture.", "acquisition")  # the latter: of all trials, not of the first
+    return {k: v for k, v in found.items() if k not in own and not k.lstrip("+").startswith(nodes)}
 
 
 def rest_words(table: pd.DataFrame) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -11,6 +11,7 @@ from mlpbench.config import AcquisitionConfig
 from mlpbench.datasets.splits import drawable
 from mlpbench.files import derive
 from mlpbench.frames import Int
+from mlpbench.study.settings import RANDOM
 from mlpbench.study.trial import Trial, split_of
 
 
@@ -45,9 +46,13 @@ def member_of(trial: Trial, member: int) -> Trial:
     return replace(trial, init_seed=derive("member", trial.init_seed, member), member=member, rounds=None)
 
 
-def acquisition_overrides(config: Mapping[str, Any]) -> dict[str, str]:
-    """Overrides that bring back the rounds of a trial beside ``dataset.n_train``; empty where it had none."""
-    node = config.get("acquisition") or {}
-    if node.get("kind", NONE) == NONE:
+def acquisitions_of(configs: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """Overrides that bring back the rounds of some trials, as one sweep; empty if nothing chose their frames."""
+    nodes = [config.get("acquisition") or {} for config in configs]
+    kinds = list(dict.fromkeys(RANDOM if node.get("kind", NONE) == NONE else str(node["kind"]) for node in nodes))
+    asked = next((node for node in nodes if node.get("kind", NONE) != NONE), None)
+    if asked is None:
         return {}
-    return {"acquisition": str(node["kind"]), **{f"acquisition.{k}": str(node[k]) for k in ("start", "batch")}}
+    default = AcquisitionConfig(kind=RANDOM).model_dump()
+    keys = [k for k in ("start", "batch", "members", "shortlist") if k == "start" or asked.get(k) != default[k]]
+    return {"acquisition": ",".join(kinds), **{f"acquisition.{key}": str(asked[key]) for key in keys}}

@@ -33,9 +33,9 @@ def require_rounds(
             f"{dataset.name}: the rounds go up to {rounds.until} training frames, but {len(order)} can be chosen",
             f"Set acquisition.until={len(order)} or fewer.",
         )
-    if int(rounds.until or 0) <= rounds.start:
+    if int(rounds.until or 0) < rounds.start:
         raise UserError(
-            f"acquisition.start={rounds.start} and the last round has {rounds.until} training frames: no round is left",
-            f"Set acquisition.until to {rounds.start + rounds.batch} or more, or a smaller acquisition.start.",
+            f"acquisition.start={rounds.start}, but the last round has {rounds.until} training frames",
+            "Set a larger acquisition.until (null: dataset.n_train), or a smaller acquisition.start.",
         )
     rounds.chooser.require(dataset.pool.select(order), labels)

@@ -120,7 +120,7 @@ def test_the_same_study_elsewhere_has_the_same_manifests_also_after_a_kill(tmp_p
     [
         (["acquisition=comittee"], "committee"),
         (["acquisition=committee", "acquisition.until=5000"], "can be chosen"),
-        (["acquisition=committee", "acquisition.until=10"], "no round is left"),
+        (["acquisition=committee", "acquisition.until=5"], "the last round has 5"),
         (["acquisition=committee", "acquisition.members=1"], "members"),
         (["acquisition=committee", "acquisition.batch=0"], "batch"),
         (["acquisition=farthest", "acquisition.bacth=5"], "batch"),
