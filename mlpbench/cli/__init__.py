@@ -42,6 +42,7 @@ COMMANDS = {
         "which potential to take: the cheapest that keeps the constraints, and how sure that is",
     ),
     "committee": ("answers", "frames on which the repetitions disagree most, as a list or a file to label"),
+    "acquire": ("acquire", "structures of a file to label next, chosen by a study's potentials; and their labels"),
     "predict": ("predict", "energies, forces and stress of any structures, by a trained potential"),
     "export": ("predict", "a trained potential in a folder that needs mlpbench no more"),
     "dft": ("dft", "time the reference method (DFT) on a data set's own frames and on growing molecules"),

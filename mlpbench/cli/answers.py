@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mlpbench.cli import share
 from mlpbench.errors import EXIT_DONE, EXIT_FAILED, UserError, close_match
+
+if TYPE_CHECKING:
+    from mlpbench.study.study import Study
 
 
 def register_report(parser: argparse.ArgumentParser) -> None:
@@ -189,25 +194,19 @@ def execute_committee(arguments: argparse.Namespace) -> int:
         UserError: a study, data set, candidate or split that is not known, or no two repetitions with predictions.
     """
     from mlpbench.report.committees import committees_of, most_disagreed, write_frames
-    from mlpbench.report.estimates import cells
     from mlpbench.study.study import Study
 
     if arguments.top < 1:
         raise UserError(f"--top {arguments.top}: nothing would be listed", "Give a number of at least 1.")
     study = Study.load(arguments.study, arguments.results)
-    dataset = _one("data set", arguments.dataset, study.datasets, study.datasets[0])
-    if arguments.dataset is None and len(study.datasets) > 1:
-        raise UserError(f"{study.name} has several data sets", f"Choose one: --dataset {' | '.join(study.datasets)}")
+    dataset = dataset_of(study, arguments.dataset)
     names = committees_of(study, dataset)
     if not names:
         raise UserError(
             f"{study.name} has no two finished repetitions with predictions of the same frames",
             "Run more: mlpbench run -m ... repetition=0,1,2",
         )
-    first = str(study.in_distribution(dataset))
-    means = cells(study, dataset, study.headline(dataset), first)
-    best = min(names, key=lambda c: min(m.value for (name, _), m in means.items() if name == c))
-    candidate = _one("candidate", arguments.candidate, names, best)
+    candidate = candidate_of(study, dataset, arguments.candidate, names)
     splits = [_one("test split", s, study.test_splits(dataset), s) for s in arguments.split or []]
     frames = most_disagreed(study, dataset, candidate, splits or study.test_splits(dataset), arguments.top)
     if not frames:
@@ -222,6 +221,33 @@ def execute_committee(arguments: argparse.Namespace) -> int:
         write_frames(frames, arguments.export)
         print(f"{arguments.export}: {len(frames)} frames without labels")
     return EXIT_DONE
+
+
+def dataset_of(study: Study, wanted: str | None) -> str:
+    """The data set that was named, or the study's only one.
+
+    Raises:
+        UserError: it is not known, or there are several and none was named.
+    """
+    dataset = _one("data set", wanted, study.datasets, study.datasets[0])
+    if wanted is None and len(study.datasets) > 1:
+        raise UserError(f"{study.name} has several data sets", f"Choose one: --dataset {' | '.join(study.datasets)}")
+    return dataset
+
+
+def candidate_of(study: Study, dataset: str, wanted: str | None, names: list[str]) -> str:
+    """The one of ``names`` that was named, or the most accurate of them in distribution.
+
+    Raises:
+        UserError: it is not known, or no trial of them is done.
+    """
+    from mlpbench.report.estimates import cells
+
+    means = cells(study, dataset, study.headline(dataset), str(study.in_distribution(dataset)))
+    best = {c: min((m.value for (name, _), m in means.items() if name == c), default=math.inf) for c in names}
+    if not best or math.isinf(min(best.values())):
+        raise UserError(f"{study.name} has no finished trial on {dataset}", "Run it first: mlpbench run study=...")
+    return _one("candidate", wanted, names, min(names, key=lambda name: best[name]))
 
 
 def _one(what: str, wanted: str | None, known: list[str], default: str) -> str:

@@ -12,10 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ase.io import read, write
 
 from mlpbench.report import acquiring
 from mlpbench.study.study import Study
 from tests.integration.conftest import Run, environment
+from tests.support import ETHANOL
 
 TOY = ["dataset=ethanol_mixed", "architecture=toy", "size=tiny", "dataset.n_valid=10", "budget.steps=5",
        "budget.interval=1", "study=s"]  # fmt: skip
@@ -137,3 +139,68 @@ def test_bad_input_ends_plan_and_run_before_anything_is_trained(
         assert said in done.stderr
         assert "Traceback" not in done.stderr
     assert not records(tmp_path)
+
+
+def test_structures_of_a_file_are_chosen_by_the_committee_and_what_is_known_is_left_out(
+    tmp_path: Path, mlpbench: Run
+) -> None:
+    assert mlpbench("run", "-m", *TOY, "dataset.n_train=20", "repetition=0,1").returncode == 0
+    pool = read(ETHANOL / "pool_500K.xyz", ":60")
+    known = set()
+    for record in records(tmp_path):
+        indices = json.loads((tmp_path / "results" / "s" / record["split"]["directory"] / "manifest.json").read_text())
+        known |= {i for part in ("train", "valid") for i in indices["splits"][part]["indices"]}
+    write(tmp_path / "mine.xyz", [*pool, pool[3]], format="extxyz")
+    done = mlpbench("acquire", "s", "--from", "mine.xyz", "--n", "5", "--export", "out/frames.xyz")
+    assert done.returncode == 0, done.stderr
+    left_out = len(known & set(range(60))) + 1
+    assert f"left out: {left_out} that were trained on or are twice in the file" in done.stdout
+    frames = read(tmp_path / "out" / "frames.xyz", ":")
+    numbers = [atoms.info["frame"] for atoms in frames]
+    assert len(set(numbers)) == 5
+    assert not set(numbers) & known
+    for atoms in frames:
+        assert atoms.calc is None
+        assert atoms.positions == pytest.approx(pool[atoms.info["frame"]].positions, abs=1e-6)
+        assert atoms.info["score_is"] == "disagreement, eV/Å"
+    for wrong, said in (("--n=500", "are new"), ("--acquisition=oracle", "needs the labels"), ("--n=0", "are new")):
+        again = mlpbench("acquire", "s", "--from", "mine.xyz", "--export", "other.xyz", wrong)
+        assert again.returncode == 2
+        assert said in again.stderr
+    assert not (tmp_path / "other.xyz").exists()
+
+
+LOUDEST = """
+import numpy as np
+from mlpbench.acquisition import Acquisition, Choice
+
+class Loudest(Acquisition):
+    kind = "loudest"
+    score = ("mean force", "eV/Å")
+    potentials = 1
+
+    def choose(self, candidates, count):
+        frames = candidates.frames
+        force = np.bincount(frames.frame_of_atom, np.linalg.norm(candidates.forces[0], axis=1)) / frames.n_atoms
+        order = np.argsort(-force, kind="stable")[:count]
+        return Choice(order, force[order])
+"""
+
+
+def test_an_acquisition_of_another_package_runs_like_any_other(tmp_path: Path, mlpbench: Run) -> None:
+    package = tmp_path / "site"
+    (package / "loudest-1.0.dist-info").mkdir(parents=True)
+    (package / "loudest.py").write_text(LOUDEST)
+    (package / "loudest-1.0.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: loudest\nVersion: 1.0\n")
+    points = "[mlpbench.acquisitions]\nloudest = loudest:Loudest\n"
+    (package / "loudest-1.0.dist-info" / "entry_points.txt").write_text(points)
+    (package / "test_mine.py").write_text("from mlpbench.testing.acquisitions import *\n\nKINDS = ('loudest',)\n")
+    path = os.pathsep.join([str(package), os.environ.get("PYTHONPATH", "")])
+    done = mlpbench("run", *TOY, "acquisition=loudest", *ROUNDS, PYTHONPATH=path)
+    assert done.returncode == 0, done.stderr
+    assert sum("loudest-n" in r["trial"] for r in records(tmp_path)) == 2
+    contract = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_mine.py"], cwd=package,
+        env={**environment(), "PYTHONPATH": path}, capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
+    assert contract.returncode == 0, contract.stdout
