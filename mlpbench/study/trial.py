@@ -338,8 +338,7 @@ def split_of(
 ) -> Split:
     """The split, drawn once in this process for all trials that share it; ``train``: of an acquisition."""
     root, data = (config.results_dir / config.study / "splits").resolve(), config.dataset
-    chosen = None if train is None else digest(list(train))
-    place = ("split", str(root), seed, data.n_train, data.n_valid, data.on_leak, data.leak_tolerance, write, chosen)
+    place = ("split", str(root), seed, data.n_train, data.n_valid, data.on_leak, data.leak_tolerance, write, str(train))
     if place not in dataset.cache:
         with stages(dataset.name) as progress:
             dataset.cache[place] = datasets.prepare_split(dataset, data, seed, root, progress, write=write, train=train)
