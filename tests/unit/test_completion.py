@@ -84,4 +84,4 @@ def test_every_command_has_its_functions_and_says_what_it_takes(name, capsys):
 def test_no_arguments_list_every_command_and_are_a_mistake(capsys):
     assert main([]) == 2
     text = capsys.readouterr().out
-    assert all(f"\n  {name:<9} {said}" in text for name, (_, said) in ALL.items())
+    assert all(f"\n  {name:<10} {said}" in text for name, (_, said) in ALL.items())

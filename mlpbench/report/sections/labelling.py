@@ -17,7 +17,7 @@ from mlpbench.statistics.intervals import intervals
 from mlpbench.statistics.paired import LEAST_REPETITIONS
 from mlpbench.study.study import Study
 
-CHAPTERS = {"labelling": 32}
+CHAPTERS = {"labelling": 33}
 MARKS: dict[str, Mark] = {"worse": "bad"}
 CANDIDATES = "candidates"
 
