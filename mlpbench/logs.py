@@ -82,19 +82,21 @@ class Wandb:
 
 
 class Mlflow:
-    """A run in a local store of MLflow, in ``logs/mlflow/<trial>``."""
+    """A run in a local store of MLflow, one for the study: ``logs/mlflow/runs``."""
 
     def __init__(self, folder: Path, trial: Trial) -> None:
         os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")
         from mlflow import MlflowClient
 
-        self.client = MlflowClient(tracking_uri=folder.resolve().as_uri())
+        self.client = MlflowClient(tracking_uri=(folder.parent / "runs").resolve().as_uri())
         known = self.client.get_experiment_by_name(trial.config.study)
         experiment = known.experiment_id if known is not None else self.client.create_experiment(trial.config.study)
         runs = self.client.search_runs([experiment], f"tags.key = '{trial.key}'")
-        if runs:
+        if runs and (folder / STATE).is_file():
             self.run = runs[0].info.run_id
             return
+        for begun_before in runs:  # of a training that starts over
+            self.client.delete_run(begun_before.info.run_id)
         self.run = self.client.create_run(experiment, tags={"key": trial.key}, run_name=trial.name).info.run_id
         for name, value in trial.identifiers.items():
             self.client.log_param(self.run, name, value)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -231,3 +232,24 @@ def test_an_exported_potential_needs_mlpbench_no_more(results: Path, tmp_path: P
     assert again.returncode == 2
     assert "ours is there already and not empty" in again.stderr
     assert not list(tmp_path.glob(".ours*"))
+
+
+def test_the_python_of_the_documentation_runs_as_it_stands(
+    results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its own trials put in place of those that it names: nothing else is changed."""
+    text = (Path(face.__file__).parent / "docs" / "potentials.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    trials = iter(sorted(f"s/{path.name}" for path in results.glob("s/toy-*")))
+    code = re.sub(r'"quickstart/[\w-]+"', lambda _: f'"{next(trials)}"', code).replace('"quickstart"', '"s"')
+    monkeypatch.setenv("MLPBENCH_TOY_PYTHON", sys.executable)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "results").symlink_to(results)
+    write("new.xyz", frames("test_300K", 3), format="extxyz")
+    names: dict[str, object] = {}
+    exec(compile(code, "potentials.md", "exec"), names)
+    difference, forces = np.asarray(names["difference"]), np.asarray(names["forces"])
+    assert difference.shape == (3,)
+    assert np.abs(difference).min() > 0
+    assert forces.shape == (9, 3)
+    assert len(names["best"]) == 5  # type: ignore[arg-type]
