@@ -146,7 +146,13 @@ def _span(counts: list[int]) -> str:
 
 def _begun(training: dict[str, Any]) -> str:
     start = training.get("start")
-    return f"started from the potential of {start['trial']}; " if start else ""
+    if not start:
+        return ""
+    if "trial" in start:
+        return f"started from the potential of {start['trial']}; "
+    trust = ", a pickle that was trusted" if start.get("trust") else ""
+    licence = f"licence {start['licence']}" if start.get("licence") else "licence not stated"
+    return f"started from the foundation model {start['foundation']} ({licence}{trust}); "
 
 
 def _length(training: dict[str, Any]) -> str:

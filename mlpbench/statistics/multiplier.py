@@ -76,8 +76,8 @@ def multiplier(
         return Multiplier(n, np.nan, np.nan, np.nan, 0, 0, 0)
     factors = np.array([labels for labels, _ in needed]) / n
     beyond, below = (sum(side == sign for _, side in needed) for sign in (1, -1))
-    if np.ptp(factors) == 0:  # all at the end of the data: their scatter is not known
-        value = lower = upper = float(factors[0])
+    if np.ptp(factors) == 0 or beyond == len(needed):  # all at the end of the data: their scatter is not known
+        value = lower = upper = float(factors.min())
     else:
         mean = interval(factors, scale="log")
         value, lower, upper = mean.value, mean.lower, mean.upper

@@ -163,6 +163,8 @@ def _foundation(config: TrialConfig, dataset: Dataset, environment: Environment 
             f"{path.name} is a pickle, which can run code of its author's when it is loaded, and no digest of it is "
             "known here: start.trust=true loads it all the same"
         )
+    if not problem and config.architecture.native:
+        problem = f"{name} has hyperparameters of its own: architecture.native cannot change them"
     return Origin(name, None, weights, problem, path, sha256, options, model, size=name)
 
 

@@ -29,6 +29,8 @@ def test_beyond_the_data_the_factor_is_a_least_one() -> None:
     plain, other = {r: law(1.0) for r in range(3)}, {r: law(30.0) for r in range(3)}
     found = multiplier(plain, other, 10)
     assert (found.value, found.lower, found.upper, found.beyond) == (20, 20, np.inf, 3)
+    plain[2] = {n: error for n, error in plain[2].items() if n <= 50}  # of one repetition the larger sizes are missing
+    assert multiplier(plain, other, 10).value == 5
     worse = multiplier(plain, {r: law(0.5) for r in range(3)}, 10)
     assert worse.below == 3
     assert worse.value == 1

@@ -14,6 +14,7 @@ from mlpbench.cli.foundation import execute_foundation
 from mlpbench.config import conf_dirs, load_backends
 from mlpbench.config.overrides import overrides_of
 from mlpbench.errors import UserError
+from mlpbench.exporting import export
 from mlpbench.files import sha256
 from mlpbench.protocol import read_json
 from mlpbench.run import require_options, run_trial
@@ -89,6 +90,8 @@ def test_as_it_is_and_fine_tuned_from_a_file(plan: Plan, weights: Path) -> None:
     }  # fmt: skip
     assert overrides_of(records[1]["config"])["start.file"].strip('"') == str(weights)
     assert run_trial(tuned)["finished"] == records[1]["finished"]  # cached
+    export(tuned.directory, Path("out"))
+    assert "started from the foundation model toy-0 (licence not stated); " in Path("out/CARD.md").read_text()
 
 
 def test_a_trial_can_be_taken_as_it_is(plan: Plan) -> None:
@@ -135,6 +138,7 @@ def test_weights_that_cannot_be_are_skipped_with_the_reason(
     known(monkeypatch)
     absent = plan("start=foundation", "start.foundation=toy-0")
     assert "are not here: get them from https://example.org and give start.file=PATH" in str(absent.skip)
+    assert "has hyperparameters of its own" in reason("architecture.native={x: 1}")
     assert "cannot start from a foundation model" in reason("backend.toy.starts=[potential]")
     assert "start.freeze=representation is not known" in reason("start.freeze=representation")
     assert "start.trust=true loads it all the same" in reason("+backend.toy.pickled=true")
