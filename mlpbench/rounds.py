@@ -66,25 +66,29 @@ def members_of(trial: Trial) -> list[Trial]:
     return [member_of(trial, number) for number in range(1, trial.rounds.chooser.potentials)]
 
 
-def reached_round(standing: Status, examine: Callable[[Trial], Status]) -> tuple[Status, int | None]:
+def reached_round(trial: Trial, stand: Callable[[Trial], Status]) -> tuple[Status, int | None]:
     """How far a series has come; nothing is written.
 
     Args:
-        standing: of the first round.
-        examine: says where a trial stands.
+        trial: the first round.
+        stand: says where a trial stands, with ``budget=converge`` the longest of its trainings.
 
     Returns:
         The first unfinished trial, or that of the last round; and the training frames that rounds after it may go up
         to, None if none can follow. Where all trials of a round are done and it is not chosen yet, that round's.
     """
     before = math.inf
-    while standing.state == "cached" and standing.found.record is not None:
-        trial, record = standing.trial, standing.found.record
+    while True:
+        standing, record = stand(trial), None
+        if standing.state == "cached":
+            record = standing.found.record
         until = None if trial.rounds is None else trial.rounds.until
+        if record is None:
+            return standing, until if trial.config.dataset.n_train < int(until or 0) else None
         if _ended(trial, record, before):
             return standing, None
         before = _valid_error(record)
-        members = [examine(member) for member in members_of(trial)]
+        members = [stand(member) for member in members_of(trial)]
         open_ones = [one for one in members if one.state != "cached"]
         if open_ones:
             return open_ones[0], until
@@ -92,10 +96,7 @@ def reached_round(standing: Status, examine: Callable[[Trial], Status]) -> tuple
         known = read_manifest(*_place(trial, _asked(trial, finished)))
         if known is None:
             return standing, until
-        standing = examine(next_round(trial, known, write=False))
-    rounds = standing.trial.rounds
-    more = rounds is not None and standing.trial.config.dataset.n_train < int(rounds.until or 0)
-    return standing, rounds.until if rounds is not None and more else None
+        trial = next_round(trial, known, write=False)
 
 
 def _ended(trial: Trial, record: dict[str, Any], before: float) -> bool:
@@ -107,7 +108,9 @@ def _ended(trial: Trial, record: dict[str, Any], before: float) -> bool:
 
 
 def _valid_error(record: dict[str, Any]) -> float:
-    return math.sqrt(record["training"]["best_valid_loss"])
+    """Root of the validation loss; NaN, which ends nothing, where a package knows none."""
+    loss = record["training"].get("best_valid_loss")
+    return math.nan if loss is None else math.sqrt(loss)
 
 
 # --- the choice of one round ----------------------------------------------------------------------------------------

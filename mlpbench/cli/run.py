@@ -335,7 +335,8 @@ def _examined(trials: Sequence[Sequence[str]], find: Find) -> list[tuple[Status,
 
     result = []
     for raw in config.compose_each(trials):
-        standing, until = reached_round(examine(identify(raw, find, write=False)), examine)
+        trial = identify(raw, find, write=False)
+        standing, until = reached_round(trial, lambda trial: reached(examine(trial), examine)[0])
         standing, steps = reached(standing, examine)
         words = [] if steps is None else [f"then twice the steps until it converges, at most {steps}"]
         words += [] if until is None else [f"then rounds up to {until} training frames"]

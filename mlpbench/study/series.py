@@ -7,6 +7,7 @@ from mlpbench.config import AcquisitionConfig, TrialConfig
 from mlpbench.datasets import Dataset
 from mlpbench.datasets.splits import drawable
 from mlpbench.errors import UserError
+from mlpbench.study.settings import ZERO_SHOT
 
 
 def first_round(config: TrialConfig) -> tuple[TrialConfig, AcquisitionConfig | None]:
@@ -25,7 +26,8 @@ def require_rounds(
     """Everything that a later round needs must be there before the first one is trained.
 
     Raises:
-        UserError: too few frames for the last round, or data that the acquisition cannot choose from.
+        UserError: too few frames for the last round, data that the acquisition cannot choose from, or a committee of
+            potentials that would all be the same.
     """
     order = drawable(dataset, config.dataset, split_seed)[1]
     if int(rounds.until or 0) > len(order):
@@ -37,5 +39,12 @@ def require_rounds(
         raise UserError(
             f"acquisition.start={rounds.start}, but the last round has {rounds.until} training frames",
             "Set a larger acquisition.until (null: dataset.n_train), or a smaller acquisition.start.",
+        )
+    alike = not config.backend_config.iterations or config.start.kind == ZERO_SHOT
+    if alike and rounds.chooser.potentials > 1:
+        raise UserError(
+            f"acquisition={rounds.kind}: potentials of {config.architecture.name} that differ in their initialisation "
+            "alone are the same, since nothing is trained step by step",
+            "Choose acquisition=farthest, oracle or random.",
         )
     rounds.chooser.require(dataset.pool.select(order), labels)

@@ -128,6 +128,7 @@ def test_the_same_study_elsewhere_has_the_same_manifests_also_after_a_kill(tmp_p
         (["acquisition=farthest", "acquisition.bacth=5"], "batch"),
         (["acquisition=committee", "dataset.labels=[energy]"], "goes by forces"),
         (["acquisition=campaign", "dataset=ethanol"], "in which order"),
+        (["acquisition=committee", "+backend.toy.iterations=false"], "are the same"),
     ],
 )
 def test_bad_input_ends_plan_and_run_before_anything_is_trained(
