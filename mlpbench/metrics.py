@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from mlpbench.errors import UserError, close_match
+from mlpbench.quantities import QUANTITIES, Quantity
 
 HEADLINE = ("force_mae", "energy_mae")  # what a study is judged by: the first that its labels allow
 MAIN_ERRORS = ("energy_mae", "force_mae", "stress_mae")
@@ -211,7 +212,27 @@ _ENTRIES = [
     Metric("best_step", "best step", "", "none", "cost", "Optimiser steps taken up to the end of that epoch."),
 ]  # fmt: skip
 
-METRICS: dict[str, Metric] = {entry.name: entry for entry in _ENTRIES}
+
+def _of_quantity(quantity: Quantity) -> list[Metric]:
+    """The potential's own value of a scalar, and its error."""
+    text = {
+        "scalar": "potential less reference", "mae": "mean absolute difference",
+        "rmse": "root mean square difference", "kendall": "agreement with the reference",
+    }[quantity.kind]  # fmt: skip
+    direction: Literal["lower", "higher", "none"] = (
+        "none" if quantity.kind == "scalar" else "higher" if quantity.kind == "kendall" else "lower"
+    )
+    error = Metric(f"{quantity.name}_error", f"{quantity.symbol}, error", quantity.unit, direction, "physics",
+                   f"{quantity.description} Here: {text}.", quantity.source)  # fmt: skip
+    own = Metric(
+        quantity.name, quantity.symbol, quantity.unit, "none", "physics", quantity.description, quantity.source
+    )
+    return [own, error] if quantity.kind == "scalar" else [error]
+
+
+METRICS: dict[str, Metric] = {
+    entry.name: entry for entry in (*_ENTRIES, *(m for q in QUANTITIES.values() for m in _of_quantity(q)))
+}
 
 # Families whose members depend on the data: force_mae_<element>, scan_rmse_<scan> ...
 _FAMILIES = {"force_mae_": force_mae_element}

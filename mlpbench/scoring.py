@@ -157,7 +157,7 @@ def _score(
     options, asked = evaluation_options(trial), wanted(trial)
     for scorer in SCORERS.values():
         result, name = done.get(scorer.task), SCORE + scorer.name
-        if result is None:
+        if result is None or not scorer.applies(references):
             continue
         before = here.made.get(name)
         given = options.get(scorer.task) or ((before.inputs or {}).get("options") if before is not None else None) or {}

@@ -110,10 +110,11 @@ def build(
         home_folder: in place of ``$MLPBENCH_HOME``.
 
     Raises:
-        UserError: too little disk, no such folder of wheels, or uv's own message if it fails.
+        UserError: a package of the system or disk space is missing, no such folder of wheels, or uv's own message.
     """
     if wheels is not None:
         _check_wheels(backend, wheels, offline)
+    require_packages(backend)
     folder = built_folder(backend, home_folder)
     environment = Environment(backend.name, interpreter(folder), (), built_lock(backend), False, backend.package)
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -130,6 +131,19 @@ def build(
             raise
         progress(f"{backend.name}: built in {seconds:.0f} s, {folder}")
     return environment
+
+
+def require_packages(backend: BackendConfig) -> None:
+    """Raises:
+    UserError: the system lacks packages that the code is built with, or starts.
+    """
+    missing = backend.missing_packages()
+    if missing:
+        raise UserError(
+            f"'{backend.name}' needs packages of the system that are not here: {', '.join(missing)}",
+            f"With Debian: apt install {' '.join(missing)}. Elsewhere, adopt an interpreter: "
+            f"backend.{backend.name}.python=/path/to/python",
+        )
 
 
 def check_disk(backend: BackendConfig, home_folder: Path) -> None:
@@ -162,7 +176,7 @@ def _build(
     backend: BackendConfig, folder: Path, wheels: Path | None, offline: bool, torch: TorchBuild, progress: Progress
 ) -> float:
     start = time.monotonic()
-    variables = source_variables(wheels, offline, progress)
+    variables = source_variables(wheels, offline, progress) | backend.settings_of_build()
     progress(f"{backend.name}: building {folder} with Python {sys.version.split()[0]}")
     run_uv(["venv", "--python", str(base_python()), str(folder)], variables, progress, folder.parent)
     pins = _cpu_pins(backend, folder, torch, offline, variables, progress)

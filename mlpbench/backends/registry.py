@@ -6,9 +6,11 @@ The lock of an environment says what is in it. All that mlpbench knows of a pack
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import os
 import re
+import shutil
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -84,6 +86,13 @@ class BackendConfig(BaseModel):
     devices: list[Literal["cpu", "cuda"]] = Field(
         default=["cpu", "cuda"], min_length=1, description="what it runs on; the first replaces another"
     )
+    system: dict[str, str] = Field(
+        default_factory=dict,
+        description="Debian package that it needs -> a file (a glob) or program that shows it is there",
+    )
+    build_variables: dict[str, str] = Field(
+        default_factory=dict, description="for the build alone: variable -> a file beside the adapter"
+    )
     default: bool = Field(default=True, description="whether 'env build --all' builds it; if not, by name alone")
     size_gb: float | None = Field(
         default=None, gt=0, description="about how large its environment is, with CUDA's libraries (10⁹ bytes)"
@@ -100,6 +109,14 @@ class BackendConfig(BaseModel):
     def _beside_adapter(self, name: str) -> Path:
         path = Path(name).expanduser()
         return path if path.is_absolute() else (Path(self.package) if self.package else ADAPTERS) / path
+
+    def missing_packages(self) -> list[str]:
+        """Debian packages of :attr:`system` whose file or program is not on this machine."""
+        return [name for name, sign in self.system.items() if not (glob.glob(sign) or shutil.which(sign))]
+
+    def settings_of_build(self) -> dict[str, str]:
+        """Variables that the build needs, with absolute paths."""
+        return {name: str(self._beside_adapter(file).resolve()) for name, file in self.build_variables.items()}
 
     def capabilities(self) -> dict[str, Any]:
         """What the worker is told of it: see :attr:`mlpbench.protocol.Request.capabilities`."""

@@ -10,6 +10,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mlpbench.cli.properties import EXAMPLE as PROPERTIES_EXAMPLE
+from mlpbench.cli.properties import properties, register_properties
 from mlpbench.errors import EXIT_DONE, EXIT_FAILED, UserError
 
 if TYPE_CHECKING:
@@ -47,6 +49,7 @@ def register_data(parser: argparse.ArgumentParser) -> None:
     validated.add_argument("--max-frames", type=int, default=20_000, metavar="N", help="check the first N (20000)")
     _reading_options(validated)
     register_sample(_add(commands, "sample", "draw geometries by MD with a cheap method", SAMPLE_EXAMPLE))
+    register_properties(_add(commands, "properties", "label structures for physical quantities", PROPERTIES_EXAMPLE))
     register_label(_add(commands, "label", "label geometries with a reference method", LABEL_EXAMPLE))
 
 
@@ -193,7 +196,7 @@ def register_label(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("geometries", help="a file that ASE reads, or a folder of .xyz files")
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="reference=..., reference.xc=... (Hydra)")
     parser.add_argument("--out", type=Path, metavar="PATH", help="extxyz file, or folder (NAME-labelled)")
-    _common(parser, "frames")
+    add_common(parser, "frames")
     parser.add_argument("--seconds", type=float, metavar="S", help="start no calculation after this")
 
 
@@ -203,10 +206,11 @@ def register_sample(parser: argparse.ArgumentParser) -> None:
         "overrides", nargs="*", metavar="START | KEY=VALUE", help="structure file or molecule, sampling.frames=..."
     )
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder; one file a trajectory")
-    _common(parser, "trajectories")
+    add_common(parser, "trajectories")
 
 
-def _common(parser: argparse.ArgumentParser, what: str) -> None:
+def add_common(parser: argparse.ArgumentParser, what: str) -> None:
+    """``--jobs`` and ``--threads``."""
     parser.add_argument("--jobs", type=_count, default=1, metavar="N", help=f"{what} at once (1)")
     parser.add_argument("--threads", type=_count, default=1, metavar="N", help="of the code, in each process (1)")
 
@@ -216,8 +220,8 @@ def label(arguments: argparse.Namespace) -> int:
     from mlpbench.datasets.stages import stages
     from mlpbench.references.labels import label_file
 
-    node, backends = _composed(arguments.overrides)
-    method, backend = _method(node["reference"], backends)
+    node, backends = composed(arguments.overrides)
+    method, backend = method_of(node["reference"], backends)
     code = EXIT_DONE
     pairs = _pairs(Path(arguments.geometries), arguments.out)
     for source, target in pairs:
@@ -241,14 +245,14 @@ def sample(arguments: argparse.Namespace) -> int:
     from mlpbench.references.sampling import Sampling, draw, start_structure
 
     starts = [item for item in arguments.overrides if "=" not in item]
-    node, backends = _composed([item for item in arguments.overrides if "=" in item])
+    node, backends = composed([item for item in arguments.overrides if "=" in item])
     if len(starts) > 1:
         raise UserError(f"one structure to start from, not {len(starts)}: {', '.join(starts)}")
     try:
         sampling = Sampling.model_validate({**node["sampling"], **({"start": starts[0]} if starts else {})})
     except ValidationError as error:
         raise UserError(pydantic_message(error, "sampling.")) from error
-    method, backend = _method(node["sampler"], backends)
+    method, backend = method_of(node["sampler"], backends)
     groups = [(start_structure(name), group) for name, group in sampling.by_start().items()]
     paths: list[Path] = []
     failed: dict[str, str] = {}
@@ -272,7 +276,7 @@ def _steps(progress: Callable[..., None], done: int, total: int) -> None:
     progress("molecular dynamics", done, total, "steps")
 
 
-def _composed(overrides: Sequence[str]) -> tuple[dict[str, Any], dict[str, BackendConfig]]:
+def composed(overrides: Sequence[str]) -> tuple[dict[str, Any], dict[str, BackendConfig]]:
     """``conf/data.yaml`` with overrides, and the backends."""
     from omegaconf import OmegaConf
 
@@ -283,7 +287,8 @@ def _composed(overrides: Sequence[str]) -> tuple[dict[str, Any], dict[str, Backe
     return node, check_backends(node["backend"])
 
 
-def _method(node: dict[str, Any], backends: dict[str, BackendConfig]) -> tuple[dict[str, Any], BackendConfig]:
+def method_of(node: dict[str, Any], backends: dict[str, BackendConfig]) -> tuple[dict[str, Any], BackendConfig]:
+    """The complete method, and the backend that runs it."""
     from mlpbench.references.methods import complete_method, environment_of
 
     method = complete_method(node)
@@ -333,4 +338,4 @@ def _count(text: str) -> int:
     return number
 
 
-ACTIONS: dict[str, Callable[[argparse.Namespace], int]] = {"label": label, "sample": sample}
+ACTIONS: dict[str, Callable[[argparse.Namespace], int]] = {"label": label, "sample": sample, "properties": properties}

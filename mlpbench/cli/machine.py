@@ -142,6 +142,11 @@ def _environment(row: State, backend: BackendConfig | None, wanted: bool, import
         yield Finding("note", f"folder {row.name}", "no backend uses it", "mlpbench env remove --unused")
         return
     bad: Verdict = "problem" if wanted else "note"
+    lacking = backend.missing_packages() if row.state != "adopted" else []
+    if lacking:
+        names = " ".join(lacking)
+        yield Finding(bad, subject, f"{row.state}; packages of the system are missing: {names}", f"apt install {names}")
+        return
     if row.state not in ("built", "adopted"):
         cure = row.detail.removeprefix("Run: ") if row.state == "missing" else f"mlpbench env build {row.name}"
         text = "not built" if row.state == "missing" else f"{row.state}: {row.detail}"

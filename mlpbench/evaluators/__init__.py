@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -48,6 +49,7 @@ class Scorer:
         later: those of ``options`` that joined since: nothing is made from them while they are null.
         frames: whether it reads the data set's frames.
         references: whether it reads the data set's reference files.
+        only_with: name of the reference file without which it has nothing to do; empty: none.
     """
 
     name: str
@@ -58,6 +60,11 @@ class Scorer:
     later: tuple[str, ...] = ()
     frames: bool = True
     references: bool = False
+    only_with: str = ""
+
+    def applies(self, references: Mapping[str, Any]) -> bool:
+        """Whether a data set with these reference files gives it something to do."""
+        return not self.only_with or self.only_with in references
 
     def __call__(self, directory: Path, values: dict[str, Any], context: Context) -> list[Row]:
         """The rows, each with the scorer's name."""
@@ -76,7 +83,9 @@ SCORERS = {
         Scorer("accuracy", 2, "predict", f"{__name__}.accuracy:score"),
         Scorer("forgetting", 1, "forgetting", f"{__name__}.forgetting:score", frames=False),
         Scorer("physics", 2, "physics", f"{__name__}.physics:score", frames=False, references=True),
+        Scorer("properties", 1, "physics", f"{__name__}.properties:score", frames=False, references=True,
+               only_with="properties"),
         Scorer("md", 2, "md", f"{__name__}.md:score", options=_MD_OPTIONS, later=_LATER),
         Scorer("speed", 2, "speed", f"{__name__}.speed:score", frames=False),
     )
-}
+}  # fmt: skip

@@ -94,7 +94,66 @@ class AseMethod(Method):
         return self.title or f"{self.calculator.replace(':', '.').rpartition('.')[2]}({given})"
 
 
-METHODS: dict[str, type[Method]] = {"pyscf": PyscfMethod, "xtb": XtbMethod, "ase": AseMethod}
+class _PeriodicMethod(Method):
+    """What the codes for crystals have in common: they sample the Brillouin zone and smear occupations."""
+
+    xc: str = Field(default="PBE", min_length=1, description="functional, as the code names it")
+    kpoint_density_A: float = Field(
+        gt=0, description="k-points per Å⁻¹ of each reciprocal vector (with its 2π), rounded up"
+    )
+    kpoints: list[int] | None = Field(
+        default=None, min_length=3, max_length=3, description="their numbers along each vector, in place of the density"
+    )
+    gamma: bool = Field(default=True, description="a mesh with Γ; else Monkhorst and Pack's, shifted where even")
+    smearing_eV: float = Field(default=0.05, gt=0, description="Fermi–Dirac; labels are free energies")
+    spin_polarised: bool = Field(default=False)
+    charge: int = Field(default=0, description="of the whole cell, e")
+
+    def _mesh_words(self) -> str:
+        mesh = f"{self.kpoint_density_A:g} Å" if self.kpoints is None else "×".join(map(str, self.kpoints))
+        state = ", spin-polarised" * self.spin_polarised + f", charge {self.charge}" * bool(self.charge)
+        return f"k-points {mesh}{' with Γ' * self.gamma}, Fermi–Dirac {self.smearing_eV:g} eV{state}"
+
+
+class GpawMethod(_PeriodicMethod):
+    """Plane waves and PAW data sets with GPAW."""
+
+    cutoff_eV: float = Field(gt=0, description="of the plane waves; stress converges later than forces")
+    moments: dict[str, float] | None = Field(default=None, description="element -> μB, where the spins start from")
+    hund: bool = Field(default=False, description="Hund's rule, for a free atom alone in its cell")
+    vacuum_A: float = Field(default=6.0, gt=0, description="on either side of the atoms, along open directions")
+    energy_tolerance_eV: float = Field(default=1e-4, gt=0, description="per valence electron, last three cycles")
+    density_tolerance: float = Field(default=1e-4, gt=0, description="electrons per valence electron")
+    max_cycle: int = Field(default=150, gt=0, description="of the self-consistent field")
+
+    worker: ClassVar[str] = "mlpbench.worker.reference.gpaw_code:GpawCode"
+
+    def words(self) -> str:
+        """Functional, plane waves, k-points, smearing."""
+        return f"{self.xc}, PAW, plane waves {self.cutoff_eV:g} eV, {self._mesh_words()}"
+
+
+class Cp2kMethod(_PeriodicMethod):
+    """Gaussians and plane waves with CP2K and GTH pseudopotentials."""
+
+    basis: str = Field(default="DZVP-MOLOPT-SR-GTH", min_length=1, description="a set in CP2K's BASIS_MOLOPT")
+    cutoff_Ry: float = Field(gt=0, description="of the finest grid of the density")
+    conv_tol: float = Field(default=1e-6, gt=0, description="EPS_SCF")
+    max_cycle: int = Field(default=80, gt=0, description="of the self-consistent field")
+    added_orbitals: int = Field(default=20, ge=0, description="empty ones, which smearing needs")
+    multiplicity: int | None = Field(default=None, ge=1, description="2S + 1; None: CP2K's choice")
+    vacuum_A: float = Field(default=6.0, gt=0, description="on either side of the atoms, along open directions")
+
+    worker: ClassVar[str] = "mlpbench.worker.reference.cp2k_code:Cp2kCode"
+
+    def words(self) -> str:
+        """Functional, basis, grid, k-points, smearing."""
+        return f"{self.xc}-GTH/{self.basis}, {self.cutoff_Ry:g} Ry, {self._mesh_words()}"
+
+
+METHODS: dict[str, type[Method]] = {
+    "pyscf": PyscfMethod, "xtb": XtbMethod, "ase": AseMethod, "gpaw": GpawMethod, "cp2k": Cp2kMethod,
+}  # fmt: skip
 
 # Settings that say where or how often something starts and not what comes out.
 _NOT_THE_LEVEL = ("backend", "reuse", "title")

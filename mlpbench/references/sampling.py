@@ -10,8 +10,9 @@ from typing import Any, Literal
 
 import numpy as np
 from ase import Atoms
-from ase.build import molecule
+from ase.build import bulk, molecule
 from ase.io import write
+from ase.stress import voigt_6_to_full_3x3_strain
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from mlpbench import turns
@@ -33,8 +34,12 @@ class Trajectory(BaseModel):
 
     temperature_K: float = Field(gt=0)
     frames: int = Field(gt=0)
-    seed: int = Field(ge=0, description="of velocities and noise")
     start: str | None = Field(default=None, description="where it begins, if elsewhere than sampling.start says")
+    seed: int = Field(ge=0, description="of velocities and noise, and of strains")
+    strain: float = Field(
+        default=0.0, ge=0, lt=0.3, description="each kept frame is strained at random: six components within ± this"
+    )
+    remove: list[int] = Field(default_factory=list, description="atoms, counted from 0, that the start is short of")
 
 
 class Sampling(BaseModel):
@@ -42,7 +47,10 @@ class Sampling(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    start: str | None = Field(description="structure file (its first frame), or a molecule that ASE knows (CH3CH2OH)")
+    start: str | None = Field(
+        description="structure file (its first frame), a molecule that ASE knows (CH3CH2OH), or a crystal as "
+        "bulk:Si:5.47 (element, lattice constant in Å; cubic cell)"
+    )
     thermostat: Literal["langevin"] = Field(default="langevin")
     friction_per_ps: float = Field(gt=0, description="of the Langevin bath")
     time_step_fs: float = Field(gt=0)
@@ -108,13 +116,15 @@ class Sampling(BaseModel):
 
 
 def start_structure(name: str | None) -> Atoms:
-    """The first structure of a file, or a molecule of ASE's collection.
+    """The first structure of a file, a molecule of ASE's collection, or the cubic cell of ``bulk:ELEMENT:LENGTH``.
 
     Raises:
-        UserError: neither.
+        UserError: none of these.
     """
     if not name:
         raise UserError("there is no structure to start from", "Give one: mlpbench data sample START.xyz ...")
+    if name.startswith("bulk:"):
+        return _crystal(name)
     path = Path(name).expanduser()
     if path.is_file():
         return geometries(path, "0")[0]
@@ -122,6 +132,22 @@ def start_structure(name: str | None) -> Atoms:
         return Atoms(molecule(name))
     except KeyError as error:
         raise UserError(f"'{name}' is neither a file nor a molecule that ASE knows (such as CH3CH2OH)") from error
+
+
+def _crystal(name: str) -> Atoms:
+    """``bulk:Si:5.47``: the element's structure as ASE knows it, in its cubic cell."""
+    try:
+        _, symbol, length = name.split(":")
+        return Atoms(bulk(symbol, a=float(length), cubic=True))
+    except (ValueError, RuntimeError, KeyError) as error:
+        raise UserError(f"'{name}' is no crystal: {error}", "Write it as bulk:Si:5.47, or give a file.") from error
+
+
+def _without(start: Atoms, run: Trajectory) -> Atoms:
+    """The structure a trajectory starts from."""
+    if run.remove and max(run.remove) >= len(start):
+        raise UserError(f"there is no atom {max(run.remove)} to remove: the start has {len(start)}, counted from 0")
+    return start[[i for i in range(len(start)) if i not in run.remove]]
 
 
 def draw(
@@ -160,11 +186,11 @@ def draw(
     failed: dict[str, str] = {}
     if todo:
         out.mkdir(parents=True, exist_ok=True)
-        frame = request_frames(Frames.from_atoms([start]), ["start"])[0]
+        starts = {name: _without(start, run) for name, run in todo.items()}
+        frames = request_frames(Frames.from_atoms(starts.values()), list(starts))
         request = {
-            "code": METHODS[method["code"]].worker, "method": method, "start": frame,
-            "runs": {name: run.model_dump(exclude={"start"}) for name, run in todo.items()},
-            "settings": sampling.model_dump(),
+            "code": METHODS[method["code"]].worker, "method": method, "settings": sampling.model_dump(),
+            "runs": {f["id"]: {**todo[f["id"]].model_dump(exclude={"start"}), "start": f} for f in frames},
         }  # fmt: skip
         total = sum(sampling.steps(run) for run in todo.values())
         written: set[str] = set()
@@ -180,7 +206,7 @@ def draw(
                         failed[name] = (place / f"{name}.failed").read_text(encoding="utf-8")
                     if name not in written and (place / f"{name}.npz").exists():
                         written.add(name)
-                        _write(paths[name], place / f"{name}.npz", start, run, sampling, method)
+                        _write(paths[name], place / f"{name}.npz", starts[name], run, sampling, method)
                 if on_step is not None:
                     on_step(done, total)
 
@@ -196,13 +222,18 @@ def _write(path: Path, drawn: Path, start: Atoms, run: Trajectory, sampling: Sam
     with np.load(drawn, allow_pickle=False) as stored:
         data = {name: stored[name] for name in stored.files}
     sampler = f"{parse_method(method).words()} ({data['version']}); {sampling.words()}; seed {run.seed}"
+    generator = np.random.default_rng(run.seed)
     structures = []
     for i, positions in enumerate(data["positions"]):
         atoms = Atoms(start.numbers, positions=positions, cell=start.cell, pbc=start.pbc)
+        if run.strain:
+            tensor = voigt_6_to_full_3x3_strain(generator.uniform(-run.strain, run.strain, 6))
+            atoms.set_cell(atoms.cell.array @ (np.eye(3) + tensor), scale_atoms=True)
         atoms.info = {
             "config_type": path.stem, "temperature_K": run.temperature_K, "frame": i,
             "kinetic_temperature_K": round(float(data["kinetic_temperature_K"][i]), 1),
             "sampler_energy": float(data["energy"][i]), "sampler": sampler,
+            **({"strain": run.strain} if run.strain else {}),
         }  # fmt: skip
         structures.append(atoms)
     with replacing(path) as part:

@@ -97,7 +97,7 @@ def wanted(trial: Trial) -> dict[str, Inputs]:
     if config.start.kind == "potential":
         made["forgetting"] = {"potential": trial.key, "start": trial.origin.weights}
     for scorer in SCORERS.values():
-        if scorer.task in made:
+        if scorer.task in made and scorer.applies(references):
             options = evaluation_options(trial).get(scorer.task, {})
             made[SCORE + scorer.name] = score_inputs(scorer, digest(made[scorer.task]), options, frames, references)
     return made

@@ -29,8 +29,8 @@ WORKER_MUST_NOT = {
 # From the bottom up; a module may import from its own row and from those before it.
 LAYERS = [
     {"errors", "units", "frames", "protocol", "turns", "files", "numbers"},
-    {"records", "metrics", "statistics", "literature"},
-    {"acquisition", "datasets", "backends", "devices", "references", "evaluators"},
+    {"records", "metrics", "quantities", "statistics", "literature"},
+    {"acquisition", "datasets", "backends", "devices", "references", "properties", "evaluators"},
     {"config"},
     {"study"},
     {"converging", "rounds", "comparison", "decision", "pilot", "tables"},

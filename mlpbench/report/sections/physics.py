@@ -85,7 +85,7 @@ def _mean(study: Study, dataset: str, name: str, candidate: str, n_train: int) -
     return TableCell(f"{values.mean():+.3g}", float(values.mean()))  # it has a sign: no geometric mean
 
 
-def _first_trials(study: Study, dataset: str) -> dict[str, str]:
+def first_trials(study: Study, dataset: str) -> dict[str, str]:
     """Candidate -> its first finished trial at the largest training set, where its arrays still lie."""
     part = select(study.values, dataset=dataset, n_train=study.largest(dataset)).sort_values("repetition")
     trials: dict[str, str] = {}
@@ -105,7 +105,7 @@ def _arrays(study: Study, trial: str) -> dict[str, Float]:
 def _frequency_figure(study: Study, dataset: str) -> list[Block]:
     """Error of each mode against its DFT frequency."""
     pairs: dict[str, tuple[Float, Float]] = {}
-    for candidate, trial in _first_trials(study, dataset).items():
+    for candidate, trial in first_trials(study, dataset).items():
         references, arrays = references_of(study, trial), _arrays(study, trial)
         if "hessian" in arrays and {"minimum", "hessian"} <= set(references):
             context = Context({}, references=references)
@@ -131,7 +131,7 @@ def _frequency_figure(study: Study, dataset: str) -> list[Block]:
 
 def _scan_figure(study: Study, dataset: str) -> list[Block]:
     """The energy along each scan, reference and potentials."""
-    trials = _first_trials(study, dataset)
+    trials = first_trials(study, dataset)
     arrays = {candidate: _arrays(study, trial) for candidate, trial in trials.items()}
     names = sorted({key for stored in arrays.values() for key in stored if key.startswith("scan.")})
     panels: list[Panel] = []

@@ -47,9 +47,11 @@ class AseCode:
         return compute_with_ase(self._kept or self.calculator(), structure)
 
 
-def compute_with_ase(calculator: Calculator, structure: Structure) -> Answer:
-    """See :meth:`AseCode.compute`."""
+def compute_with_ase(calculator: Calculator, structure: Structure, moments: Any = None) -> Answer:
+    """See :meth:`AseCode.compute`; ``moments`` (N,) μB are where the spins start from."""
     atoms = to_atoms(structure)
+    if moments is not None and np.any(moments):
+        atoms.set_initial_magnetic_moments(moments)
     if hasattr(calculator, "reset"):
         calculator.reset()
     atoms.calc = calculator

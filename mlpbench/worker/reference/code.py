@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import math
 import os
 import time
 from dataclasses import dataclass
@@ -76,6 +77,18 @@ class Code(Protocol):
         Raises:
             NotConverged: see there.
         """
+
+
+def kpoint_mesh(cell: Array, pbc: Array, density: float) -> list[int]:
+    """Numbers of k-points along each reciprocal vector, one along open directions.
+
+    Args:
+        cell: (3, 3) Å, rows.
+        pbc: (3,) bool.
+        density: k-points per Å⁻¹, in Å: at least ``density``·|b| along a reciprocal vector b (with its 2π).
+    """
+    lengths = 2 * np.pi * np.linalg.norm(np.linalg.inv(cell).T, axis=1)
+    return [math.ceil(density * b - 1e-9) if periodic else 1 for b, periodic in zip(lengths, pbc, strict=True)]
 
 
 def load(path: str) -> Any:

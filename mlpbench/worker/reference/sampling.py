@@ -1,7 +1,7 @@
 """Draws geometries by molecular dynamics: ``bootstrap.py FOLDER mlpbench.worker.reference.sampling``.
 
-``request.json`` has ``code`` (module:Class), ``method``, ``start`` (``numbers, positions, cell, pbc``; Å), ``runs``
-(name -> ``temperature_K, frames, seed``) and ``settings`` (``friction_per_ps, time_step_fs, equilibration_ps,
+``request.json`` has ``code`` (module:Class), ``method``, ``runs`` (name -> ``temperature_K, frames, seed`` and
+``start``: ``numbers, positions, cell, pbc``; Å) and ``settings`` (``friction_per_ps, time_step_fs, equilibration_ps,
 spacing_fs, hold_centre, relax_fmax, relax_steps``). Several processes may share the folder; each takes the next run
 that nobody has claimed. While it goes, ``<name>.progress`` holds the steps that are done; at its end ``<name>.npz`` has
 ``positions`` (F, N, 3) Å, ``energy`` (F,) eV, ``kinetic_temperature_K`` (F,) and ``version``, or ``<name>.failed`` says
@@ -44,7 +44,7 @@ def main(argv: list[str]) -> int:
         if not claim(folder / f"{name}.claim"):
             continue
         try:
-            drawn = draw(code, Structure.from_request(request["start"]), run, request["settings"], folder / name)
+            drawn = draw(code, Structure.from_request(run["start"]), run, request["settings"], folder / name)
         except Exception as error:  # the code may fail in any way; other runs are still wanted
             text = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
             (folder / f"{name}.failed").write_text(text, encoding="utf-8")

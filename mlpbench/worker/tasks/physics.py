@@ -19,7 +19,8 @@ from mlpbench.units import GPA
 from mlpbench.worker.adapter import Adapter, Potential, Prediction
 
 ARRAYS = "physics.npz"
-NOT_A_SCAN = ("minimum", "hessian", "crystal")
+NOT_A_SCAN = ("minimum", "hessian", "crystal", "properties")
+PROPERTY_BATCH = 16  # structures of properties in one forward pass
 CROSSING = 1e-4  # Å, the first points on either side of the cutoff
 COORDINATES = 30  # of each frame, at most, for the check of forces: a large cell has hundreds, and each costs two calls
 FAR = 50.0  # Å between two copies that must not feel each other
@@ -29,7 +30,8 @@ def run(adapter: Adapter, options: dict[str, Any], events: EventLog) -> dict[str
     """Options: ``n_frames``, ``displacement_A`` (of the consistency check), ``hessian_displacement_A``, ``fmax``
     (eV/Å, of the relaxation), ``relax_steps``, ``seed``, and ``references`` (name -> path of the data set's files).
 
-    Writes ``physics.npz``: ``minimum`` (N, 3) Å, ``hessian`` (3N, 3N) eV/Å² and ``scan.<name>`` (K,) eV. Returns the
+    Writes ``physics.npz``: ``minimum`` (N, 3) Å, ``hessian`` (3N, 3N) eV/Å², ``scan.<name>`` (K,) eV and what
+    :func:`on_structures` gives. Returns the
     errors of the symmetry checks in eV and eV/Å, how the relaxation ended, and ``crystal`` (see
     :func:`mlpbench.worker.tasks.physics.cubic`) where the data set has one.
     """
@@ -51,6 +53,9 @@ def run(adapter: Adapter, options: dict[str, Any], events: EventLog) -> dict[str
     if "crystal" in references:
         values["crystal"] = cubic(potential, Path(references["crystal"]), PredictCalculator)
         events.write("physics", check="crystal")
+    if "properties" in references:
+        arrays |= on_structures(potential, Frames.from_atoms(iread(references["properties"], index=":")))
+        events.write("physics", check="properties")
     for name, path in references.items():
         if name not in NOT_A_SCAN and str(path).endswith("xyz"):
             scan = Frames.from_atoms(iread(path, index=":"))
@@ -58,6 +63,16 @@ def run(adapter: Adapter, options: dict[str, Any], events: EventLog) -> dict[str
     with replacing(adapter.directory / ARRAYS) as part, open(part, "wb") as stream:
         np.savez(stream, **arrays)  # type: ignore[arg-type]  # its stub takes **kwds for allow_pickle
     return values
+
+
+def on_structures(potential: Potential, frames: Frames) -> dict[str, Float]:
+    """``properties.energy`` (F,) eV, ``.forces`` (A, 3) eV/Å and ``.stress`` (F, 6) eV/Å³ (NaN: none) of structures.
+
+    Stress is asked for where all structures are periodic in three directions.
+    """
+    made = potential.predict(frames, PROPERTY_BATCH, stress=bool(frames.pbc.all()))
+    stress = np.full((len(frames), 6), np.nan) if made.stress is None else made.stress
+    return {"properties.energy": made.energy, "properties.forces": made.forces, "properties.stress": stress}
 
 
 def symmetries(

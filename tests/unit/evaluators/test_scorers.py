@@ -15,10 +15,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from ase.io import read
+from ase.build import bulk
+from ase.calculators.singlepoint import SinglePointCalculator
+from ase.io import read, write
 
 from mlpbench.evaluators import SCORERS, Context, Row
+from mlpbench.properties import PROPERTIES
 from mlpbench.protocol import write_json
+from mlpbench.worker.reference.stillinger_weber import StillingerWeber
 from tests.support import ETHANOL, ethanol_frames
 from tests.unit.evaluators.test_md_scores import FRAMES, fabricate
 from tests.unit.evaluators.test_speed import reference, timings
@@ -90,9 +94,28 @@ def speed_rows(folder: Path) -> list[Row]:
     return SCORERS["speed"](folder, timings(latency=latency, latency_again=latency[::-1]), context)
 
 
+def properties_rows(folder: Path) -> list[Row]:
+    """Stillinger–Weber silicon as the reference, and the same with every label 2 % larger as the potential."""
+    start, sets = bulk("Si", a=5.43, cubic=True), []
+    for name in ("eos", "elastic", "phonons", "vacancy"):
+        for atoms in PROPERTIES[name].structures(start):
+            atoms.calc = StillingerWeber()
+            energy, forces, stress = atoms.get_potential_energy(), atoms.get_forces(), atoms.get_stress()
+            atoms.calc = SinglePointCalculator(atoms, energy=energy, forces=forces, stress=stress)
+            sets.append(atoms)
+    write(folder / "properties.xyz", sets, format="extxyz")
+    arrays: dict[str, Any] = {
+        "properties.energy": 1.02 * np.array([a.get_potential_energy() for a in sets]),
+        "properties.forces": 1.02 * np.concatenate([a.get_forces() for a in sets]),
+        "properties.stress": 1.02 * np.array([a.get_stress() for a in sets]),
+    }
+    np.savez(folder / "physics.npz", **arrays)
+    return SCORERS["properties"](folder, {}, Context({}, references={"properties": folder / "properties.xyz"}))
+
+
 STORED: dict[str, Callable[[Path], list[Row]]] = {
     "cost": cost_rows, "accuracy": accuracy_rows, "forgetting": forgetting_rows, "physics": physics_rows,
-    "md": md_rows, "speed": speed_rows,
+    "md": md_rows, "speed": speed_rows, "properties": properties_rows,
 }  # fmt: skip
 
 

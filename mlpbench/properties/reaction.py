@@ -1,0 +1,172 @@
+"""Properties of molecules and reactions: paths, dissociation, conformers, rare events, rates; structures from files."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import ClassVar
+
+import numpy as np
+from ase import Atoms
+from ase.data import atomic_masses
+
+from mlpbench.frames import Float
+from mlpbench.properties.base import PROPERTY, Labelled, Property
+from mlpbench.quantities import Value
+from mlpbench.units import ASE_TIME_IN_FS, BOLTZMANN
+
+MEV = 1e3
+STEP = 0.01  # Å, of the displacements behind the Hessians of a rate
+SOFT = 1e-4  # eV/Å²/u: an eigenvalue below is translation, rotation or noise
+
+
+def peak(x: Float, y: Float) -> tuple[float, float]:
+    """Place and height of the highest point: a parabola through it and its neighbours; at an end the point itself."""
+    top = int(np.argmax(y))
+    if not 0 < top < len(y) - 1:
+        return float(x[top]), float(y[top])
+    a, b, c = np.polyfit(x[top - 1 : top + 2] - x[top], y[top - 1 : top + 2], 2)
+    if a >= 0:
+        return float(x[top]), float(y[top])
+    return float(x[top] - b / (2 * a)), float(c - b**2 / (4 * a))
+
+
+def arc_length(structures: list[Atoms]) -> Float:
+    """(K,) Å along the path, Euclidean over all coordinates, shortest images where periodic."""
+    steps = [0.0]
+    for one, other in pairwise(structures):
+        shift = other.positions - one.positions
+        if one.pbc.any():
+            inner = shift @ np.linalg.inv(one.cell.array)
+            shift = (inner - np.where(one.pbc, np.rint(inner), 0.0)) @ one.cell.array
+        steps.append(float(np.linalg.norm(shift)))
+    return np.cumsum(steps)
+
+
+class ReactionPath(Property):
+    """Structures in order from reactant to product: an intrinsic reaction coordinate, the images of a band."""
+
+    name: ClassVar[str] = "path"
+
+    def values(self, labelled: Labelled) -> dict[str, Value]:
+        """meV, Å. The potential's own highest point counts: its saddle need not lie where the reference's does."""
+        energy = (labelled.energy - labelled.energy[0]) * MEV
+        place, height = peak(arc_length(labelled.structures), energy)
+        values: dict[str, Value] = {"path_energy": energy, "path_reaction": np.float64(energy[-1])}
+        if 0 < int(np.argmax(energy)) < len(energy) - 1:
+            values |= {"path_barrier": np.float64(height), "path_saddle": np.float64(place)}
+        return values
+
+
+class Dissociation(Property):
+    """Structures along a bond, its length in the header ``distance_A``."""
+
+    name: ClassVar[str] = "dissociation"
+
+    def values(self, labelled: Labelled) -> dict[str, Value]:
+        """meV and Å; the length is left out where the curve has no minimum inside."""
+        lengths = np.array([float(atoms.info["distance_A"]) for atoms in labelled.structures])
+        order = np.argsort(lengths)
+        energy = labelled.energy[order] * MEV
+        values: dict[str, Value] = {"dissociation_energy": np.float64(energy[-1] - energy.min())}
+        if 0 < int(np.argmin(energy)) < len(energy) - 1:
+            place, height = peak(lengths[order], -energy)
+            values = {"dissociation_energy": np.float64(energy[-1] + height), "dissociation_length": np.float64(place)}
+        return values
+
+
+class Conformers(Property):
+    """Structures of one molecule in several conformations."""
+
+    name: ClassVar[str] = "conformers"
+
+    def values(self, labelled: Labelled) -> dict[str, Value]:
+        """meV, relative to their mean."""
+        energy = (labelled.energy - labelled.energy.mean()) * MEV
+        return {"conformer_energy": energy, "conformer_order": energy}
+
+
+class RareEvents(Property):
+    """Frames of rare events; the array ``moving`` or the header ``moving_atom`` marks the atoms that move."""
+
+    name: ClassVar[str] = "rare"
+
+    def values(self, labelled: Labelled) -> dict[str, Value]:
+        """meV/Å, (M·3,) components.
+
+        Raises:
+            ValueError: a structure marks no atom.
+        """
+        parts = []
+        for atoms, forces in zip(labelled.structures, labelled.forces, strict=True):
+            marked = np.asarray(atoms.arrays.get("moving", np.zeros(len(atoms)))).astype(bool)
+            if "moving_atom" in atoms.info:
+                marked[int(atoms.info["moving_atom"])] = True
+            if not marked.any():
+                raise ValueError("a frame of rare events marks no atom that moves (array 'moving')")
+            parts.append(forces[marked].ravel())
+        return {"rare_force": np.concatenate(parts) * MEV}
+
+
+class Rate(Property):
+    """Rate by harmonic transition-state theory (Vineyard, J. Phys. Chem. Solids 3, 121 (1957)).
+
+    k = (Π ν_minimum / Π ν_saddle) · exp(−ΔE/kT), real modes alone, Hessians by central differences.
+    """
+
+    name: ClassVar[str] = "rate"
+
+    def structures_of(self, minimum: Atoms, saddle: Atoms) -> list[Atoms]:
+        """Both, and both with every coordinate moved up and down by ``STEP`` Å."""
+        made = []
+        for role, start in (("minimum", minimum), ("saddle", saddle)):
+            plain = Atoms(start.numbers, positions=start.positions, cell=start.cell, pbc=start.pbc)
+            plain.info = {PROPERTY: self.name, "role": role}
+            made.append(plain)
+            for coordinate in range(3 * len(start)):
+                for sign in (1, -1):
+                    moved = plain.copy()
+                    moved.positions.flat[coordinate] += sign * STEP
+                    moved.info = {PROPERTY: self.name, "of": role}
+                    made.append(moved)
+        return made
+
+    def values(self, labelled: Labelled) -> dict[str, Value]:
+        """log₁₀ of rates in 1/s; left out unless the saddle has one mode downhill, and the minimum none."""
+        energy, product = {}, {}
+        for role in ("minimum", "saddle"):
+            own = next(i for i, atoms in enumerate(labelled.structures) if atoms.info.get("role") == role)
+            moved = [i for i, atoms in enumerate(labelled.structures) if atoms.info.get("of") == role]
+            modes = _modes(labelled, own, moved)
+            if (modes < -SOFT).sum() != (role == "saddle"):
+                return {}
+            energy[role] = float(labelled.energy[own])
+            product[role] = modes[modes > SOFT]
+        if len(product["minimum"]) != len(product["saddle"]) + 1:
+            return {}
+        # sqrt(eV/Å²/u) is an angular frequency per ASE's unit of time
+        logs = {role: float(np.log10(np.sqrt(modes) / (2 * np.pi * ASE_TIME_IN_FS * 1e-15)).sum()) for role, modes in
+                product.items()}  # fmt: skip
+        prefactor = logs["minimum"] - logs["saddle"]
+        barrier = energy["saddle"] - energy["minimum"]
+        return {
+            f"rate_{kelvin}K": np.float64(prefactor - barrier / (BOLTZMANN * kelvin) / np.log(10))
+            for kelvin in (300, 1000)
+        }
+
+
+def _modes(labelled: Labelled, own: int, moved: list[int]) -> Float:
+    """Eigenvalues (eV/Å²/u) of the mass-weighted Hessian, those of translation and rotation projected out."""
+    start = labelled.structures[own]
+    size = 3 * len(start)
+    forces = np.array([labelled.forces[i].ravel() for i in moved]).reshape(size, 2, size)
+    hessian = -(forces[:, 0] - forces[:, 1]) / (2 * STEP)
+    masses = atomic_masses[start.numbers]
+    root = np.repeat(np.sqrt(masses), 3)
+    weighted = 0.5 * (hessian + hessian.T) / np.outer(root, root)
+    arms = start.positions - masses @ start.positions / masses.sum()
+    columns = [(np.sqrt(masses)[:, None] * axis).ravel() for axis in np.eye(3)]
+    if not start.pbc.any():
+        columns += [(np.sqrt(masses)[:, None] * np.cross(axis, arms)).ravel() for axis in np.eye(3)]
+    left, sizes, _ = np.linalg.svd(np.stack(columns, axis=1), full_matrices=True)
+    inner = left[:, int((sizes > 1e-6 * sizes[0]).sum()) :]
+    return np.asarray(np.linalg.eigvalsh(inner.T @ weighted @ inner), dtype=np.float64)
