@@ -140,7 +140,7 @@ def test_a_start_that_was_trained_on_test_frames_is_skipped_unless_leaks_may_pas
 
 
 def test_a_backend_that_cannot_is_skipped(plan: Plan, pretrained: Trial) -> None:
-    assert "can only start from scratch" in str(plan(*FROM, "backend.toy.starts=[]").skip)
+    assert "a training of toy cannot start from a trial" in str(plan(*FROM, "backend.toy.starts=[]").skip)
 
 
 def test_scratch_and_fine_tuned_are_candidates_and_the_record_says_where_it_began(
