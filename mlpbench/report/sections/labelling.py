@@ -51,17 +51,19 @@ def _finding(study: Study, dataset: str, gains: list[Gain]) -> str:
     """The verdicts in distribution, and where else a gain is shown."""
     first = gains[0].metric, study.in_distribution(dataset)
     inside = [gain for gain in gains if (gain.metric, gain.split) == first]
-    by_verdict: dict[str, list[str]] = {}
+    said = []
     for gain in inside:
-        by_verdict.setdefault(gain.verdict, []).append(_name(gain, gains))
-    said = [f"{verdict}: {listing(names)}" for verdict, names in by_verdict.items()]
-    parts = [f"Labels against random's at equal error, {_error(*map(str, first))}: {'; '.join(said)}."]
+        value, low, high = gain.multiplier
+        ends = f" ({interval(low, high)})" if gain.needed.n >= LEAST_REPETITIONS else ""
+        said.append(f"{_name(gain, gains)} {number(value, low, high)}{ends}, {gain.verdict}")
+    parts = [f"Labels that random needs over those that a choice needs, at equal {_error(*map(str, first))}: "
+             f"{'; '.join(said)}."]  # fmt: skip
     others = [gain for gain in gains if gain not in inside and gain.verdict in ("gain", "worse")]
     for verdict in ("gain", "worse"):
         named = [f"{_name(g, gains)} ({_error(g.metric, g.split)})" for g in others if g.verdict == verdict]
         if named:
             parts.append(f"{verdict.capitalize()} elsewhere: {listing(named)}.")
-    return " ".join(parts) if others else f"{parts[0]} Elsewhere neither a gain nor a loss is shown."
+    return " ".join(parts) if others else f"{parts[0]} In the other errors neither a gain nor a loss is shown."
 
 
 def _name(gain: Gain, gains: list[Gain]) -> str:
@@ -94,7 +96,7 @@ def _figure(study: Study, dataset: str, lines: list[Series]) -> Figure:
         f"Errors of {lines[0].name} on {dataset} against the number of training frames, by how these were chosen: "
         f"geometric mean over {plural(n, 'repetition')} with 95 % interval. All begin with the same random frames."
     )
-    return Figure(caption, panels, small=len(panels) > 2)
+    return Figure(caption, panels)
 
 
 def _means(errors: acquiring.Errors) -> dict[int, Estimate]:
