@@ -18,6 +18,8 @@ from ase import Atoms
 from ase.io import read, write
 
 import mlpbench as face
+from mlpbench.backends.engines import places_of
+from mlpbench.config import load_backends
 from mlpbench.errors import UserError
 from mlpbench.files import sha256
 from mlpbench.frames import packed, unpacked
@@ -189,7 +191,7 @@ def test_an_exported_potential_needs_mlpbench_no_more(results: Path, tmp_path: P
     assert done.returncode == 0, done.stderr
     folder = tmp_path / "ours"
     assert sorted(path.name for path in folder.iterdir()) == [
-        "CARD.md", "card.json", "md.py", "potential.npz", "potential.py", "requirements.txt"
+        "CARD.md", "card.json", "md.py", "potential.npz", "potential.py", "requirements.txt", "start.xyz"
     ]  # fmt: skip
     write(tmp_path / "new.extxyz", frames("test_300K", 5))
     assert mlpbench("predict", f"s/{trial}", "new.extxyz", "--results", str(results)).returncode == 0
@@ -232,6 +234,59 @@ def test_an_exported_potential_needs_mlpbench_no_more(results: Path, tmp_path: P
     assert again.returncode == 2
     assert "ours is there already and not empty" in again.stderr
     assert not list(tmp_path.glob(".ours*"))
+
+
+def test_a_committee_for_other_engines(results: Path, tmp_path: Path, mlpbench: Run) -> None:
+    """Means over the members; LAMMPS and i-PI, where their environments are built, run the exported scripts."""
+    trials = [path.name for path in sorted(results.glob("s/toy-*"))]
+    asked = ["export", f"s/{trials[0]}", "--to", "ours", "--committee", "--results", str(results)]
+    refused = mlpbench(*asked, "--for", "ase,torchsim")
+    assert (refused.returncode, list(tmp_path.iterdir())) == (2, [])
+    assert "a committee has no torch-sim model" in refused.stderr
+    assert mlpbench(*asked, "--for", "vasp").returncode == 2
+    done = mlpbench(*asked, "--for", "ase,lammps,ipi")
+    assert done.returncode == 0, done.stderr
+    folder = tmp_path / "ours"
+    assert json.loads((folder / "card.json").read_text())["members"] == dict(
+        zip(("member0", "member1"), trials, strict=True)
+    )
+    write(tmp_path / "new.extxyz", frames("test_300K", 3))
+    expected = []
+    for number, trial in enumerate(trials):
+        out = f"p{number}.xyz"
+        assert mlpbench("predict", f"s/{trial}", "new.extxyz", "--out", out, "--results", str(results)).returncode == 0
+        predicted = read(tmp_path / out, index=":")
+        assert isinstance(predicted, list)
+        expected.append([atoms.get_potential_energy() for atoms in predicted])
+    script = (
+        "from ase.io import read\nfrom potential import calculator, warnings_for\n"
+        "for atoms in read('../new.extxyz', index=':'):\n"
+        "    atoms.calc = calculator()\n"
+        "    print(repr(float(atoms.get_potential_energy())), repr(float(atoms.calc.results['energy_std'])))\n"
+        "    assert atoms.calc.results['forces_std'].shape == (9, 3) and not warnings_for(atoms)\n"
+    )
+    alone = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+
+    def run(*arguments: str, **more: str) -> str:
+        command = [sys.executable, *arguments]
+        ended = subprocess.run(
+            command, cwd=folder, env=alone | more, capture_output=True, text=True, timeout=200, check=False
+        )
+        assert ended.returncode == 0, ended.stderr
+        return ended.stdout
+
+    numbers = np.array([[float(word) for word in line.split()] for line in run("-c", script).splitlines()])
+    np.testing.assert_allclose(numbers[:, 0], np.mean(expected, axis=0), atol=1e-6)
+    np.testing.assert_allclose(numbers[:, 1], np.std(expected, axis=0, ddof=1), atol=1e-6)
+    (folder / "start.xyz").write_text((folder / "member0" / "start.xyz").read_text())
+    places = places_of(("lammps", "ipi"), load_backends([]), None)
+    if not places["lammps"].reason:
+        said = run("run_lammps.py", "start.xyz", "in.lammps", "--var", "steps", "5", PYTHONPATH=places["lammps"].site)
+        assert "potential energy -" in said
+        assert (folder / "md.lammpstrj").is_file()
+    if not places["ipi"].reason:
+        program = str(Path(places["ipi"].python).with_name("i-pi"))
+        assert "5 evaluations" in run("run_ipi.py", "start.xyz", "--steps", "4", "--i-pi", program)
 
 
 def test_the_python_of_the_documentation_runs_as_it_stands(
