@@ -227,8 +227,8 @@ def _write(path: Path, drawn: Path, start: Atoms, run: Trajectory, sampling: Sam
     for i, positions in enumerate(data["positions"]):
         atoms = Atoms(start.numbers, positions=positions, cell=start.cell, pbc=start.pbc)
         if run.strain:
-            tensor = voigt_6_to_full_3x3_strain(generator.uniform(-run.strain, run.strain, 6))
-            atoms.set_cell(atoms.cell.array @ (np.eye(3) + tensor), scale_atoms=True)
+            deformation = voigt_6_to_full_3x3_strain(generator.uniform(-run.strain, run.strain, 6))  # 1 + strain
+            atoms.set_cell(atoms.cell.array @ deformation, scale_atoms=True)
         atoms.info = {
             "config_type": path.stem, "temperature_K": run.temperature_K, "frame": i,
             "kinetic_temperature_K": round(float(data["kinetic_temperature_K"][i]), 1),

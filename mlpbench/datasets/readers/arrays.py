@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from ase import Atoms
 from ase.data import atomic_numbers
 from ase.stress import full_3x3_to_voigt_6_stress
 
@@ -18,7 +19,8 @@ from mlpbench.errors import UserError, close_match
 from mlpbench.frames import Float, Frames, Int
 
 _NAMES = {
-    "numbers": ("z", "nuclear_charges", "atomic_numbers", "numbers"),
+    "numbers": ("z", "nuclear_charges", "atomic_numbers", "numbers", "Z"),
+    "count": ("N",),  # atoms of each frame, where arrays are padded to the largest
     "positions": ("R", "coords", "coordinates", "positions"),
     "energy": ("E", "energies", "energy"),
     "forces": ("F", "forces", "force"),
@@ -143,6 +145,9 @@ class _Content:
 def _chunks(path: Path, arrays: Mapping[str, _Array], labels: Labels, notes: Notes) -> Iterator[Chunk]:
     content = _Content(path, arrays, notes, {"e_unit", "r_unit"})
     numbers = np.asarray(content.need("numbers").whole())
+    if numbers.ndim == 2:
+        yield from _padded(content, numbers, labels)
+        return
     if numbers.ndim != 1 or numbers.dtype.kind not in "iuf":
         raise UserError(
             f"{path}: atomic numbers of shape {numbers.shape}; expected one molecule's, the same in all frames"
@@ -173,6 +178,45 @@ def _chunks(path: Path, arrays: Mapping[str, _Array], labels: Labels, notes: Not
             pbc[start : start + CHUNK],
         )
         yield Chunk(frames, [{} for _ in energy])
+
+
+def _padded(content: _Content, numbers: Any, labels: Labels) -> Iterator[Chunk]:
+    """Frames of several molecules in arrays padded to the largest: what lies beyond a frame's atoms is left out.
+
+    Raises:
+        UserError: the padding or the arrays do not agree, or the unit of the energies is not declared.
+    """
+    path, notes = content.path, content.notes
+    count = content.pick("count", optional=True)
+    sizes = (numbers > 0).sum(axis=1) if count is None else np.asarray(count.whole(), dtype=np.int64).reshape(-1)
+    inside = np.arange(numbers.shape[1]) < sizes[:, None]
+    if len(sizes) != len(numbers) or ((numbers > 0) != inside).any():
+        raise UserError(
+            f"{path}: atomic numbers of shape {numbers.shape} whose padding (zeros at the end) does not agree with 'N'"
+        )
+    positions = np.asarray(content.need("positions").whole(), dtype=np.float64)
+    energy = np.asarray(content.need("energy", labels.energy_key).whole(), dtype=np.float64).reshape(-1)
+    array = content.pick("forces", labels.forces_key, optional=True)
+    forces = np.full(positions.shape, np.nan) if array is None else np.asarray(array.whole(), dtype=np.float64)
+    expected = (*numbers.shape, 3)
+    if positions.shape != expected or forces.shape != expected or len(energy) != len(numbers):
+        raise UserError(f"{path}: positions {positions.shape} and forces {forces.shape}; expected {expected} of both")
+    if labels.energy_unit is None:
+        raise UserError(
+            f"{path}: the unit of the energies cannot be inferred from padded arrays",
+            "Declare it: dataset.energy_unit=kcal/mol (or eV, hartree, kJ/mol).",
+        )
+    factors = unit_factors(labels, energy="eV", stated={}, where=path.name, notes=notes)
+    notes.add(f"{path.name}: padded to {numbers.shape[1]} atoms; {int((~inside).sum()):,} padding entries left out")
+    unread = sorted(set(content.arrays) - content.used)
+    if unread:
+        notes.add(f"{path.name}: not read: {', '.join(unread[:20])}")
+    for start in range(0, len(energy), CHUNK):
+        some = range(start, min(start + CHUNK, len(energy)))
+        structures = [Atoms(numbers[i, : sizes[i]], positions=positions[i, : sizes[i]] * factors.length) for i in some]
+        kept = [forces[i, : sizes[i]] * factors.forces for i in some]
+        frames = Frames.from_atoms(structures, energy[list(some)] * factors.energy, kept)
+        yield Chunk(frames, [{} for _ in some])
 
 
 def _cells(content: _Content, count: int) -> tuple[Float | None, Any]:

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 from ase import Atoms
+from ase.constraints import FixAtoms
 from ase.io import iread
 from ase.stress import full_3x3_to_voigt_6_stress
 
@@ -27,7 +28,7 @@ from mlpbench.datasets.readers.base import (
     unit_factors,
 )
 from mlpbench.errors import UserError, close_match
-from mlpbench.frames import Float, Frames
+from mlpbench.frames import Float, Frames, Int
 
 # What a reference calculation wrote under a name of its own comes before the plain name, which any model writes to.
 _PREFIXES = ("REF_", "ref_", "dft_", "DFT_", "")
@@ -277,7 +278,7 @@ def _convert(
 ) -> Chunk:
     energy, forces, stress, headers = [], [], [], []
     used = {*keys.chosen.values(), extxyz.PROGRAM}
-    free = 0
+    free = zeroed = 0
     for number, (atoms, entry) in enumerate(zip(batch, entries, strict=True), start):
         where = f"{path}, frame {number}"
         atoms.calc = None
@@ -286,6 +287,9 @@ def _convert(
         force = _array(values.get("forces"), (len(atoms), 3), where, keys.chosen.get("forces", ""))
         if len(atoms) == 1 and not atoms.pbc.any() and np.isnan(force).all() and "forces" in keys.chosen:
             force, free = np.zeros((1, 3)), free + 1  # by symmetry
+        held, zero = held_atoms(atoms), np.flatnonzero((force == 0).all(axis=1))
+        if len(held) and set(held) <= set(zero) and len(zero) < len(atoms):
+            zeroed += 1
         forces.append(force * factors.forces)
         atoms.positions *= factors.length
         atoms.cell *= factors.length
@@ -293,7 +297,19 @@ def _convert(
         headers.append({k: v for k, v in entry.items() if k not in used and np.ndim(v) == 0})
     if free:
         notes.add(f"{path.name}: free atoms without forces, which are zero by symmetry")
+    if zeroed:
+        notes.add(
+            f"warning: {path.name}: in {zeroed} frames from frame {start} the atoms that a constraint holds have "
+            "forces of exactly zero: those of the constraint, not of the reference method, and a potential would learn them. "
+            "Write the file again with get_forces(apply_constraint=False), or train on dataset.labels=[energy]"
+        )
     return Chunk(Frames.from_atoms(batch, energy, forces, np.array(stress)), headers)
+
+
+def held_atoms(atoms: Atoms) -> Int:
+    """Numbers of the atoms that ASE's ``FixAtoms`` holds: its writers store their forces as zero."""
+    held = [np.asarray(c.index) for c in atoms.constraints if isinstance(c, FixAtoms)]
+    return np.unique(np.concatenate(held)) if held else np.zeros(0, dtype=np.int64)
 
 
 def _number(value: Any, where: str, key: str) -> float:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mlpbench.backends.build import require_packages
 from mlpbench.backends.registry import BackendConfig
 from mlpbench.errors import UserError
 from mlpbench.references.methods import METHODS, complete_method, environment_of, level_of, parse_method
+from mlpbench.worker.reference.code import kpoint_mesh
 
 PBE = {"code": "pyscf", "xc": "pbe", "basis": "def2-svp"}
 EMT = {"code": "ase", "calculator": "ase.calculators.emt.EMT"}
@@ -23,12 +28,36 @@ EMT = {"code": "ase", "calculator": "ase.calculators.emt.EMT"}
         ({**PBE, "grid_level": 12}, r"reference.grid_level=12: .*less than or equal to 9"),
         ({"code": "xtb", "hamiltonian": "GFN9"}, "reference.hamiltonian='GFN9'"),
         ({"code": "ase"}, "needs 'calculator'"),
+        ({"code": "gpaw", "kpoint_density_A": 2.2}, "needs 'cutoff_eV'"),
+        ({"code": "gpaw", "cutoff_eV": 200, "kpoint_density_A": 2, "smearing_eV": 0}, "reference.smearing_eV=0"),
         ({"code": "ase", "calculator": "EMT"}, "reference.calculator='EMT'"),
     ],
 )
 def test_mistakes_are_named(method: dict, message: str) -> None:
     with pytest.raises(UserError, match=message):
         complete_method(method)
+
+
+def test_kpoints_follow_the_reciprocal_cell() -> None:
+    """At least density·2π/a along a vector of an orthogonal cell, and one along open directions."""
+    cube = np.eye(3) * 5.47
+    assert kpoint_mesh(cube, [True] * 3, 2.2) == [3, 3, 3]
+    assert kpoint_mesh(cube, [True, True, False], 2.2) == [3, 3, 1]
+    assert kpoint_mesh(np.diag([5.47, 10.94, 2.735]), [True] * 3, 2.2) == [3, 2, 6]
+    assert kpoint_mesh(np.eye(3) * 2 * np.pi, [True] * 3, 3.0) == [3, 3, 3]  # a whole number is not rounded up
+
+
+def test_missing_packages_of_the_system_are_named(tmp_path: Path) -> None:
+    there = tmp_path / "header.h"
+    there.touch()
+    backend = BackendConfig(
+        name="code",
+        adapter="a.b:C",
+        system={"one-dev": str(tmp_path / "*.h"), "two": "no-such-program", "python": "sh"},
+    )
+    assert backend.missing_packages() == ["two"]
+    with pytest.raises(UserError, match="packages of the system that are not here: two"):
+        require_packages(backend)
 
 
 def test_defaults_are_filled_in() -> None:
@@ -53,6 +82,21 @@ def test_where_it_runs_is_no_level_of_theory() -> None:
         ({"code": "xtb", "multiplicity": 3}, "GFN2-xTB, multiplicity 3"),
         ({**EMT, "arguments": {"asap_cutoff": True, "profile": {"_target_": "a.B"}}}, "EMT(asap_cutoff=True)"),
         ({**EMT, "title": "effective medium theory"}, "effective medium theory"),
+        (
+            {"code": "gpaw", "cutoff_eV": 200, "kpoint_density_A": 2.2},
+            "PBE, PAW, plane waves 200 eV, k-points 2.2 Å with Γ, Fermi–Dirac 0.05 eV",
+        ),
+        (
+            {
+                "code": "cp2k",
+                "cutoff_Ry": 300,
+                "kpoint_density_A": 2,
+                "kpoints": [4, 4, 1],
+                "gamma": False,
+                "charge": 1,
+            },
+            "PBE-GTH/DZVP-MOLOPT-SR-GTH, 300 Ry, k-points 4×4×1, Fermi–Dirac 0.05 eV, charge 1",
+        ),
     ],
 )
 def test_words(method: dict, words: str) -> None:

@@ -130,3 +130,26 @@ def test_trajectories_may_begin_from_molecules_of_their_own() -> None:
     assert {start: list(group.planned()) for start, group in groups.items()} == {"CH4": ["a", "c"], "H2O": ["b"]}
     assert groups["CH4"].start == "CH4"
     assert groups["CH4"].steps(groups["CH4"].planned()["c"]) == sampling().steps(groups["CH4"].planned()["c"])
+
+
+def test_strained_frames_and_vacancies(tmp_path: Path, here: None) -> None:
+    """Each frame has a cell of its own, within the strain asked for, and one atom fewer; the recipe repeats itself."""
+    start = start_structure("bulk:Cu:3.61")
+    assert len(start) == 4
+    assert start.cell[0, 0] == pytest.approx(3.61)
+    named = {"hole": {"temperature_K": 300.0, "frames": 4, "seed": 1, "strain": 0.02, "remove": [0]}}
+    settings = sampling(trajectories=named, relax_fmax=None)
+    (path,), failed = draw(start, settings, EMT, ASE, tmp_path / "a")
+    assert failed == {}
+    frames = read(path, index=":")
+    assert {len(atoms) for atoms in frames} == {3}
+    strains = np.array([np.linalg.solve(start.cell.array, atoms.cell.array) - np.eye(3) for atoms in frames])
+    assert np.abs(strains).max() <= 0.02
+    assert len({round(float(s[0, 0]), 6) for s in strains}) == 4
+    np.testing.assert_allclose(strains, strains.transpose(0, 2, 1), atol=1e-6)
+    (again,), _ = draw(start, settings, EMT, ASE, tmp_path / "b")
+    assert read(again, index=3).cell.array == pytest.approx(frames[3].cell.array)
+    with pytest.raises(UserError, match="no atom 9"):
+        draw(start, sampling(trajectories={"x": {**named["hole"], "remove": [9]}}), EMT, ASE, tmp_path / "c")
+    with pytest.raises(UserError, match="no crystal"):
+        start_structure("bulk:Cu")
