@@ -300,7 +300,7 @@ def _convert(
     if zeroed:
         notes.add(
             f"warning: {path.name}: in {zeroed} frames from frame {start} the atoms that a constraint holds have "
-            "forces of exactly zero: those of the constraint, not of the reference method, and a potential would learn them. "
+            "forces of exactly zero: the constraint's, not the reference method's, and a potential would learn them. "
             "Write the file again with get_forces(apply_constraint=False), or train on dataset.labels=[energy]"
         )
     return Chunk(Frames.from_atoms(batch, energy, forces, np.array(stress)), headers)
