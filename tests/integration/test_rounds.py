@@ -93,7 +93,7 @@ def test_random_rounds_are_todays_nested_subsets_and_committees_share_their_star
 
 
 def test_the_same_study_elsewhere_has_the_same_manifests_also_after_a_kill(tmp_path: Path, mlpbench: Run) -> None:
-    sweep = ["run", *TOY, "acquisition=committee_farthest", *ROUNDS, "budget.steps=300"]
+    sweep = ["run", *TOY, "acquisition=committee_farthest", *ROUNDS, "budget.steps=40", "budget.interval=4"]
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     for folder in (whole, killed):
         folder.mkdir()
