@@ -228,7 +228,7 @@ def _prices(study: Study, dataset: str, pairs: list[Pair]) -> list[Block]:
                 Cell(pair.started), Cell(str(n), n), Cell(f"{least}{seconds(saved)}", saved),
                 Cell(seconds(cost.get("pretraining_seconds")), cost.get("pretraining_seconds")),
                 Cell(f"{labels} of {seconds(each)}" if each else f"{labels}, price not known", labels * (each or 0.0)),
-                Cell("yes" if saved > spent else "no"),
+                Cell("yes" if saved > spent else "not known" if found.beyond else "no"),
             ])  # fmt: skip
     columns = [
         Column("Candidate", numeric=False), Column("n_train", "frames"),
@@ -276,7 +276,13 @@ def _forgetting(study: Study, dataset: str) -> list[Block]:
     names = ("start_force_mae", "kept_force_mae", "forgetting")
     means = [cells(study, dataset, name, "") for name in names]
     rows = [
-        [Cell(line), Cell(str(n), n), *(mean_cell(mean.get((line, n))) for mean in means)]
+        # The start is one potential: its error does not vary over the repetitions.
+        [
+            Cell(line),
+            Cell(str(n), n),
+            Cell(number(means[0][line, n].value), means[0][line, n].value),
+            *(mean_cell(mean.get((line, n))) for mean in means[1:]),
+        ]
         for line in study.lines(dataset)
         for n in facts.train_sizes(study, dataset)
         if (line, n) in means[2]
