@@ -250,7 +250,7 @@ class NetAdapter(Adapter):
         request = vars(self.request)
         settings = {name: request[name] for name in request if name not in ("directory", "frames", "tasks", "version")}
         if self.start is not None:
-            settings["start"] = {"directory": START}
+            settings["start"] = {"directory": START, "freeze": self.request.start.get("freeze", "none")}
             (self.native / START / CHECKPOINT).mkdir(parents=True, exist_ok=True)
             for name in (FACTS, BEST):
                 shutil.copyfile(self.start.checkpoints / name, self.native / START / CHECKPOINT / name)
