@@ -253,6 +253,7 @@ class Adapter(ABC):
         """The best checkpoint, in ``dtype`` (default: the request's).
 
         Raises:
+            Unavailable: the package does not compute in ``dtype``.
             FileNotFoundError: there is no finished training.
         """
 

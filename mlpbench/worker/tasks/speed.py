@@ -136,7 +136,7 @@ def speed_path(adapter: Adapter, options: dict[str, Any], events: EventLog) -> d
     frames = Frames.load(adapter.request.frames[options["split"]])
     structures = frames.select(slice(min(options["n_frames"], len(frames)))).to_atoms()
     # Another deployment is compared with eager in the same dtype; another dtype to the trial's own.
-    truth = adapter.load(path.dtype if path.deployment != "eager" else None).calculator()
+    truth = _loaded(adapter, path.dtype if path.deployment != "eager" else None).calculator()
     expected = labels(truth, structures)
     start = time.perf_counter()
     calculator = deployed(adapter, options["path"])
@@ -165,13 +165,25 @@ def deployed(adapter: Adapter, node: dict[str, Any]) -> Calculator:
         Skip: it cannot run here.
     """
     path = Deployment(**node)
-    potential = adapter.load(path.dtype)
+    potential = _loaded(adapter, path.dtype)
     if path.tf32:
         adapter.allow_tf32()
     if path.deployment == "eager":
         return potential.calculator()
     try:
         return adapter.deploy(potential, path.means)
+    except Unavailable as error:
+        raise Skip(str(error)) from error
+
+
+def _loaded(adapter: Adapter, dtype: str | None) -> Potential:
+    """The potential in ``dtype``.
+
+    Raises:
+        Skip: the package does not compute in it.
+    """
+    try:
+        return adapter.load(dtype)
     except Unavailable as error:
         raise Skip(str(error)) from error
 

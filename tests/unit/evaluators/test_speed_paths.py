@@ -6,7 +6,10 @@ import numpy as np
 import pytest
 
 from mlpbench.evaluators.speed import rows
+from mlpbench.worker.adapter import Unavailable
 from mlpbench.worker.paths import Deployment, differences, disagreement, plan
+from mlpbench.worker.tasks import Skip
+from mlpbench.worker.tasks.speed import deployed
 
 MEANS = {"compiled": ("TorchScript", "AOTInductor")}
 
@@ -90,3 +93,13 @@ def test_the_speed_table_has_a_row_for_what_could_not_run() -> None:
 
 def test_a_trial_that_was_not_timed_has_no_rows() -> None:
     assert rows({"tasks": {}, "config": {"dtype": "float32"}}) == []
+
+
+def test_a_precision_that_the_package_does_not_have_is_skipped_with_its_reason() -> None:
+    class Double:
+        def load(self, dtype: str | None = None) -> None:
+            raise Unavailable(f"computes in float64 alone, not {dtype}")
+
+    node = vars(Deployment("eager", "", "float32", False))
+    with pytest.raises(Skip, match="computes in float64 alone, not float32"):
+        deployed(Double(), node)  # type: ignore[arg-type]
