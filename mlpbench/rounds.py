@@ -10,6 +10,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,6 @@ from mlpbench.protocol import write_json
 from mlpbench.statistics.committee import force_errors, rank_correlation
 from mlpbench.study.acquired import member_of, next_round, random_order
 from mlpbench.study.artefacts import Status
-from mlpbench.study.start import weights_of
 from mlpbench.study.trial import Trial
 
 CarryOut = Callable[[Trial], dict[str, Any]]
@@ -188,8 +188,8 @@ def _manifest(trial: Trial, finished: Sequence[dict[str, Any]], predict: Predict
         scores=[None if math.isnan(score) else score for score in choice.scores.tolist()], score=chooser.score,
         frames_sha256=[hashes[i] for i in chosen],
         potentials=[
-            {"trial": folder.name, "key": record["key"], "weights": weights_of(folder)}
-            for folder, record in zip(potentials, finished, strict=False)
+            {"trial": folder.name, "key": record["key"], "forces_sha256": sha256(forces.tobytes()).hexdigest()}
+            for folder, record, forces in zip(potentials, finished, candidates.forces, strict=False)
         ],
         facts={
             "candidates": len(indices), "groups": _counted(pool.group[indices]), "chosen": _counted(pool.group[chosen]),

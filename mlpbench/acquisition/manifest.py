@@ -34,7 +34,8 @@ class Manifest:
         scores: of each chosen frame; None where there is none.
         score: what the score is, and its unit.
         frames_sha256: of each chosen frame, labels included.
-        potentials: that predicted the candidates: ``trial``, ``key``, ``weights`` (digest of the checkpoint).
+        potentials: that predicted the candidates: ``trial``, ``key``, ``forces_sha256`` (of what they predicted; a
+            checkpoint's file may hold the time at which it was written).
         facts: what is known of the choice: candidates, groups of what was chosen, and in a replay the calibration.
     """
 
