@@ -7,9 +7,9 @@ import math
 import numpy as np
 
 from mlpbench.evaluators.physics import ARRAYS
-from mlpbench.evaluators.properties import NAME, both, imaginary_text
+from mlpbench.evaluators.properties import NAME, both, imaginary_text, reference_values
 from mlpbench.numbers import number
-from mlpbench.quantities import QUANTITIES, Quantity
+from mlpbench.quantities import QUANTITIES, Quantity, Value
 from mlpbench.report.facts import references_of
 from mlpbench.report.section import Block, Bullets, Cell, Column, Section, Table
 from mlpbench.report.sections.physics import first_trials
@@ -38,11 +38,26 @@ def properties_section(study: Study) -> Section | None:
 
 
 def _entries(study: Study, dataset: str) -> list[tuple[str, Quantity]]:
-    """(split, quantity) in the order of the registry."""
+    """(split, quantity) in the order of the registry: what a potential or the reference has."""
     part = select(study.values, dataset=dataset)
     there = set(zip(part["split"], part["metric"], strict=True))
     splits = sorted({str(split) for split, metric in there if str(metric).removesuffix(ERROR) in QUANTITIES})
+    if not splits and not _expected(study, dataset):
+        return []
+    for split, name in _expected(study, dataset):  # also what no potential has
+        there.add((split, name + ERROR))
+        splits = sorted({*splits, split})
     return [(s, q) for q in QUANTITIES.values() for s in splits if (s, q.name + ERROR) in there]
+
+
+def _expected(study: Study, dataset: str) -> dict[tuple[str, str], Value]:
+    """(split, quantity) -> the reference's value, where a trial was probed and the file still lies in its place."""
+    for trial in first_trials(study, dataset).values():
+        reference = references_of(study, trial).get(NAME)
+        if reference is not None and both(study.root / trial / ARRAYS, reference):
+            sets = reference_values(reference)
+            return {(name.partition(":")[2], q): value for name, found in sets.items() for q, value in found.items()}
+    return {}
 
 
 def _table(study: Study, dataset: str, entries: list[tuple[str, Quantity]]) -> Table:
@@ -90,7 +105,8 @@ def _reference(study: Study, dataset: str, split: str, quantity: Quantity) -> Ce
     own = study.part(dataset, quantity.name, split).set_index("trial")["value"]
     error = study.part(dataset, quantity.name + ERROR, split).set_index("trial")["value"]
     values = (own - error).dropna()
-    return Cell("–") if values.empty else Cell(f"{values.iloc[0]:.4g}", float(values.iloc[0]))
+    value = _expected(study, dataset).get((split, quantity.name)) if values.empty else values.iloc[0]
+    return Cell("–") if value is None else Cell(f"{float(value):.4g}", float(value))
 
 
 def _imaginary(study: Study, dataset: str) -> list[Block]:
