@@ -180,7 +180,7 @@ EXTRAPOLATED = "1 ns of 1,000 atoms: extrapolated"
 
 def _production_rows(path: dict[str, Any]) -> list[Row]:
     """What the growing systems of the eager path say; ``n_atoms`` is that of the run whose cost is given."""
-    series = Growth.of(path["scaling"])
+    series = Growth.of(path.get("scaling", ()))  # a path that could not run has none
     if series is None:
         return []
     head = {key: path[key] for key in ("deployment", "means", "dtype", "tf32", "status", "reason")}
