@@ -34,8 +34,8 @@ class Unusable(Exception):
 
 
 def first_line(error: Exception) -> str:
-    """What an error of a package says, without advice that may follow."""
-    return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+    """What an error of a package says in its first sentence, without advice that may follow."""
+    return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0].split('. ')[0]}"
 
 
 @dataclass(frozen=True)
