@@ -111,19 +111,21 @@ def _means(errors: acquiring.Errors) -> dict[int, Estimate]:
 
 
 def _multipliers(study: Study, dataset: str, gains: list[Gain]) -> Table:
+    several = len({gain.series.line for gain in gains}) > 1
     rows = []
     for gain in gains:
         value, low, high = gain.multiplier
         ratio, unit = gain.ratio, metric(gain.metric).unit
         rows.append([
-            Cell(gain.series.name), Cell(gain.series.title), Cell(f"{_error(gain.metric, gain.split)}, {unit}"),
+            *([Cell(gain.series.name)] if several else []), Cell(gain.series.title),
+            Cell(f"{_error(gain.metric, gain.split)}, {unit}"),
             Cell(str(gain.labels), gain.labels), Cell(number(gain.errors[0]), gain.errors[0]),
             Cell(number(gain.errors[1]), gain.errors[1]), _ratio(ratio.ratio, ratio.lower, ratio.upper, ratio.n),
-            _ratio(value, low, high, gain.needed.n), Cell(str(gain.needed.n), gain.needed.n),
-            Cell(gain.verdict, mark=MARKS.get(gain.verdict, "")),
+            _ratio(value, low, high, gain.needed.n),
+            Cell(gain.verdict, mark=MARKS.get(gain.verdict, ""), detail=f"n = {gain.needed.n}"),
         ])  # fmt: skip
     columns = [
-        Column("Candidate", numeric=False),
+        *([Column("Candidate", numeric=False)] if several else []),
         Column("Acquisition", numeric=False),
         Column("Error", numeric=False),
         Column("Labels", "frames", "training frames at which both errors are given: the most that both have"),
@@ -134,8 +136,7 @@ def _multipliers(study: Study, dataset: str, gains: list[Gain]) -> Table:
             "Label multiplier", "", "labels that random needs over those that the acquisition needs, for the lowest "
             "error that both reach, on lines through the logarithms; above 1: fewer labels than random",
         ),
-        Column("n", "repetitions"),
-        Column("Verdict", numeric=False),
+        Column("Verdict", "", "by the multiplier; n: repetitions", numeric=False),
     ]  # fmt: skip
     caption = (
         f"Acquisitions on {dataset} against random subsets, paired by repetition; 95 % intervals, Holm-corrected over "
@@ -143,14 +144,20 @@ def _multipliers(study: Study, dataset: str, gains: list[Gain]) -> Table:
     )
     words = (
         "gain: the whole interval of the multiplier is above 1; worse: below 1; no gain: random needs at most "
-        f"{study.margin_words} more labels; undecided: none of these, or fewer than three repetitions."
+        f"{study.margin_words} more labels; undecided: none of these, or fewer than three repetitions. An error "
+        "that is lower at equal labels is no verdict."
     )
-    return Table(f"labelling-{dataset}", caption, columns, rows, headers=3, legend=words)
+    return Table(f"labelling-{dataset}", caption, columns, rows, headers=3 if several else 2, legend=words)
 
 
 def _ratio(value: float, low: float, high: float, n: int) -> Cell:
     """A ratio with its interval, which says nothing with fewer repetitions than a verdict takes."""
-    return ratio_cell(value, low, high) if n >= LEAST_REPETITIONS else Cell(number(value), value)
+    if n < LEAST_REPETITIONS or not math.isfinite(low):
+        return Cell(number(value), value)
+    ends = [f"{end:.2g}" for end in (low, high)]
+    if any((float(text) - 1) * (end - 1) <= 0 for text, end in zip(ends, (low, high), strict=True)):
+        return ratio_cell(value, low, high)  # with the digits that keep each end on its side of 1
+    return Cell(f"{value:.2g}", value, "–".join(ends))
 
 
 def _composition(study: Study, every: list[Series]) -> list[Block]:
