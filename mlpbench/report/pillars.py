@@ -202,10 +202,7 @@ def labels(study: Study, dataset: str, split: str) -> Pillar:
         few = min(fitted[c].repetitions for c in order[:2]) < LEAST_REPETITIONS
         certain = bool(ratio.value and math.isfinite(ratio.lower) and ratio.lower > 1 and not few)
         doubt = "beyond doubt" if certain else f"not beyond doubt: {order[1]} may need no more"
-        if ratio.reason:
-            instead = f"{order[1]} instead: {ratio.reason}"
-        else:
-            instead = f"{order[1]} instead: {_times(ratio)}"
+        instead = f"{order[1]} instead: {ratio.reason or _times(ratio)}"
     lines += _of_this_length(study, dataset)
     bent = [c for c, curve in fitted.items() if curve.bends]
     if bent:

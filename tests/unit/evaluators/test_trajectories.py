@@ -1,4 +1,4 @@
-"""Trajectories in the forms of other tools: each read back, by ASE and by MDAnalysis, has the frames that were written."""
+"""Trajectories in the forms of other tools: read back by ASE and MDAnalysis, each has the frames that were written."""
 
 from __future__ import annotations
 
