@@ -9,8 +9,7 @@ import numpy as np
 from ase import Atoms
 from ase.io import write
 
-from mlpbench.evaluators.md.fates import Fate
-from mlpbench.evaluators.md.runs import Run, atoms_of
+from mlpbench.evaluators.md.runs import Fate, Run, atoms_of
 
 CLIP_FS = 1000.0  # before a death ...
 CLIP_FRAMES = 20  # ... but at least so many, so that one can look at how
