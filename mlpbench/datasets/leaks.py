@@ -261,8 +261,9 @@ class LeakCheck:
         twice = f"{len(repeated)} frames of the pool repeat an earlier one (same configuration): {pairs}"
         doubled = [f"{twice}; validation frames may be training frames too"] if repeated else []
         return doubled + [
-            f"split {name}: a typical test frame lies {1 / max(leak.ratio, 1e-3):.0f} times closer to a pool "
-            "frame than random pairs do, as neighbours of one trajectory would; errors on it say little about new configurations"
+            f"split {name}: a typical test frame lies {1 / max(leak.ratio, 1e-3):.0f} times closer to a pool frame "
+            "than random pairs do, as neighbours of one trajectory would; errors on it say little about new "
+            "configurations"
             for name, leak in self.splits.items()
             if leak.ratio < TOO_CLOSE and np.isfinite(leak.nearest).sum() >= _ENOUGH
         ]
