@@ -222,7 +222,8 @@ def outdated(record: dict[str, Any]) -> dict[str, str]:
             continue
         made = inputs.get(SCORE + scorer.name)
         if made is None:
-            reasons[scorer.name] = "not scored yet"
+            if scorer.applies(record["split"].get("references", {})):
+                reasons[scorer.name] = "not scored yet"
             continue
         now = {**made, "version": scorer.version}
         if scorer.references:
