@@ -88,14 +88,15 @@ def trained(subject: Subject) -> Subject:
             Task("export", options={"folder": str(subject.root / EXPORTED)}),
         ]
         (subject.root / EXPORTED).mkdir()
-        subject.cache["results"] = subject.run("main", tasks, {**split_frames(), **extra})
+        frames, budget = {**split_frames(), **extra}, {"epochs": subject.epochs}
+        subject.cache["results"] = subject.run("main", tasks, frames, budget=budget)
     return subject
 
 
 def test_trains_and_says_how(trained: Subject) -> None:
     result: Result = trained.cache["results"]["train"]
     assert result.status == "done", result.reason
-    count = 8 if trained.backend.iterations else 1
+    count = trained.epochs
     assert result.values["epochs"] == count
     assert result.values["stopped_by"] == ("epochs" if trained.backend.iterations else "solved")
     assert 1 <= result.values["best_epoch"] <= count
@@ -256,7 +257,7 @@ def test_an_option_that_the_package_does_not_have_is_refused_before_training(sub
 
 
 def test_same_seed_same_training(trained: Subject) -> None:
-    results = trained.run("again", [Task("train")], split_frames())
+    results = trained.run("again", [Task("train")], split_frames(), budget={"epochs": trained.epochs})
     assert results["train"].status == "done", results["train"].reason
     first, again = trained.events("main"), trained.events("again")
     assert [e["valid_loss"] for e in again] == pytest.approx([e["valid_loss"] for e in first], rel=1e-9)

@@ -60,6 +60,13 @@ class Subject:
         """Whether it declares that its energy does not change when a frame is turned."""
         return self.backend.architectures[self.name].invariant
 
+    @property
+    def epochs(self) -> int:
+        """Of the training that most tests look at: more where rotations have to be learnt, 1 without iterations."""
+        if not self.backend.iterations:
+            return 1
+        return 8 if self.invariant else 32
+
     def need_iterations(self) -> None:
         """Skip a test of budgets, steps or resumption where the backend declares that it has none."""
         if not self.backend.iterations:
