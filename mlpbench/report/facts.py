@@ -168,6 +168,8 @@ def run_again(study: Study, dataset: str, *overrides: str, only: Sequence[str] =
     chosen = [] if named else [f"dataset.n_train={max(train_sizes(study, dataset))}"]
     starts = starts_of([study.record[trial]["config"] for trial in rows["trial"]])
     rounds = acquisitions_of([study.record[trial]["config"] for trial in rows["trial"]])
+    if rounds:  # a series reaches its smaller sizes on the way to the largest
+        overrides = tuple(_largest(o) if o.startswith("dataset.n_train=") else o for o in overrides)
     chosen = [*(f"{key}={value}" for key, value in {**starts, **rounds}.items()), *chosen]
     groups = {override.partition("=")[0] for override in overrides}
     shared = {
@@ -178,6 +180,11 @@ def run_again(study: Study, dataset: str, *overrides: str, only: Sequence[str] =
     kept = [shlex.quote(f"{key}={value}") for key, value in shared.items()]
     command = f"mlpbench run -m study={study.name} dataset={data} architecture={names} size={sizes}"
     return " ".join([command, *kept, *chosen, *overrides])
+
+
+def _largest(override: str) -> str:
+    key, _, sizes = override.partition("=")
+    return f"{key}={max(int(n) for n in sizes.split(','))}"
 
 
 @remembered

@@ -59,17 +59,22 @@ def unfitted(study: Study, dataset: str, split: str) -> list[Block]:
     missing = {c: error for c, error in fits.items() if isinstance(error, NotFitted)}
     if not missing:
         return []
-    lines = select(study.table, dataset=dataset)
-    names = lines["candidate"].isin(missing)
-    longest = int(lines.loc[names, "steps"].max()) if lines.loc[names, "steps"].notna().any() else 0
     restless = any(isinstance(error, NotAtRest) for error in missing.values())
+    command = longer(study, dataset, list(missing), restless)
+    label = "This adds the missing fits" + (", if it lets the trainings come to rest:" if restless else ":")
+    return [Bullets([f"{c}: {error}." for c, error in missing.items()], "note"), Commands([command], label)]
+
+
+def longer(study: Study, dataset: str, candidates: list[str], restless: bool) -> str:
+    """The command that trains ``candidates`` at equal steps at all sizes; twice as long where they are ``restless``."""
+    lines = select(study.table, dataset=dataset)
+    names = lines["candidate"].isin(candidates)
+    longest = int(lines.loc[names, "steps"].max()) if lines.loc[names, "steps"].notna().any() else 0
     wanted = f"budget.steps={2 * longest if restless else longest}" if longest else "budget=converge"
     sizes = ",".join(str(n) for n in facts.train_sizes(study, dataset))
     repetitions = ",".join(str(r) for r in sorted(study.trials["repetition"].astype(int).unique()))
     overrides = (f"dataset.n_train={sizes}", f"repetition={repetitions}", "budget=default", wanted)
-    command = facts.run_again(study, dataset, *overrides, only=list(missing))
-    label = "This adds the missing fits" + (", if it lets the trainings come to rest:" if restless else ":")
-    return [Bullets([f"{c}: {error}." for c, error in missing.items()], "note"), Commands([command], label)]
+    return facts.run_again(study, dataset, *overrides, only=candidates)
 
 
 _ROUND = (1.0, 1.2, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 10.0)  # times a power of ten

@@ -17,7 +17,7 @@ from mlpbench.numbers import WIDE, interval, listing, number, plural, ratio_text
 from mlpbench.report import facts
 from mlpbench.report.dynamics import Replicas, collect
 from mlpbench.report.estimates import Against, Estimate, against_best, cells
-from mlpbench.report.fronts import curves, target_error
+from mlpbench.report.fronts import curves, longer, target_error
 from mlpbench.report.section import Card
 from mlpbench.report.timings import speedup, timed, told_apart, unlike, ways
 from mlpbench.statistics.extrapolation import DataMultiplier, data_multiplier, frames_needed, label_hours
@@ -175,13 +175,17 @@ def labels(study: Study, dataset: str, split: str) -> Pillar:
     fitted, target = curves(study, dataset, name, split), target_error(study, dataset, name, split)
     sizes = facts.train_sizes(study, dataset)
     if not fitted or target is None:
-        why = (
-            f"Needs {FEW} training sizes; there {'is' if len(sizes) == 1 else 'are'} {len(sizes)}."
-            if len(sizes) < FEW
-            else "The trainings are not at rest, or took more steps with more labels: their curve would measure "
-            "optimiser steps, not labels."
-        )
-        return Pillar(Card("Labels needed", "not measured", [why], commands=[_more_sizes(study, dataset, sizes)]))
+        if len(sizes) < FEW:
+            why = f"Needs {FEW} training sizes; there {'is' if len(sizes) == 1 else 'are'} {len(sizes)}."
+            command = _more_sizes(study, dataset, sizes)
+        else:
+            why = (
+                "The trainings are not at rest, or took more steps with more labels: their curve would measure "
+                "optimiser steps, not labels."
+            )
+            restless = not facts.unrested(select(study.table, dataset=dataset)).empty
+            command = longer(study, dataset, list(study.lines(dataset)), restless)
+        return Pillar(Card("Labels needed", "not measured", [why], commands=[command]))
     needs = {c: frames_needed(curve, target) for c, curve in fitted.items()}
     order = sorted(needs, key=lambda c: needs[c].n if needs[c].reachable else math.inf)
     best, need, unit = order[0], needs[order[0]], metric(name).unit

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mlpbench.report import acquiring
+from mlpbench.report import acquiring, facts
 from mlpbench.report.acquiring import Gain, Series, labels_needed
 from mlpbench.report.sections.labelling import labelling_section
 from mlpbench.statistics.paired import compare, pair
@@ -107,6 +107,8 @@ def test_a_study_with_rounds(tmp_path: Path, factor: float, verdict: str) -> Non
     assert first.ratio.ratio == pytest.approx(factor)
     assert (first.multiplier[0] > 1) == (factor < 1)
     assert first.verdict == verdict
+    again = facts.run_again(study, dataset, "dataset.n_train=25,50,100")
+    assert "dataset.n_train=100" in again  # which reaches the smaller sizes on the way
     section = labelling_section(study)
     assert section is not None
     assert f"farthest {first.multiplier[0]:.1f}"[:10] in section.finding

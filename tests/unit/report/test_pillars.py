@@ -49,6 +49,7 @@ def test_labels_need_three_sizes_and_trainings_at_rest(tmp_path: Path) -> None:
     plan = Plan(("schnet", "mace"), n_train=sizes, **QUICK)
     plan.restless = frozenset((a, n, r) for a in plan.architectures for n in sizes for r in repetitions)
     card = labels(fabricate(tmp_path / "restless", plan), "ethanol", "test_500K").card
+    assert f"budget.steps={2 * plan.steps}" in card.commands[0]  # longer, and no further sizes
     assert card.answer == "not measured"
     assert "optimiser steps" in card.lines[0]
 
