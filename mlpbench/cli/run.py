@@ -163,38 +163,23 @@ TOTAL = "MLPBENCH_RUN_TRIALS"  # how many trials this command has, for those pro
 def _preflight(sweep: SweepPlan) -> Session:
     """Plan every trial, so that a mistake in the last one shows before the first one trains."""
     global _session
-    from mlpbench import config
     from mlpbench.backends.environment import resolve
     from mlpbench.logs import require_packages
-    from mlpbench.numbers import plural
     from mlpbench.progress import announce
     from mlpbench.run import require_options
     from mlpbench.study.artefacts import examine
-    from mlpbench.study.trial import identify, remembering
+    from mlpbench.study.trial import remembering
 
-    standings: list[Status] = []
-    known: set[tuple[Path, str]] = set()
-    same = 0  # asked for again with another budget or rate, which have no effect on them
-    find = remembering(resolve)
-    with closing(config.compose_each(sweep.trials)) as composed:
-        for raw in composed:
-            trial = identify(raw, find)
-            rounds = "" if trial.rounds is None else trial.rounds.model_dump_json()
-            place = (trial.study_root, trial.name + rounds)  # series of rounds may begin with the same trial
-            if place in known and not trial.iterates:
-                same += 1
-                continue
-            if place in known:
-                raise UserError(f"the sweep contains the trial {trial.name} twice", "Give each value only once.")
-            known.add(place)
-            require_packages(trial.config.logging)
-            standings.append(examine(trial))
+    trials, same = _distinct(sweep.trials, remembering(resolve))
+    for trial in trials:
+        require_packages(trial.config.logging)
+    standings = [examine(trial) for trial in trials]
     if sweep.in_turn:  # what another launcher starts may run on another machine
         _require_devices(standings)
     require_options(standings)
     announce(standings)
     if same:
-        print(f"{plural(same, 'trial')} left out: the same as others but for budgets or rates, which do not apply")
+        print(_left_out(same))
     os.environ[TOTAL] = str(len(standings))
     _session = Session(standings)
     return _session
@@ -235,6 +220,33 @@ def run_job(raw: DictConfig) -> str:
         print(f"mlpbench: {error}", file=sys.stderr)
         return "failed"
     return run_one(standing, number, total, _session, shared=_session is None)
+
+
+def _distinct(sweep: Sequence[Sequence[str]], find: Find, *, write: bool = True) -> tuple[list[Trial], int]:
+    """The trials of a sweep, and how many were left out: the same as others but for what has no effect on them.
+
+    Raises:
+        UserError: the same trial twice.
+    """
+    from mlpbench import config
+    from mlpbench.study.trial import identify
+
+    trials: dict[tuple[Path, str], Trial] = {}
+    same = 0
+    with closing(config.compose_each(sweep)) as composed:
+        for raw in composed:
+            trial = identify(raw, find, write=write)
+            rounds = "" if trial.rounds is None else trial.rounds.model_dump_json()
+            place = (trial.study_root, trial.name + rounds)  # series of rounds may begin with the same trial
+            if place in trials and trial.iterates:
+                raise UserError(f"the sweep contains the trial {trial.name} twice", "Give each value only once.")
+            same += place in trials
+            trials.setdefault(place, trial)
+    return list(trials.values()), same
+
+
+def _left_out(same: int) -> str:
+    return f"{plural(same, 'trial')} left out: the same as others but for budgets or rates, which do not apply"
 
 
 def run_one(standing: Status, number: int, total: int, session: Session | None, *, shared: bool = False) -> str:
@@ -313,35 +325,32 @@ def execute_plan(arguments: argparse.Namespace) -> int:
     if not sweep.enumerable:
         print("This sweeper chooses its trials as it goes; the first one would be:")
     missing: dict[str, UserError] = {}
-    standings = _examined(sweep.trials, remembering(partial(_environment, missing)))
+    trials, same = _distinct(sweep.trials, remembering(partial(_environment, missing)), write=False)
+    standings = [_examined(trial) for trial in trials]
     require_options(standing for standing, _ in standings)
     estimate = Estimate()
     for standing, longer in standings:
         print(f"{standing.trial.name:<60} {_line(standing, estimate)}{longer}")
     more = " for the next training of each; others may follow" if any(longer for _, longer in standings) else ""
     print(f"{plural(len(standings), 'trial')}; {estimate.text()}{more}")
+    if same:
+        print(_left_out(same))
     for name, error in missing.items():
         print(f"backend {name} is not ready: {error}")
     return EXIT_DONE
 
 
-def _examined(trials: Sequence[Sequence[str]], find: Find) -> list[tuple[Status, str]]:
-    """Where each trial (or series of trials) stands, and what may follow in words; nothing is written."""
-    from mlpbench import config
+def _examined(trial: Trial) -> tuple[Status, str]:
+    """Where the trial (or series of trials) stands, and what may follow in words; nothing is written."""
     from mlpbench.converging import reached
     from mlpbench.rounds import reached_round
     from mlpbench.study.artefacts import examine
-    from mlpbench.study.trial import identify
 
-    result = []
-    for raw in config.compose_each(trials):
-        trial = identify(raw, find, write=False)
-        standing, until = reached_round(trial, lambda trial: reached(examine(trial), examine)[0])
-        standing, steps = reached(standing, examine)
-        words = [] if steps is None else [f"then twice the steps until it converges, at most {steps}"]
-        words += [] if until is None else [f"then rounds up to {until} training frames"]
-        result.append((standing, "".join(f"; {part}" for part in words)))
-    return result
+    standing, until = reached_round(trial, lambda trial: reached(examine(trial), examine)[0])
+    standing, steps = reached(standing, examine)
+    words = [] if steps is None else [f"then twice the steps until it converges, at most {steps}"]
+    words += [] if until is None else [f"then rounds up to {until} training frames"]
+    return standing, "".join(f"; {part}" for part in words)
 
 
 def _environment(missing: dict[str, UserError], backend: BackendConfig) -> Environment | None:

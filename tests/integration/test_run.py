@@ -282,3 +282,10 @@ def test_a_device_that_is_not_there_ends_the_command_before_it_starts(tmp_path: 
     cached = mlpbench("run", "study=s", *TOY, "device=cuda:99")
     assert cached.returncode == 0, "what is finished needs no device"
     assert len(trials(tmp_path)) == 1
+
+
+def test_a_sweep_that_holds_a_trial_twice_is_refused_by_plan_as_by_run(mlpbench: Run) -> None:
+    said = [mlpbench(command, "-m", "architecture=toy", "training.lr=0.1,0.1") for command in ("plan", "run")]
+    assert [done.returncode for done in said] == [2, 2]
+    assert said[0].stderr == said[1].stderr
+    assert "twice" in said[0].stderr
