@@ -189,7 +189,9 @@ def _card_text(title: str, card: dict[str, Any], engines: Sequence[str], said: s
         lines.append(f"| {row['split']} | {metric(row['metric']).symbol} | {value} | {span} | {row['n']} |")
     if card["other"]:
         lines += ["", "## Beyond test errors", "", "| metric | value |", "|---|---|"]
-        lines += [f"| {metric(r['metric']).description} | {number(r['value'])} {r['unit']} |" for r in card["other"]]
+        lines += [
+            f"| {_cell(metric(r['metric']).description)} | {_shown(r['value'])} {r['unit']} |" for r in card["other"]
+        ]
     lines += _speed_lines(card)
     lines += [
         "", "## Use", "",
@@ -203,6 +205,16 @@ def _card_text(title: str, card: dict[str, Any], engines: Sequence[str], said: s
     return "\n".join(lines)
 
 
+def _cell(text: str) -> str:
+    """For a cell of a Markdown table, in which a bar would end it."""
+    return text.replace("|", r"\|")
+
+
+def _shown(value: float) -> str:
+    """A count without decimals."""
+    return number(int(value)) if float(value).is_integer() else number(value)
+
+
 def _speed_lines(card: dict[str, Any]) -> list[str]:
     """Measured speeds, one line a way and engine, with the hardware."""
     if not card["speed"]:
@@ -213,7 +225,7 @@ def _speed_lines(card: dict[str, Any]) -> list[str]:
     for row in card["speed"]:
         way = ", ".join(str(part) for part in (row["deployment"], row["dtype"]) if part)
         engine = " ".join(str(part) for part in (row["engine"], row["means"]) if part) or "–"
-        atoms = "–" if row["n_atoms"] is None else number(row["n_atoms"])
+        atoms = "–" if row["n_atoms"] is None else _shown(row["n_atoms"])
         said = "; ".join(filter(None, [row["reason"], row["notice"]]))
         far = f" ({said})" if said else ""
         lines.append(f"| {way} | {engine} | {atoms} | {metric(row['metric']).symbol} | {number(row['value'])} "
