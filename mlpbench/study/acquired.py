@@ -54,5 +54,7 @@ def acquisitions_of(configs: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     if asked is None:
         return {}
     default = AcquisitionConfig(kind=RANDOM).model_dump()
-    keys = [k for k in ("start", "batch", "members", "shortlist") if k == "start" or asked.get(k, default[k]) != default[k]]
+    keys = [
+        k for k in ("start", "batch", "members", "shortlist") if k == "start" or asked.get(k, default[k]) != default[k]
+    ]
     return {"acquisition": ",".join(kinds), **{f"acquisition.{key}": str(asked[key]) for key in keys}}
