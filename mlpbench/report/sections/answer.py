@@ -12,6 +12,7 @@ from mlpbench.report.estimates import cells
 from mlpbench.report.fronts import first_front, front_panel
 from mlpbench.report.pillars import answer, sentence
 from mlpbench.report.section import Block, Bullets, Cards, Figure, Panel, Section, Text
+from mlpbench.study.settings import SCRATCH
 from mlpbench.study.study import Study, select
 
 CHAPTERS = {"answer": 10}
@@ -110,6 +111,7 @@ def _limits(study: Study) -> list[str]:
             "under this budget, not of what the architectures can reach."
         )
     limits += _not_converged(study)
+    limits += _trained_before(study)
     limits += _no_better_than_trivial(study)
     limits += _more_steps_with_more_labels(study)
     if len(facts.budgets(study)) > 1:
@@ -173,6 +175,22 @@ def _not_converged(study: Study) -> list[str]:
     return [
         f"{reached} of {which} had converged: the last doubling lowered validation errors by {span}. "
         "Longer trainings may change the order."
+    ]
+
+
+def _trained_before(study: Study) -> list[str]:
+    """That what starts from a potential had labels and steps elsewhere, where fresh weights stand beside it."""
+    done = study.table[study.table["status"] == "done"]
+    started = done[done["start"] != SCRATCH]
+    if not len(started) or len(started) == len(done):
+        return []
+    starts = [study.record[trial]["training"].get("start") or {} for trial in started["trial"]]
+    known = sorted({start["pretraining_labels"] for start in starts if start.get("pretraining_labels") is not None})
+    most = f" ({known[0]} labels" + (f" to {known[-1]}" if known[0] != known[-1] else "") + ")" if known else ""
+    return [
+        f"{listing(sorted(started['candidate'].unique()))} had been trained on other data before{most}: that is "
+        "neither in the training frames nor in the steps and seconds shown here. Trainings from scratch that are "
+        "longer by as much may do as well."
     ]
 
 

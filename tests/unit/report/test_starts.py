@@ -10,6 +10,7 @@ import pytest
 
 from mlpbench.metrics import metric_row
 from mlpbench.report.section import Figure, Section, Table, Text, walk
+from mlpbench.report.sections import answer
 from mlpbench.report.sections.starts import Pair, factor_words, starts_section
 from mlpbench.study.study import Study
 from tests.unit.report.fabricate import Plan, make_records
@@ -98,6 +99,19 @@ def test_the_section_says_what_the_start_saves_costs_and_forgets(section: Sectio
     texts = [block.text for block in walk(section.all_blocks) if isinstance(block, Text)]
     assert any("7net-0 (ASL; loaded with start.trust=true" in text for text in texts)
     assert any(isinstance(block, Figure) for block in section.blocks)
+
+
+def test_the_first_screen_says_that_a_start_was_trained_before(tmp_path: Path) -> None:
+    plan = Plan(architectures=("mace",), sizes=("tiny",), n_train=(10, 50), troubles={}, frames=False)
+    scratch = make_records(tmp_path, plan)
+    tuned = [started(record, "pre", 0.5, {"pretraining_labels": 1650}) for record in scratch]
+    said = answer._trained_before(Study(tmp_path.name, tmp_path, [*scratch, *tuned]))
+    assert len(said) == 1
+    assert said[0].startswith(
+        "MACE (from pre) had been trained on other data before (1650 labels): that is neither in "
+    )
+    for alone in (scratch, tuned):  # nothing else to be compared with
+        assert answer._trained_before(Study(tmp_path.name, tmp_path, alone)) == []
 
 
 def test_a_study_from_scratch_has_no_such_section(tmp_path: Path) -> None:
