@@ -271,7 +271,7 @@ class NetAdapter(Adapter):
 
 @contextmanager
 def default_dtype(dtype: torch.dtype) -> Iterator[None]:
-    """torch's default dtype inside a block."""
+    """torch's default dtype inside a block, put back even after an error."""
     before = torch.get_default_dtype()
     torch.set_default_dtype(dtype)
     try:

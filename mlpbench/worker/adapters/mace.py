@@ -6,8 +6,7 @@ import copy
 import importlib.util
 import os
 import warnings
-from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +29,7 @@ from mlpbench.worker.adapters import _mace_foundation, _pair_styles
 from mlpbench.worker.adapters._mace_config import build_config, carried_over, write_native
 from mlpbench.worker.adapters._mace_corrections import common_loss_function
 from mlpbench.worker.adapters._mace_training import POTENTIAL, Progress, fit
+from mlpbench.worker.adapters._net import default_dtype
 from mlpbench.worker.training import TrainingLog, require_option
 
 # e3nn 0.4.4 annotates attributes in a way that newer torch warns about, once for every layer it compiles.
@@ -99,7 +99,7 @@ class MacePotential(Potential):
         """See :meth:`Potential.package_metrics`: MACE's ``evaluate``, in the potential's dtype."""
         loss = self._loss({"energy_weight": 1.0, "force_weight": 1.0}, stress=False)
         outputs = {"energy": True, "forces": True, "virials": False, "stress": False}
-        with _default_dtype(self.dtype):
+        with default_dtype(self.dtype):
             _, found = evaluate(self.model, loss, self._batches(frames, batch_size), outputs, torch.device(self.device))
         names = {"mae_e_per_atom": "energy_mae", "mae_e": "energy_mae_total", "mae_f": "force_mae"}
         return {ours: float(found[theirs]) for theirs, ours in names.items() if theirs in found}
@@ -119,14 +119,14 @@ class MacePotential(Potential):
         )
 
     def _loss(self, training: dict[str, Any], stress: bool) -> torch.nn.Module:
-        with _default_dtype(self.dtype):
+        with default_dtype(self.dtype):
             return common_loss_function(
                 training["energy_weight"], training["force_weight"], training.get("stress_weight") or 0.0, stress
             ).to(self.device)
 
     def _batches(self, frames: Frames, batch_size: int) -> DataLoader:
         """MACE's graphs of ``frames``, with the labels they have, ``batch_size`` at a time."""
-        with _default_dtype(self.dtype):
+        with default_dtype(self.dtype):
             graphs = [
                 AtomicData.from_config(configuration, self.elements, float(self.model.r_max), self.model.heads)
                 for configuration in _configurations(frames)
@@ -243,7 +243,7 @@ class MaceAdapter(Adapter):
         """See :meth:`Adapter.deploy`."""
         settings = {"device": potential.device, "default_dtype": str(potential.dtype).removeprefix("torch.")}
         model = copy.deepcopy(potential.model)
-        with _default_dtype(potential.dtype):  # MACE builds the model anew
+        with default_dtype(potential.dtype):  # MACE builds the model anew
             if means == "torch.compile":
                 # Padded to a fixed number of edges by MACE: a new size, or a denser frame, compiles once more.
                 return MACECalculator(models=[model], compile_mode="default", **settings)
@@ -252,17 +252,6 @@ class MaceAdapter(Adapter):
             if importlib.util.find_spec(_MODULES[means]) is None:  # MACE's own flags are true without it
                 raise Unavailable(f"not installed; adopt an environment with {_PACKAGES[means]} (backend.mace.python)")
             return MACECalculator(models=[model], **{_KERNELS[means]: True}, **settings)
-
-
-@contextmanager
-def _default_dtype(dtype: torch.dtype) -> Iterator[None]:
-    """torch's default dtype inside a block, put back even after an error (MACE's own is not)."""
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(dtype)
-    try:
-        yield
-    finally:
-        torch.set_default_dtype(before)
 
 
 def _configurations(frames: Frames) -> list[Configuration]:
@@ -292,7 +281,7 @@ def _in_dtype(model: torch.nn.Module, dtype: torch.dtype) -> torch.nn.Module:
     """
     if model.built_with is None:
         raise ValueError(f"{type(model).__name__} cannot be built in another dtype: load it in the request's")
-    with _default_dtype(dtype), torch.no_grad():
+    with default_dtype(dtype), torch.no_grad():
         other = type(model)(**model.built_with)
         learnt = dict(model.named_parameters())
         for name, parameter in other.named_parameters():
