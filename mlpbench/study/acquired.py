@@ -42,8 +42,14 @@ def next_round(trial: Trial, manifest: Manifest, *, write: bool = True) -> Trial
 
 
 def member_of(trial: Trial, member: int) -> Trial:
-    """The trial with other initial weights and another batch order: a member of its committee, from 1."""
-    return replace(trial, init_seed=derive("member", trial.init_seed, member), member=member, rounds=None)
+    """The trial with other initial weights and another batch order: a member of its committee, from 1.
+
+    It is asked for forces alone, so nothing but its accuracy is measured.
+    """
+    accuracy = trial.config.evaluation.model_copy(update={"physics": None, "md": None, "speed": None})
+    config = trial.config.model_copy(update={"evaluation": accuracy})
+    seed = derive("member", trial.init_seed, member)
+    return replace(trial, config=config, init_seed=seed, member=member, rounds=None)
 
 
 def acquisitions_of(configs: Sequence[Mapping[str, Any]]) -> dict[str, str]:
