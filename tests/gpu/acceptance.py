@@ -9,10 +9,10 @@ the log and its rows written at once: ``install``, ``import`` (each backend); ``
 predict, stress; CPU against GPU; memory); ``cpu`` (a trial on the CPU of this machine); ``accuracy`` (real budgets,
 ``small``, all at the same time); ``md`` (1 to 1,000 replicas against the ASE loop, aim 20 times); ``speed`` (latency,
 throughput, growth until the memory is full, eager and compiled); ``packing`` (4, 8, 16 trainings side by side, plain
-and under MPS); ``published`` (AcAc as its authors train); ``tf32``; ``dft``; ``report``. The same command again goes
-on where the first ended; ``--earlier DIR`` names the OUT of a call on a machine that is gone. Exits with 1 if a step is
-not done. An architecture that is new in ``conf/architecture`` gets its steps by itself, if its
-backend is in the bundle or in the default set.
+and under MPS); ``published`` (AcAc, three trainings each of the published networks, side by side); ``tf32``; ``dft``;
+``report``. The same command again goes on where the first ended; ``--earlier DIR`` names the OUT of a call on a machine
+that is gone. Exits with 1 if a step is not done. An architecture that is new in ``conf/architecture`` gets its steps by
+itself, if its backend is in the bundle or in the default set.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def steps_of(bench: Bench, out: Path) -> list[Step]:
     plan += [Step(f"speed:{n}", 360, _with(bench.speed, n)) for n in reversed(first)]
     if not bench.dry:
         plan += [Step(f"accuracy:{n}-50", 240, _with(bench.accuracy, n, 50), "further") for n in bench.timed]
-    plan += [Step(f"published:{n}", 240, _with(bench.published, n), "further") for n in bench.with_torch]
+    plan += [Step("published:acac", 560, bench.published)]
     plan += [Step(f"md:{n}", 240, _with(bench.md, n)) for n in others]
     plan += [Step(f"speed:{n}", 360, _with(bench.speed, n)) for n in others]
     plan += [Step(f"tf32:{n}", 90, _with(bench.tf32, n)) for n in bench.timed]
