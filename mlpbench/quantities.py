@@ -134,6 +134,36 @@ _REACTIONS = (
         "path_reaction", "reaction energy", "meV", "scalar", "Energy of the path's last structure above its first."
     ),
     Quantity("path_saddle", "saddle", "Å", "scalar", "Arc length from the first structure to the highest point."),
+    *(
+        Quantity(
+            f"{way}_rate_{kelvin}K",
+            f"log₁₀ exp(−ΔE/kT), {kelvin} K{words}",
+            "",
+            "scalar",
+            f"Boltzmann factor of that barrier at {kelvin} K; 10 to the power of its error is the factor by which the "
+            "barrier alone changes the rate of transition-state theory.",
+            "Eyring 1935",
+        )
+        for way, words in (("path", ""), ("neb", " (NEB)"))
+        for kelvin in (300, 1000)
+    ),
+    Quantity(
+        "neb_barrier",
+        "barrier (NEB)",
+        "meV",
+        "scalar",
+        "Barrier of a climbing-image nudged elastic band between the reference's ends, relaxed with the potential.",
+        "Henkelman, Uberuaga & Jónsson 2000",
+    ),
+    Quantity(
+        "neb_reverse",
+        "reverse barrier (NEB)",
+        "meV",
+        "scalar",
+        "That saddle above the last structure of the band.",
+        "Henkelman, Uberuaga & Jónsson 2000",
+    ),
+    Quantity("neb_saddle", "saddle (NEB)", "Å", "rmse", "Interatomic distances at the highest image of the band."),
     Quantity(
         "dissociation_energy",
         "dissociation",
@@ -142,6 +172,37 @@ _REACTIONS = (
         "Energy of the longest bond above the lowest point of the curve.",
     ),
     Quantity("dissociation_length", "bond length", "Å", "scalar", "Length where that curve is lowest (parabola)."),
+    Quantity(
+        "smooth_tortuosity",
+        "tortuosity",
+        "",
+        "scalar",
+        "Sum of |ΔE| along the stretching of a bond over the way to the minimum and up again: 1 of one smooth well.",
+        "MLIP Arena: Chiang et al. 2025; Liu et al. 2026",
+    ),
+    Quantity(
+        "smooth_minima",
+        "minima of a bond",
+        "",
+        "scalar",
+        "Minima of the energy along the stretching.",
+        "Liu et al. 2026",
+    ),
+    Quantity(
+        "smooth_force",
+        "force along a bond",
+        "meV/Å",
+        "rmse",
+        "Force that stretches the bond, along it.",
+        "Liu et al. 2026",
+    ),
+    Quantity(
+        "dimer_binding",
+        "binding energy",
+        "meV",
+        "scalar",
+        "Energy of a complex less those of its parts, unrelaxed; negative: bound.",
+    ),
     Quantity("conformer_energy", "conformers", "meV", "mae", "Energies of conformers relative to their mean."),
     Quantity(
         "conformer_order",

@@ -37,7 +37,7 @@ def register_data(parser: argparse.ArgumentParser) -> None:
     _add(commands, "list", "the data sets there are", "mlpbench data list")
     described = _add(commands, "describe", "what a data set or file holds", "mlpbench data describe ethanol")
     described.add_argument("name", help="NAME or NAME/VARIANT of a data set, or a file")
-    _reading_options(described)
+    reading_options(described)
     fetched = _add(commands, "fetch", "download a data set into the cache", "mlpbench data fetch acac")
     fetched.add_argument("name", help="NAME or NAME/VARIANT of a data set")
     validated = _add(
@@ -47,7 +47,7 @@ def register_data(parser: argparse.ArgumentParser) -> None:
     validated.add_argument("name", help="NAME or NAME/VARIANT of a data set, or a file")
     validated.add_argument("--html", type=Path, metavar="FILE", help="also write the report as one HTML file")
     validated.add_argument("--max-frames", type=int, default=20_000, metavar="N", help="check the first N (20000)")
-    _reading_options(validated)
+    reading_options(validated)
     register_sample(_add(commands, "sample", "draw geometries by MD with a cheap method", SAMPLE_EXAMPLE))
     register_properties(_add(commands, "properties", "label structures for physical quantities", PROPERTIES_EXAMPLE))
     register_label(_add(commands, "label", "label geometries with a reference method", LABEL_EXAMPLE))
@@ -68,7 +68,8 @@ def _add(
     )  # fmt: skip
 
 
-def _reading_options(parser: argparse.ArgumentParser) -> None:
+def reading_options(parser: argparse.ArgumentParser) -> None:
+    """Names, units and conventions of the labels in a file."""
     group = parser.add_argument_group("how to read a file (detected where not given)")
     group.add_argument(
         "--format", help="extxyz, sgdml (npz), deepmd, mlearn, qm22, qm9, ani, or a format of 'ase info --formats'"

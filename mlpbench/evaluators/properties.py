@@ -11,10 +11,11 @@ from ase.io import read
 
 from mlpbench.evaluators import Context, Row
 from mlpbench.evaluators.physics import ARRAYS
-from mlpbench.frames import Frames
+from mlpbench.frames import Float, Frames
 from mlpbench.metrics import metric_row
 from mlpbench.properties import PROPERTIES, Labelled, compare, labelled_sets
 from mlpbench.properties.crystal import Phonons, imaginary_modes
+from mlpbench.properties.reaction import Band
 from mlpbench.quantities import QUANTITIES, Value
 
 NAME = "properties"  # of the data set's reference file
@@ -52,11 +53,31 @@ def both(arrays: Path, reference: Path) -> dict[str, tuple[Labelled, Labelled]]:
         if "properties.energy" not in stored:
             return {}
         energy, forces, stress = (stored[f"properties.{name}"] for name in ("energy", "forces", "stress"))
+        relaxed = {name: stored[name] for name in stored.files if name.startswith(f"properties.{Band.name}")}
     structures = _structures(str(reference), reference.stat().st_mtime_ns)[0]
     if len(energy) != len(structures):
         raise ValueError(f"{len(energy)} predicted energies for {len(structures)} structures")
     ours = labelled_sets(structures, energy, forces, stress)
-    return {name: (ours[name], theirs[name]) for name in theirs}
+    for name in [name for name in ours if name.partition(":")[0] == Band.name]:
+        if f"properties.{name}.energy" in relaxed:
+            ours[name] = _band(
+                ours[name], relaxed[f"properties.{name}.positions"], relaxed[f"properties.{name}.energy"]
+            )
+        else:  # predicted before bands were relaxed
+            del ours[name]
+    return {name: (ours[name], theirs[name]) for name in theirs if name in ours}
+
+
+def _band(given: Labelled, positions: Float, energy: Float) -> Labelled:
+    """The band that the potential relaxed, (K, N, 3) Å and (K,) eV."""
+    first, images = given.structures[0], []
+    for place in positions:
+        atoms = first.copy()
+        atoms.positions = place
+        images.append(atoms)
+    return Labelled(
+        images, energy, [np.full_like(place, np.nan) for place in positions], np.full((len(energy), 6), np.nan)
+    )
 
 
 def reference_sets(reference: Path) -> dict[str, Labelled]:
@@ -86,7 +107,7 @@ def _values(name: str, labelled: Labelled) -> dict[str, Value]:
 def _structures(path: str, time: int) -> tuple[list[Any], Frames]:
     structures = list(read(path, index=":"))
     energy = [atoms.get_potential_energy() for atoms in structures]
-    forces = [atoms.get_forces(apply_constraint=False) for atoms in structures]
-    nothing = np.full(6, np.nan)
-    stress = np.array([atoms.calc.results.get("stress", nothing) for atoms in structures])
+    results = [atoms.calc.results for atoms in structures]  # paths are often labelled with energies alone
+    forces = [r.get("forces", np.full((len(a), 3), np.nan)) for r, a in zip(results, structures, strict=True)]
+    stress = np.array([r.get("stress", np.full(6, np.nan)) for r in results])
     return structures, Frames.from_atoms(structures, energy, forces, stress)

@@ -8,13 +8,22 @@ from __future__ import annotations
 
 from mlpbench.properties.base import Labelled, Property, compare, labelled_sets
 from mlpbench.properties.crystal import Elastic, EquationOfState, Phonons, Surface, Vacancy
-from mlpbench.properties.reaction import Conformers, Dissociation, RareEvents, Rate, ReactionPath
+from mlpbench.properties.reaction import (
+    Band,
+    BondSmoothness,
+    Conformers,
+    Dimer,
+    Dissociation,
+    RareEvents,
+    Rate,
+    ReactionPath,
+)
 
 PROPERTIES: dict[str, Property] = {
     known.name: known
     for known in (
         EquationOfState(), Elastic(), Phonons(), Vacancy(), Surface(),
-        ReactionPath(), Dissociation(), Conformers(), RareEvents(), Rate(),
+        ReactionPath(), Band(), Dissociation(), BondSmoothness(), Conformers(), Dimer(), RareEvents(), Rate(),
     )
 }  # fmt: skip
 

@@ -15,7 +15,9 @@ from mlpbench.quantities import Value
 from mlpbench.units import ASE_TIME_IN_FS, BOLTZMANN
 
 MEV = 1e3
+MIGRATING = "distance_to_migrating_atom"  # array of the files of Liu, He & Mo: 0 at the atom that moves
 STEP = 0.01  # Å, of the displacements behind the Hessians of a rate
+KELVIN = (300, 1000)
 SOFT = 1e-4  # eV/Å²/u: an eigenvalue below is translation, rotation or noise
 
 
@@ -54,7 +56,40 @@ class ReactionPath(Property):
         values: dict[str, Value] = {"path_energy": energy, "path_reaction": np.float64(energy[-1])}
         if 0 < int(np.argmax(energy)) < len(energy) - 1:
             values |= {"path_barrier": np.float64(height), "path_saddle": np.float64(place)}
+            values |= {f"path_rate_{kelvin}K": boltzmann(height, kelvin) for kelvin in KELVIN}
         return values
+
+
+class Band(Property):
+    """A nudged elastic band between two given ends, relaxed with the method itself (climbing image).
+
+    The reference's structures are its own band or path, in order; the worker relaxes one of its own from them, whose
+    ends stay where the reference has them (Henkelman, Uberuaga & Jónsson, J. Chem. Phys. 113, 9901 (2000)).
+    """
+
+    name: ClassVar[str] = "neb"
+
+    def values(self, labelled: Labelled) -> dict[str, Value]:
+        """meV, and the interatomic distances at the highest image in Å, (N(N−1)/2,), shortest images where periodic."""
+        energy = (labelled.energy - labelled.energy[0]) * MEV
+        top = int(np.argmax(energy))
+        if not 0 < top < len(energy) - 1:
+            return {}
+        height = peak(arc_length(labelled.structures), energy)[1]
+        values: dict[str, Value] = {f"neb_rate_{kelvin}K": boltzmann(height, kelvin) for kelvin in KELVIN}
+        values |= {"neb_barrier": np.float64(height), "neb_reverse": np.float64(height - energy[-1])}
+        saddle = labelled.structures[top]
+        if len(saddle) > 1:
+            distances = saddle.get_all_distances(mic=bool(saddle.pbc.any()))
+            values["neb_saddle"] = distances[np.triu_indices(len(distances), 1)]
+        return values
+
+
+def boltzmann(barrier: float, kelvin: float) -> np.float64:
+    """log₁₀ exp(−ΔE/kT) of a barrier in meV: the difference of two is log₁₀ of the factor between the rates of harmonic
+    transition-state theory, if the frequencies agree.
+    """
+    return np.float64(-barrier / MEV / (BOLTZMANN * kelvin) / np.log(10))
 
 
 class Dissociation(Property):
@@ -72,6 +107,66 @@ class Dissociation(Property):
             place, height = peak(lengths[order], -energy)
             values = {"dissociation_energy": np.float64(energy[-1] + height), "dissociation_length": np.float64(place)}
         return values
+
+
+class BondSmoothness(Property):
+    """Structures along the stretching of a bond, ``distance_A`` in the header, with the two atoms in ``atoms``
+    (numbers, as ``"2 3"``) where the force along the bond is to be compared.
+
+    Made after the bond smoothness test of Liu et al. (arXiv:2602.04861 (2026)) and the diatomic curves of MLIP Arena:
+    what spoils a curve are minima that are not there, and a way up and down that is longer than it needs to be.
+    """
+
+    name: ClassVar[str] = "smooth"
+
+    def values(self, labelled: Labelled) -> dict[str, Value]:
+        """Tortuosity and number of minima of the energy, and the force along the bond in meV/Å, by length."""
+        lengths = np.array([float(atoms.info["distance_A"]) for atoms in labelled.structures])
+        order = np.argsort(lengths)
+        energy = labelled.energy[order]
+        lowest = int(np.argmin(energy))
+        needed = abs(energy[0] - energy[lowest]) + abs(energy[-1] - energy[lowest])
+        slopes = np.diff(energy)
+        values: dict[str, Value] = {"smooth_minima": np.float64(int(((slopes[:-1] < 0) & (slopes[1:] > 0)).sum()))}
+        if needed > 0:
+            values["smooth_tortuosity"] = np.float64(np.abs(slopes).sum() / needed)
+        forces = [_along_bond(labelled.structures[i], labelled.forces[i]) for i in order]
+        if all(force is not None for force in forces):
+            values["smooth_force"] = np.array(forces, dtype=np.float64) * MEV
+        return values
+
+
+def _along_bond(atoms: Atoms, forces: Float) -> float | None:
+    """eV/Å that stretches the bond between the two atoms in the header ``atoms``; None without them or forces."""
+    if "atoms" not in atoms.info or not np.isfinite(forces).all():
+        return None
+    named = atoms.info["atoms"]
+    i, j = (int(number) for number in (named.split() if isinstance(named, str) else named))
+    bond = atoms.get_distance(i, j, mic=bool(atoms.pbc.any()), vector=True)
+    return float((forces[j] - forces[i]) @ bond / np.linalg.norm(bond) / 2)
+
+
+class Dimer(Property):
+    """A complex (header ``role=dimer``) and its parts (``role=part``), as they are: nothing is relaxed."""
+
+    name: ClassVar[str] = "dimer"
+
+    def values(self, labelled: Labelled) -> dict[str, Value]:
+        """meV; negative where the complex is bound.
+
+        Raises:
+            ValueError: the parts do not make up the complex.
+        """
+        roles = [str(atoms.info.get("role")) for atoms in labelled.structures]
+        whole, parts = roles.count("dimer"), [i for i, role in enumerate(roles) if role == "part"]
+        if whole != 1 or len(parts) < 2:
+            raise ValueError("a dimer is one structure with role=dimer and two or more with role=part")
+        complex_ = labelled.structures[roles.index("dimer")]
+        numbers = sorted(int(z) for i in parts for z in labelled.structures[i].numbers)
+        if numbers != sorted(int(z) for z in complex_.numbers):
+            raise ValueError("the parts of a dimer do not have its atoms")
+        energy = labelled.energy[roles.index("dimer")] - labelled.energy[parts].sum()
+        return {"dimer_binding": np.float64(energy * MEV)}
 
 
 class Conformers(Property):
@@ -99,6 +194,8 @@ class RareEvents(Property):
         parts = []
         for atoms, forces in zip(labelled.structures, labelled.forces, strict=True):
             marked = np.asarray(atoms.arrays.get("moving", np.zeros(len(atoms)))).astype(bool)
+            if MIGRATING in atoms.arrays:
+                marked |= atoms.arrays[MIGRATING] == 0
             if "moving_atom" in atoms.info:
                 marked[int(atoms.info["moving_atom"])] = True
             if not marked.any():
@@ -149,8 +246,7 @@ class Rate(Property):
         prefactor = logs["minimum"] - logs["saddle"]
         barrier = energy["saddle"] - energy["minimum"]
         return {
-            f"rate_{kelvin}K": np.float64(prefactor - barrier / (BOLTZMANN * kelvin) / np.log(10))
-            for kelvin in (300, 1000)
+            f"rate_{kelvin}K": np.float64(prefactor - barrier / (BOLTZMANN * kelvin) / np.log(10)) for kelvin in KELVIN
         }
 
 

@@ -17,6 +17,7 @@ from mlpbench.frames import Float, Frames, Int
 from mlpbench.protocol import EventLog, replacing
 from mlpbench.units import GPA
 from mlpbench.worker.adapter import Adapter, Potential, Prediction
+from mlpbench.worker.tasks.bands import bands
 
 ARRAYS = "physics.npz"
 NOT_A_SCAN = ("minimum", "hessian", "crystal", "properties")
@@ -31,9 +32,9 @@ def run(adapter: Adapter, options: dict[str, Any], events: EventLog) -> dict[str
     (eV/Å, of the relaxation), ``relax_steps``, ``seed``, and ``references`` (name -> path of the data set's files).
 
     Writes ``physics.npz``: ``minimum`` (N, 3) Å, ``hessian`` (3N, 3N) eV/Å², ``scan.<name>`` (K,) eV and what
-    :func:`on_structures` gives. Returns the
-    errors of the symmetry checks in eV and eV/Å, how the relaxation ended, and ``crystal`` (see
-    :func:`mlpbench.worker.tasks.physics.cubic`) where the data set has one.
+    :func:`on_structures` and :func:`mlpbench.worker.tasks.bands.bands` give.
+    Returns the errors of the symmetry checks in eV and eV/Å, how relaxations ended (``bands``: of nudged elastic
+    bands), and ``crystal`` (see :func:`mlpbench.worker.tasks.physics.cubic`) where the data set has one.
     """
     potential = adapter.load(dtype="float64")
     frames = _frames(adapter, options["n_frames"])
@@ -54,7 +55,11 @@ def run(adapter: Adapter, options: dict[str, Any], events: EventLog) -> dict[str
         values["crystal"] = cubic(potential, Path(references["crystal"]), PredictCalculator)
         events.write("physics", check="crystal")
     if "properties" in references:
-        arrays |= on_structures(potential, Frames.from_atoms(iread(references["properties"], index=":")))
+        structures = list(iread(references["properties"], index=":"))
+        arrays |= on_structures(potential, Frames.from_atoms(structures))
+        made, ended = bands(structures, PredictCalculator(potential))
+        arrays |= {f"properties.{name}": array for name, array in made.items()}
+        values |= {"bands": ended} if ended else {}
         events.write("physics", check="properties")
     for name, path in references.items():
         if name not in NOT_A_SCAN and str(path).endswith("xyz"):
