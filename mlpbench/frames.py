@@ -48,6 +48,7 @@ class Frames:
     stress     (F, 6)    eV/Å³   Voigt xx yy zz yz xz xy, ASE's sign (positive under tension)
     baseline   (F,)      eV      reference energies + mean residual; what a potential learns is energy − baseline
     group      (F,)              trajectory or block each frame belongs to (for block bootstrap), from 0
+    held       (A,)              held by a constraint, true force not known: forces NaN, left out of loss and metrics
     ========== ========= ======= =============================================================
     """
 
@@ -61,13 +62,16 @@ class Frames:
     stress: Float
     baseline: Float
     group: Int
+    held: Bool = None  # type: ignore[assignment]  # None: no atom is
 
     def __post_init__(self) -> None:
         n_frames, n_atoms = len(self.n_atoms), int(self.n_atoms.sum())
+        if self.held is None:
+            object.__setattr__(self, "held", np.zeros(n_atoms, dtype=bool))
         shapes = {
             "numbers": (n_atoms,), "positions": (n_atoms, 3), "cell": (n_frames, 3, 3), "pbc": (n_frames, 3),
             "energy": (n_frames,), "forces": (n_atoms, 3), "stress": (n_frames, 6), "baseline": (n_frames,),
-            "group": (n_frames,),
+            "group": (n_frames,), "held": (n_atoms,),
         }  # fmt: skip
         for name, shape in shapes.items():
             if getattr(self, name).shape != shape:
@@ -93,8 +97,13 @@ class Frames:
 
     @property
     def has_forces(self) -> bool:
-        """True if every force component is labelled."""
-        return bool(np.isfinite(self.forces).all())
+        """True if every force component is labelled, but for atoms that a constraint holds, and there is one."""
+        return not self.held.all() and bool(np.isfinite(self.forces[~self.held]).all())
+
+    @property
+    def known_forces(self) -> Float:
+        """(K,) eV/Å, the force components of all atoms that no constraint holds."""
+        return self.forces[~self.held].ravel()
 
     @property
     def has_stress(self) -> bool:
@@ -108,7 +117,7 @@ class Frames:
         atoms = np.concatenate([np.arange(offsets[i], offsets[i + 1]) for i in frames] or [np.zeros(0, int)])
         values: dict[str, Any] = {}
         for field in fields(self):
-            per_atom = field.name in ("numbers", "positions", "forces")
+            per_atom = field.name in ("numbers", "positions", "forces", "held")
             values[field.name] = getattr(self, field.name)[atoms if per_atom else frames]
         return Frames(**values)
 
@@ -176,7 +185,8 @@ class Frames:
     def save(self, path: Path) -> None:
         """Write to ``path`` as an uncompressed ``.npz`` of float64 arrays (exact; no pickle)."""
         with open(path, "wb") as stream:
-            np.savez(stream, **{f.name: getattr(self, f.name) for f in fields(self)})
+            names = [f.name for f in fields(self) if f.name != "held" or self.held.any()]
+            np.savez(stream, **{name: getattr(self, name) for name in names})  # as before there were any
 
     @classmethod
     def load(cls, path: Path | str) -> Frames:
@@ -187,4 +197,4 @@ class Frames:
             KeyError: the file lacks one of the arrays.
         """
         with np.load(path, allow_pickle=False) as arrays:
-            return cls(**{f.name: arrays[f.name] for f in fields(cls)})
+            return cls(**{f.name: arrays[f.name] for f in fields(cls) if f.name != "held" or "held" in arrays})

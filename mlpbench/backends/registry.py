@@ -63,6 +63,9 @@ class BackendConfig(BaseModel):
     labels: list[Literal["energy", "forces", "stress"]] = Field(
         default=["energy", "forces", "stress"], description="what it can train on"
     )
+    masks_forces: bool = Field(
+        default=False, description="whether forces of held atoms can be left out of its loss, atom by atom"
+    )
     periodic: bool = Field(default=True, description="whether it knows periodic boundary conditions")
     exact_resume: bool = Field(default=True, description="whether a resumed training equals one without a break")
     starts: list[Literal["potential", "foundation"]] = Field(

@@ -103,6 +103,9 @@ def frames_without(frames: Frames, label: str) -> Int:
     with np.errstate(invalid="ignore"):
         fine = np.abs(values) < (_LONGEST if label in ("positions", "cell") else np.inf)
     bad = ~fine.reshape(len(values), -1).all(axis=1)
+    if label == "forces":  # of atoms that a constraint holds no force is expected, but of another atom of the frame
+        whole = np.logical_and.reduceat(frames.held, frames.offsets[:-1]) if len(frames) else np.zeros(0, dtype=bool)
+        bad &= ~frames.held | whole[frames.frame_of_atom]
     return np.unique(frames.frame_of_atom[bad]) if label in ("forces", "positions") else np.flatnonzero(bad)
 
 

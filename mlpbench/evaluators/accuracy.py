@@ -82,8 +82,9 @@ def score_split(split: str, frames: Frames, energy: Float, forces: Float, stress
 
 
 def _with_forces(frames: Frames, predicted: Float) -> tuple[Frames, Float]:
-    """The frames whose forces are all labelled, and their part of (A, 3) ``predicted``."""
-    labelled = np.isfinite(frames.forces).all(axis=1)
+    """The frames whose forces are all labelled but for held atoms, and their part of (A, 3) ``predicted``."""
+    labelled = np.isfinite(frames.forces).all(axis=1) | frames.held
+    labelled &= ~np.repeat(np.logical_and.reduceat(frames.held, frames.offsets[:-1]), frames.n_atoms)
     whole = np.array([bool(labelled[a:b].all()) for a, b in pairwise(frames.offsets)], dtype=bool)
     if whole.all():
         return frames, predicted
@@ -111,9 +112,10 @@ def _energy_rows(split: str, frames: Frames, predicted: Float, labelled: Any) ->
 def _force_rows(split: str, frames: Frames, predicted: Float) -> list[Row]:
     if not len(frames):
         return []
-    error = (predicted - frames.forces) * MEV
-    reference = frames.forces * MEV
-    count = 3.0 * frames.n_atoms
+    known = ~frames.held  # the other atoms' true forces are not known: no error, and no count
+    error = np.where(known[:, None], predicted - frames.forces, 0.0) * MEV
+    reference = np.where(known[:, None], frames.forces, 0.0) * MEV
+    count = 3.0 * _per_frame(frames, known.astype(float))
     absolute, square = _per_frame(frames, np.abs(error).sum(axis=1)), _per_frame(frames, (error**2).sum(axis=1))
     columns: dict[str, tuple[Float, Statistic]] = {
         "force_mae": (np.stack([absolute, count], axis=1), ratio),
@@ -122,7 +124,7 @@ def _force_rows(split: str, frames: Frames, predicted: Float) -> list[Row]:
     if reference.any():  # a perfect crystal, a free atom: with no force to explain there is no share of it
         spread = _per_frame(frames, (reference**2).sum(axis=1))
         columns["force_r2"] = (np.stack([square, spread], axis=1), one_minus_ratio)
-    angles = force_angles(predicted, frames.forces)
+    angles = force_angles(predicted, reference / MEV)
     usable = np.isfinite(angles)
     per_frame_angles = np.stack(
         [_per_frame(frames, np.where(usable, angles, 0.0)), _per_frame(frames, usable.astype(float))], axis=1
@@ -130,7 +132,9 @@ def _force_rows(split: str, frames: Frames, predicted: Float) -> list[Row]:
     if usable.any():
         columns["force_angle"] = (per_frame_angles, ratio)
     for number, symbol in elements(frames.numbers):
-        mine = (frames.numbers == number).astype(float)
+        mine = ((frames.numbers == number) & known).astype(float)
+        if not mine.any():
+            continue
         summed, atoms = _per_frame(frames, np.abs(error).sum(axis=1) * mine), _per_frame(frames, mine)
         columns[f"force_mae_{symbol}"] = (np.stack([summed, 3 * atoms], axis=1), ratio)
     rows = []
@@ -139,7 +143,7 @@ def _force_rows(split: str, frames: Frames, predicted: Float) -> list[Row]:
         kept = array[:, 1] > 0 if how in (ratio, root_ratio) else np.ones(len(array), bool)
         with np.errstate(divide="ignore", invalid="ignore"):
             rows.append(_estimate(split, name, block_interval(array[kept], frames.group[kept], how)))
-    flat = np.abs(error).ravel()
+    flat = np.abs(error[known]).ravel()
     points = {"force_p95": np.percentile(flat, 95), "force_p99": np.percentile(flat, 99), "force_max": flat.max()}
     return rows + [metric_row(split, name, float(value), len(frames)) for name, value in points.items()]
 

@@ -51,7 +51,7 @@ def trivial_loss(valid: Frames, training: Mapping[str, Any], labels: Sequence[st
     """
     targets = {
         "energy": valid.target_energy / valid.n_atoms,
-        "forces": valid.forces,
+        "forces": valid.known_forces,
         "stress": valid.stress,
     }
     weights = {"energy": "energy_weight", "forces": "force_weight", "stress": "stress_weight"}

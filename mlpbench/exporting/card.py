@@ -60,7 +60,7 @@ def domain_of(train: Frames) -> dict[str, Any]:
         "atoms": [int(train.n_atoms.min()), int(train.n_atoms.max())],
         "periodic": bool(train.pbc.any()),
         "shortest_distance_A": float(min(shortest, default=0.0)),
-        "largest_force_eV_per_A": float(np.abs(train.forces).max()) if train.has_forces else None,
+        "largest_force_eV_per_A": float(np.abs(train.known_forces).max()) if train.has_forces else None,
         "density_g_per_cm3": [min(densities), max(densities)] if densities else None,
     }
 

@@ -51,7 +51,7 @@ def force_errors(predictions: npt.ArrayLike, reference: npt.ArrayLike, frame_of_
 
     Args:
         predictions: (R, A, 3), R at least 2.
-        reference: (A, 3).
+        reference: (A, 3); NaN where an atom's true force is not known: it is left out.
         frame_of_atom: (A,) frame of each atom, from 0.
 
     Raises:
@@ -59,11 +59,14 @@ def force_errors(predictions: npt.ArrayLike, reference: npt.ArrayLike, frame_of_
     """
     members, truth = _members(predictions, reference)
     frames = np.asarray(frame_of_atom)
-    count = np.bincount(frames)
+    known = np.isfinite(truth).all(axis=1)
+    size = int(frames.max()) + 1
+    members, truth, frames = members[:, known], truth[known], frames[known]
+    count = np.maximum(np.bincount(frames, minlength=size), 1)
 
     def per_frame(squares: Float) -> Float:
         """(F,) root mean square over the components of a frame."""
-        return np.asarray(np.sqrt(np.bincount(frames, weights=squares.mean(axis=1)) / count))
+        return np.asarray(np.sqrt(np.bincount(frames, squares.mean(axis=1), size) / count))
 
     return FrameErrors(per_frame(members.var(axis=0, ddof=1)), per_frame((members.mean(axis=0) - truth) ** 2))
 

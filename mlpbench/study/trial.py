@@ -358,6 +358,12 @@ def _why_not(config: TrialConfig, dataset: Dataset, labels: list[str]) -> str | 
             f"{name} cannot train on {', '.join(impossible)}, only on {', '.join(backend.labels)}: leave out of "
             "dataset.labels what it cannot, and set training.stress_weight=0 without stress"
         )
+    held = np.unique(dataset.pool.frame_of_atom[dataset.pool.held])
+    if "forces" in labels and len(held) and not backend.masks_forces:
+        return (
+            f"{name} cannot leave single atoms out of its force loss, and in {len(held)} of {len(dataset.pool)} frames "
+            f"of {dataset.name} atoms are held by a constraint and have no true force: train on dataset.labels=[energy]"
+        )
     if not backend.periodic and bool(dataset.pool.pbc.any()):
         return f"{name} knows no periodic boundaries, and frames of {dataset.name} are periodic"
     return None

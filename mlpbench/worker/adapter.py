@@ -306,15 +306,17 @@ class Adapter(ABC):
 def common_loss(prediction: Prediction, frames: Frames, training: dict[str, Any]) -> float:
     """w_E·⟨(ΔE/N)²⟩ + w_F·⟨ΔF²⟩ + w_S·⟨Δσ²⟩, the loss all backends train on.
 
-    ⟨⟩ over frames for the energy per atom (eV²), over all components of all atoms for forces ((eV/Å)²), and over the
-    six Voigt components for stress ((eV/Å³)²). Weights: ``energy_weight, force_weight, stress_weight``.
+    ⟨⟩ over frames for the energy per atom (eV²), over all components of all atoms that are not held for forces
+    ((eV/Å)²), and over the six Voigt components for stress ((eV/Å³)²). Weights: ``energy_weight, force_weight,
+    stress_weight``.
     """
     total = 0.0  # a label without a weight may be missing
     if training["energy_weight"]:
         energy = np.mean(((prediction.energy - frames.target_energy) / frames.n_atoms) ** 2)
         total += float(training["energy_weight"] * energy)
     if training["force_weight"]:
-        total += training["force_weight"] * float(np.mean((prediction.forces - frames.forces) ** 2))
+        error = (prediction.forces - frames.forces)[~frames.held]  # held atoms have no known force
+        total += training["force_weight"] * float(np.mean(error**2))
     if training.get("stress_weight") and prediction.stress is not None:
         total += training["stress_weight"] * float(np.mean((prediction.stress - frames.stress) ** 2))
     return total

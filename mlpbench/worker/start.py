@@ -87,7 +87,9 @@ class FromStart(Adapter):
         errors = {
             "valid_loss": common_loss(prediction, frames, self.request.training),
             "valid_energy_mae": float(energy.mean()) if np.isfinite(energy).all() else None,
-            "valid_force_mae": float(np.abs(prediction.forces - frames.forces).mean()) if frames.has_forces else None,
+            "valid_force_mae": float(np.nanmean(np.abs(prediction.forces - frames.forces)))
+            if frames.has_forces
+            else None,
         }
         own = {chemical_symbols[z]: value for z, value in potential.atomic_energies().items() if z in shifts}
         return {

@@ -142,7 +142,9 @@ def check_labels(labels: list[str], **splits: Frames) -> None:
     for split, frames in splits.items():
         known = {
             "energy": np.isfinite(frames.target_energy),
-            "forces": np.logical_and.reduceat(np.isfinite(frames.forces).all(axis=1), frames.offsets[:-1]),
+            "forces": np.logical_and.reduceat(
+                np.isfinite(frames.forces).all(axis=1) | frames.held, frames.offsets[:-1]
+            ),
             "stress": np.isfinite(frames.stress).all(axis=1),
         }
         for label in labels:
@@ -164,7 +166,7 @@ def label_scale(frames: Frames, labels: list[str]) -> float:
     square root of the number of atoms, eV; 1 where both vanish.
     """
     if "forces" in labels:
-        scale = float(np.sqrt(np.mean(frames.forces**2)))
+        scale = float(np.sqrt(np.mean(frames.known_forces**2)))
     else:
         scale = float(np.std(frames.target_energy / np.sqrt(frames.n_atoms)))
     return scale if scale > 0 else 1.0

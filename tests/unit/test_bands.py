@@ -67,7 +67,7 @@ def test_the_band_finds_the_saddle_of_muller_and_brown() -> None:
     assert energy[top] - energy[0] == pytest.approx(SCALE * (TOP - HEIGHTS[0]), abs=2e-3)
     assert energy[-1] == pytest.approx(SCALE * HEIGHTS[1], abs=1e-4)
     np.testing.assert_allclose(arrays["neb:mb.positions"][top, 0, :2] - 5, SADDLE, atol=0.02)
-    line = [MullerBrown().get_potential_energy(atoms) for atoms in straight()]
+    line = [method().get_potential_energy(atoms) for atoms in straight()]
     assert max(line) > energy[top] + 0.05  # the straight line goes over a higher pass
 
 

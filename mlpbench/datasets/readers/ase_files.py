@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import batched
 from pathlib import Path
 from typing import Any
@@ -276,7 +276,7 @@ def _convert(
     factors: Factors,
     notes: Notes,
 ) -> Chunk:
-    energy, forces, stress, headers = [], [], [], []
+    energy, forces, stress, headers, masked = [], [], [], [], []
     used = {*keys.chosen.values(), extxyz.PROGRAM}
     free = zeroed = 0
     for number, (atoms, entry) in enumerate(zip(batch, entries, strict=True), start):
@@ -287,9 +287,12 @@ def _convert(
         force = _array(values.get("forces"), (len(atoms), 3), where, keys.chosen.get("forces", ""))
         if len(atoms) == 1 and not atoms.pbc.any() and np.isnan(force).all() and "forces" in keys.chosen:
             force, free = np.zeros((1, 3)), free + 1  # by symmetry
-        held, zero = held_atoms(atoms), np.flatnonzero((force == 0).all(axis=1))
-        if len(held) and set(held) <= set(zero) and len(zero) < len(atoms):
-            zeroed += 1
+        held, zero = np.isin(np.arange(len(atoms)), held_atoms(atoms)), (force == 0).all(axis=1)
+        if held.any() and zero[held].all() and not zero.all():
+            zeroed, force = zeroed + 1, np.where(held[:, None], np.nan, force)
+        else:
+            held[:] = False
+        masked.append(held)
         forces.append(force * factors.forces)
         atoms.positions *= factors.length
         atoms.cell *= factors.length
@@ -300,10 +303,11 @@ def _convert(
     if zeroed:
         notes.add(
             f"warning: {path.name}: in {zeroed} frames from frame {start} the atoms that a constraint holds have "
-            "forces of exactly zero: the constraint's, not the reference method's, and a potential would learn them. "
-            "Write the file again with get_forces(apply_constraint=False), or train on dataset.labels=[energy]"
+            "forces of exactly zero: the constraint's, not the reference method's. They are left out of loss and "
+            "metrics (masked); true ones come with get_forces(apply_constraint=False) where the file is written"
         )
-    return Chunk(Frames.from_atoms(batch, energy, forces, np.array(stress)), headers)
+    frames = Frames.from_atoms(batch, energy, forces, np.array(stress))
+    return Chunk(replace(frames, held=np.concatenate(masked)), headers)
 
 
 def held_atoms(atoms: Atoms) -> Int:

@@ -54,7 +54,8 @@ def _errors(study: Study, dataset: str, candidate: str, n_train: int, split: str
             frames = errors.frames
             entry = {"e": 1e3 * frames.target_energy / frames.n_atoms, "de": 1e3 * errors.per_atom}
             if errors.force is not None:
-                entry |= {"f": 1e3 * frames.forces.ravel(), "df": 1e3 * errors.force.ravel()}
+                known = ~frames.held
+                entry |= {"f": 1e3 * frames.known_forces, "df": 1e3 * errors.force[known].ravel()}
             repetitions.append(entry)
     return repetitions
 
@@ -269,8 +270,10 @@ def _per_frame(errors: Errors) -> Float:
     force = errors.force
     if force is None:
         return 1e3 * np.abs(errors.per_atom)
-    sums = np.bincount(errors.frames.frame_of_atom, np.abs(force).sum(axis=1), minlength=len(errors.frames))
-    return np.asarray(1e3 * sums / (3 * errors.frames.n_atoms), dtype=np.float64)
+    known, count = ~errors.frames.held, len(errors.frames)
+    owner = errors.frames.frame_of_atom[known]
+    sums = np.bincount(owner, np.abs(force[known]).sum(axis=1), minlength=count)
+    return np.asarray(1e3 * sums / np.maximum(3 * np.bincount(owner, minlength=count), 1), dtype=np.float64)
 
 
 def _table(dataset: str, rows: list[dict[str, Any]]) -> Table:

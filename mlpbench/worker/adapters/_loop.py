@@ -92,7 +92,7 @@ class Loop:
             train_loss=train_loss,
             valid_loss=common_loss(prediction, valid, request.training),
             valid_energy_mae=float(energy.mean()) if np.isfinite(energy).all() else None,
-            valid_force_mae=float(np.abs(prediction.forces - valid.forces).mean()) if valid.has_forces else None,
+            valid_force_mae=float(np.nanmean(np.abs(prediction.forces - valid.forces))) if valid.has_forces else None,
             lr=rate,
         )
 

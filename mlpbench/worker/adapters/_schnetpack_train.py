@@ -71,6 +71,12 @@ class Output(ModelOutput):
             ours, theirs = ours / n_atoms, theirs / n_atoms
         if self.voigt:
             ours, theirs = ours[:, VOIGT[0], VOIGT[1]], theirs[:, VOIGT[0], VOIGT[1]]
+        if (
+            theirs.ndim == 2 and ours.shape == theirs.shape and not self.voigt
+        ):  # NaN: held by a constraint, true force not known
+            known = ~torch.isnan(theirs)
+            if not known.all():
+                ours, theirs = ours[known], theirs[known]
         return {self.name: ours}, {self.target_property: theirs}
 
 

@@ -93,7 +93,7 @@ class GapNet(MetatrainNet):
         own = kernel(self.points, self.points, are_pseudo_points=(True, True)).block().values.numpy()
         solver = _SorKernelSolver(own)
         if "forces" in labels and training["force_weight"]:
-            count, weight = train.forces.size, float(training["force_weight"])
+            count, weight = train.known_forces.size, float(training["force_weight"])
         else:
             count, weight = len(train), float(training["energy_weight"])
         noise = float(self.facts_["regularisation"])
@@ -138,7 +138,8 @@ class GapNet(MetatrainNet):
                 if label == "energy":
                     made, target, count = energy, chunk.target_energy, len(frames) * chunk.n_atoms.astype(float) ** 2
                 elif label == "forces":
-                    made, target, count = -positions, chunk.forces.ravel(), frames.forces.size
+                    known = np.repeat(~chunk.held, 3)  # held atoms have no known force, and no row
+                    made, target, count = -positions[known], chunk.known_forces, frames.known_forces.size
                 else:
                     volume = np.abs(np.linalg.det(chunk.cell)).repeat(6)
                     made, target, count = strain / volume[:, None], chunk.stress.ravel(), 6 * len(frames)
@@ -243,7 +244,7 @@ class GapAdapter(MetatrainAdapter):
         events.epoch(
             1, 0, time.monotonic() - started, passes=1.0, train_loss=loss, valid_loss=found,
             valid_energy_mae=float(energy.mean()) if np.isfinite(energy).all() else None,
-            valid_force_mae=float(np.abs(prediction.forces - valid.forces).mean()) if valid.has_forces else None,
+            valid_force_mae=float(np.nanmean(np.abs(prediction.forces - valid.forces))) if valid.has_forces else None,
         )  # fmt: skip
         return TrainOutcome(
             epochs=1, steps=None, passes=1.0, best_epoch=1, best_step=None, best_valid_loss=found, stopped_by="solved",

@@ -173,7 +173,8 @@ class AniNet(Net):
             off = (energy - batch.labels["energy"]) / batch.counts
             terms.append(float(training["energy_weight"]) * off.square().mean())
         if training["force_weight"]:
-            terms.append(float(training["force_weight"]) * (forces - batch.labels["forces"]).square().mean())
+            known = batch.labels["forces"].isfinite()  # NaN: held by a constraint, true force not known
+            terms.append(float(training["force_weight"]) * (forces - batch.labels["forces"])[known].square().mean())
         if training.get("stress_weight"):
             off = (stress - batch.labels["stress"])[:, VOIGT[0], VOIGT[1]]
             terms.append(float(training["stress_weight"]) * off.square().mean())

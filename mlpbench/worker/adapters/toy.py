@@ -99,10 +99,9 @@ class ToyPotential(Potential):
         energy = ((prediction.energy - frames.target_energy) / frames.n_atoms) @ (
             (prediction.energy - frames.target_energy) / frames.n_atoms
         )
-        force = np.einsum("ij,ij->", prediction.forces - frames.forces, prediction.forces - frames.forces)
-        return float(
-            training["energy_weight"] * energy / len(frames) + training["force_weight"] * force / frames.forces.size
-        )
+        off = (prediction.forces - frames.forces)[~frames.held]
+        force = np.einsum("ij,ij->", off, off)
+        return float(training["energy_weight"] * energy / len(frames) + training["force_weight"] * force / off.size)
 
     def package_metrics(self, frames: Frames, batch_size: int) -> dict[str, float]:
         """Mean absolute errors, accumulated batch by batch."""
@@ -220,7 +219,7 @@ class ToyAdapter(Adapter):
                 train_loss=float(weight @ (matrix @ coefficients - target) ** 2), lr=share * training["lr"],
                 valid_energy_mae=float(np.mean(np.abs(prediction.energy - valid.target_energy) / valid.n_atoms))
                 if np.isfinite(valid.target_energy).all() else None,
-                valid_force_mae=float(np.mean(off)) if valid.has_forces else None,
+                valid_force_mae=float(np.nanmean(off)) if valid.has_forces else None,
             )  # fmt: skip
             if better:
                 _save(self.best, potential)
@@ -259,9 +258,12 @@ def _linear_problem(features: Features, frames: Frames, training: dict[str, Any]
     for i, atoms in enumerate(frames.to_atoms()):
         energy, forces = features.design(atoms)
         n = len(atoms)
+        part = slice(offsets[i], offsets[i + 1])
         rows += [energy[None] / n, forces.reshape(3 * n, -1)]
-        targets += [frames.target_energy[i : i + 1] / n, frames.forces[offsets[i] : offsets[i + 1]].ravel()]
-        weights += [[training["energy_weight"] / len(frames)], [training["force_weight"] / frames.forces.size] * 3 * n]
+        targets += [frames.target_energy[i : i + 1] / n, frames.forces[part].ravel()]
+        each = training["force_weight"] / max(frames.known_forces.size, 1)
+        of_forces = np.where(np.repeat(frames.held[part], 3), 0.0, each)
+        weights += [np.array([training["energy_weight"] / len(frames)]), of_forces]
     return np.concatenate(rows), np.nan_to_num(np.concatenate(targets)), np.concatenate(weights)  # NaN: weight 0
 
 
