@@ -43,6 +43,7 @@ COMMANDS = {
     ),
     "committee": ("answers", "frames on which the repetitions disagree most, as a list or a file to label"),
     "acquire": ("acquire", "structures of a file to label next, chosen by a study's potentials; and their labels"),
+    "explore": ("explore", "find frames by a committee's own dynamics, label them, train on them, and so on"),
     "predict": ("predict", "energies, forces and stress of any structures, by a trained potential"),
     "export": ("predict", "a trained potential in a folder that needs mlpbench no more"),
     "dft": ("dft", "time the reference method (DFT) on a data set's own frames and on growing molecules"),

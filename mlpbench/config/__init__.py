@@ -15,7 +15,7 @@ from mlpbench.config.schema import (
     Training,
     TrialConfig,
 )
-from mlpbench.config.setup import CONFIG_NAME, conf_dirs, packaged_conf, prepare_hydra
+from mlpbench.config.setup import CONFIG_NAME, acquired_conf, conf_dirs, packaged_conf, prepare_hydra
 
 __all__ = [
     "CONFIG_NAME",
@@ -27,6 +27,7 @@ __all__ = [
     "SweepPlan",
     "Training",
     "TrialConfig",
+    "acquired_conf",
     "compose_each",
     "compose_raw",
     "conf_dirs",

@@ -48,13 +48,23 @@ def conf_dirs() -> list[Path]:
     return installed
 
 
+def acquired_conf(results: Path) -> Path:
+    """The folder of configuration for data sets that explorations made, below the folder of the studies."""
+    return results / ".registry"
+
+
 class ConfSearchPath(SearchPathPlugin):
-    """Puts the user's ``conf`` before the packaged one, so that one's own file of the same name wins."""
+    """Puts the user's ``conf`` before the packaged one, so that one's own file of the same name wins; behind both what
+    explorations made in ``results``.
+    """
 
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
         """Called by Hydra when it sets up."""
         for folder in reversed(conf_dirs()):
             search_path.prepend("mlpbench", f"file://{folder}")
+        acquired = acquired_conf(Path("results"))
+        if acquired.is_dir():
+            search_path.append("mlpbench", f"file://{acquired.resolve()}")
 
 
 def prepare_hydra() -> None:
