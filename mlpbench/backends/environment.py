@@ -165,9 +165,9 @@ def check(backend: BackendConfig, installed: Installed) -> tuple[list[str], list
         for package in ("numpy", "ase")
         if package not in installed.distributions and (package in pinned or not pinned)
     ]
-    errors += clashes(installed, present[False])
+    errors += clashes(installed, present[False], backend.unused)
     # What an optional package lacks may be optional in turn: torch-sim runs without the GPU neighbour lists it names.
-    notes += [text for text in clashes(installed, present[True]) if text not in errors]
+    notes += [text for text in clashes(installed, present[True], backend.unused) if text not in errors]
     return sorted(set(errors)), notes
 
 

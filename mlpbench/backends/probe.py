@@ -7,7 +7,7 @@ import json
 import os
 import re
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -121,8 +121,8 @@ def run_python(
         raise UserError(f"{python} did not answer within {timeout:.0f} s") from error
 
 
-def clashes(installed: Installed, roots: Sequence[str]) -> list[str]:
-    """What ``roots`` (normalised names) need, directly or not, and miss or have in a wrong version.
+def clashes(installed: Installed, roots: Sequence[str], unused: Collection[str] = ()) -> list[str]:
+    """What ``roots`` (normalised names) need, directly or not, and miss or have in a wrong version, but for ``unused``.
 
     ``uv pip check`` looks at one site-packages folder: it sees neither the folders that ``pythonpath`` puts first nor
     which clashes concern the backend, and a shared cluster environment is full of others.
@@ -137,6 +137,8 @@ def clashes(installed: Installed, roots: Sequence[str]) -> list[str]:
             if need is None:
                 continue
             wanted = normalise(need.name)
+            if wanted in unused:
+                continue
             have = installed.distributions.get(wanted)
             if have is None:
                 problems.append(f"{name} {version} needs {need.name}{need.specifier}, which is not installed")

@@ -60,6 +60,9 @@ class BackendConfig(BaseModel):
     cite: list[str] = Field(default_factory=list, description="for the package: keys of a bibliography")
     bibliography: str | None = Field(default=None, description="a .bib file beside the adapter, with further keys")
     architectures: dict[str, ArchitectureInfo] = Field(default_factory=dict, description="by name, as in conf")
+    unused: list[str] = Field(
+        default_factory=list, description="what the package requires and never imports: an environment may lack it"
+    )
     labels: list[Literal["energy", "forces", "stress"]] = Field(
         default=["energy", "forces", "stress"], description="what it can train on"
     )

@@ -39,6 +39,7 @@ PYTHON, PLATFORM = "3.12.3", "x86_64"  # of the target
 # Too large to carry, or of no use there: torch-sim's GPU neighbour lists come with Warp (130 MB), and it falls back on
 # its own without them; uv builds environments, and none is built there.
 LEFT_BEHIND = {"warp-lang", "nvalchemi-toolkit-ops", "uv"}
+LEFT_BEHIND |= {name for backend in load_backends([]).values() for name in backend.unused}
 REFERENCES = ("pyscf", "xtb", "ase")  # label frames and train nothing: carried only if asked for
 BOUNDS = {"==", "===", "~=", "<", "<="}
 
@@ -219,7 +220,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("gpu-bundle"), help="folder to fill (default: gpu-bundle)")
     parser.add_argument("--target", type=Path, default=HERE / "target.txt", help="what the target has")
-    parser.add_argument("--limit", type=float, default=60.0, metavar="MIB", help="largest size of the folder (60)")
+    parser.add_argument("--limit", type=float, default=40.0, metavar="MIB", help="largest size of the folder (40)")
     parser.add_argument(
         "--with",
         dest="also",

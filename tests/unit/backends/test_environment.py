@@ -174,6 +174,12 @@ def test_a_local_build_of_torch_is_the_same_version(tmp_path):
     )
 
 
+def test_what_a_package_requires_and_never_imports_may_be_missing():
+    installed = Installed("3.12.1", {"a": ("1", ["Pre_Commit>=2", "b"]), "b": ("1", ["c"])}, {}, torch=False)
+    assert clashes(installed, ["a"], ["pre-commit"]) == ["b 1 needs c, which is not installed"]
+    assert len(clashes(installed, ["a"])) == 2
+
+
 def test_the_answer_of_an_interpreter_is_kept_until_something_is_installed(tmp_path, monkeypatch):
     packages = tmp_path / "packages"
     packages.mkdir()
