@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 from mlpbench.literature import Published, published_values
 from mlpbench.metrics import HEADLINE, error_word, metric
@@ -157,17 +157,33 @@ def published_section(study: Study) -> Section | None:
     return Section("published", "Published values", finding, blocks) if blocks else None
 
 
-def _ours(study: Study, dataset: str, entry: Published) -> list[tuple[str, int, Estimate]]:
+class Ours(NamedTuple):
+    """What this study has to set beside a published number."""
+
+    candidate: str
+    n_train: int
+    n_valid: int
+    mean: Estimate
+
+    def same_frames(self, entry: Published) -> bool:
+        """Whether as many frames were labelled for it; where theirs for validation are not recorded, in all."""
+        if entry.n_valid is None and entry.n_train == self.n_train + self.n_valid:
+            return True
+        return entry.n_train is None or entry.n_train == self.n_train
+
+
+def _ours(study: Study, dataset: str, entry: Published) -> list[Ours]:
     """Our candidates of the entry's architecture, each at the training size nearest to the published one."""
     table = cells(study, dataset, entry.metric, entry.split)
-    names = select(study.table, dataset=dataset, architecture=entry.architecture)["candidate"].unique()
-    beside = []
+    part = select(study.table, dataset=dataset, architecture=entry.architecture)
+    names, beside = part["candidate"].unique(), []
     for candidate in [c for c in study.lines(dataset) if c in names]:
         sizes = [n for c, n in table if c == candidate]
         if sizes:
             wanted = entry.n_train if entry.n_train is not None else max(sizes)
             nearest = min(sizes, key=lambda n: max(n / wanted, wanted / n))
-            beside.append((candidate, nearest, table[candidate, nearest]))
+            n_valid = int(select(part, candidate=candidate, n_train=nearest)["n_valid"].iloc[0])
+            beside.append(Ours(candidate, nearest, n_valid, table[candidate, nearest]))
     return beside
 
 
@@ -178,7 +194,7 @@ def _published_table(study: Study, dataset: str, entries: list[Published]) -> Ta
         (e for e in entries if not e.repeats),
         key=lambda e: (study.test_splits(dataset).index(e.split), e.metric, e.value),
     ):
-        beside: list[tuple[str, int, Estimate] | None] = list(_ours(study, dataset, entry)) or [None]
+        beside: list[Ours | None] = list(_ours(study, dataset, entry)) or [None]
         bound = facts.trivial(study, dataset, entry.metric, entry.split)
         again = entry.repeated_in(entries)
         rows += [_row(entry, again, ours, bound, rested) for ours in beside]
@@ -208,21 +224,19 @@ def _rested(study: Study, dataset: str) -> set[tuple[str, int]]:
     return {(str(row["candidate"]), int(row["n_train"])) for row in rows_of(done)} - restless
 
 
-def verdict(
-    entry: Published, again: Published | None, ours: tuple[str, int, Estimate] | None, rested: set[tuple[str, int]]
-) -> str:
+def verdict(entry: Published, again: Published | None, ours: Ours | None, rested: set[tuple[str, int]]) -> str:
     """In words, whether the published number was reached; a reason where the two cannot be compared.
 
     Args:
         entry: the published number.
         again: the same by others who repeated the protocol.
-        ours: candidate, training frames, mean with its interval.
+        ours: what this study has.
         rested: see :func:`_rested`.
     """
     if ours is None:
         return "not run here"
-    candidate, n_train, mean = ours
-    if entry.n_train is not None and entry.n_train != n_train:
+    candidate, n_train, _, mean = ours
+    if not ours.same_frames(entry):
         return "no comparison: other numbers of training frames"
     if mean.low <= entry.value <= mean.high:
         said = "agrees within our interval"
@@ -242,7 +256,7 @@ def verdict(
 def _row(
     entry: Published,
     again: Published | None,
-    ours: tuple[str, int, Estimate] | None,
+    ours: Ours | None,
     trivial: float | None,
     rested: set[tuple[str, int]],
 ) -> list[Cell]:
@@ -253,19 +267,21 @@ def _row(
     cells_ours = [mean_cell(None), Cell("–"), Cell("–")]
     differs = [entry.protocol] if entry.protocol else []
     if ours is not None:
-        _, n_train, mean = ours
+        n_train, n_valid, mean = ours[1:]
         ends = mean.low / entry.value, mean.high / entry.value
         ratio = mean.value / entry.value
         ratio_cell = Cell(number(ratio, *ends), ratio, interval(*ends))
         cells_ours = [mean_cell(mean, trivial=trivial), Cell(number(n_train), n_train), ratio_cell]
         if entry.n_train is None:
             differs.insert(0, "their number of training frames is not recorded")
+        elif entry.n_train != n_train and ours.same_frames(entry):
+            differs.insert(0, f"{n_valid} of the {entry.n_train} frames validate here, and {n_train} train")
         elif entry.n_train != n_train:
             differs.insert(0, f"trained on {n_train} frames, not {entry.n_train}")
     return [
         Cell(entry.split),
         Cell(f"{known.symbol}{f', {known.unit}' if known.unit else ''}"),
-        Cell(name if ours is None or ours[0] == name else f"{name} (ours: {ours[0]})"),
+        Cell(name if ours is None or ours.candidate == name else f"{name} (ours: {ours.candidate})"),
         Cell(f"{entry.value:g}", entry.value, spread),
         Cell("–")
         if again is None
@@ -311,15 +327,15 @@ def _published_finding(study: Study, dataset: str, entries: list[Published]) -> 
     split = next(s for s in study.test_splits(dataset) if any(e.split == s for e in entries))
     here = [e for e in entries if e.split == split and not e.repeats]
     name = next((e.metric for e in here if e.metric.startswith("force")), here[0].metric)
-    best: dict[str, tuple[Published, tuple[str, int, Estimate]]] = {}
+    best: dict[str, tuple[Published, Ours]] = {}
     for entry in [e for e in here if e.metric == name]:
         for ours in _ours(study, dataset, entry):
-            if ours[0] not in best or entry.value < best[ours[0]][0].value:
-                best[ours[0]] = (entry, ours)
+            if ours.candidate not in best or entry.value < best[ours.candidate][0].value:
+                best[ours.candidate] = (entry, ours)
     unit = metric(name).unit
     said = [
         f"{candidate} {number(mean.value / entry.value, mean.low / entry.value, mean.high / entry.value)} times the "
         f"published {entry.value:g} {unit} ({n} training frames against {entry.n_train or 'an unknown number'})"
-        for candidate, (entry, (_, n, mean)) in best.items()
+        for candidate, (entry, (_, n, _, mean)) in best.items()
     ]
     return f"{metric(name).symbol} on {split}: {listing(said)}." if said else ""

@@ -69,8 +69,8 @@ def test_architectures_that_were_not_run_stay_as_rows_without_ours(study):
     assert set(table.loc[table["Architecture"] == "BOTNet", "Ours"]) == {"–"}
 
 
-def at(value: float, low: float, high: float) -> tuple[str, int, Estimate]:
-    return "MACE", 950, Estimate(value, low, high, 3, "repetitions")
+def at(value: float, low: float, high: float) -> transfer.Ours:
+    return transfer.Ours("MACE", 950, 50, Estimate(value, low, high, 3, "repetitions"))
 
 
 def test_the_verdict_says_whether_a_published_number_was_reached():
@@ -88,8 +88,16 @@ def test_the_verdict_says_whether_a_published_number_was_reached():
     assert larger == "larger, 1.39 times the published error; no larger than what others found who repeated it"
     assert "had not come to rest" in transfer.verdict(paper, again, at(13.2, 13, 13.4), set())
     assert transfer.verdict(paper, again, at(3.3, 3.2, 3.4), rested) == "smaller, 0.500 times the published error"
-    other = ("MACE", 200, Estimate(6.6, 6.5, 6.7, 3, "repetitions"))
-    assert transfer.verdict(paper, again, other, rested).startswith("no comparison")
+    assert transfer.verdict(paper, again, at(6.6, 6.5, 6.7)._replace(n_train=200), rested).startswith("no comparison")
+
+
+def test_validation_frames_may_come_out_of_the_published_number_where_the_paper_is_silent():
+    acac = next(e for e in published_values("acac-300K") if (e.architecture, e.metric) == ("mace", "force_rmse"))
+    assert (acac.n_train, acac.n_valid) == (500, None)
+    assert at(5.1, 5.0, 5.2)._replace(n_train=450).same_frames(acac)
+    assert not at(5.1, 5.0, 5.2)._replace(n_train=450, n_valid=100).same_frames(acac)
+    rmd17 = next(e for e in published_values("rmd17-aspirin") if e.n_train == 950 and e.n_valid == 50)
+    assert not at(5.1, 5.0, 5.2)._replace(n_train=900).same_frames(rmd17)
 
 
 def test_nothing_published_no_section(tmp_path):
