@@ -46,7 +46,7 @@ COMMANDS = {
     "explore": ("explore", "find frames by a committee's own dynamics, label them, train on them, and so on"),
     "predict": ("predict", "energies, forces and stress of any structures, by a trained potential"),
     "export": ("predict", "a trained potential in a folder that needs mlpbench no more"),
-    "dft": ("dft", "time the reference method (DFT) on a data set's own frames and on growing molecules"),
+    "dft": ("dft", "time the reference method (DFT) on a data set's own frames and on growing systems"),
     "env": ("env", "build, list, check and remove the environments of the backends"),
     "data": (
         "data",

@@ -21,8 +21,9 @@ def register_dft(parser: argparse.ArgumentParser) -> None:
     timing = commands.add_parser(
         "time", help="wall time of energy and forces, cold and warm, and its growth with the atoms",
         description="Times the data set's reference method (or another one) on its first test frames and on a series "
-        "of growing molecules.\nNothing else should run meanwhile; a busy machine is noticed and reported.",
-        epilog="examples:\n  mlpbench dft time ethanol\n  mlpbench dft time mystudy --threads 1,all\n"
+        "of growing molecules or supercells.\nNothing else should run meanwhile; a busy machine is noticed and said.",
+        epilog="examples:\n  mlpbench dft time ethanol\n  mlpbench dft time silicon        # GPAW, growing supercells\n"
+        "  mlpbench dft time mystudy --threads 1,all\n"
         "  mlpbench dft time mystudy reference=pyscf reference.xc=pbe0 --series water\n"
         "  mlpbench dft time mystudy --recorded           # published VASP times, with their sources\n"
         "  mlpbench dft time mystudy --recorded times.csv # your own: " + "system,n_atoms,code,cores,\n"
@@ -33,7 +34,10 @@ def register_dft(parser: argparse.ArgumentParser) -> None:
     timing.add_argument("overrides", nargs="*", metavar="reference...=VALUE", help="another method, or its settings")
     timing.add_argument("--frames", type=int, default=3, metavar="N", help="frames to time (3)")
     timing.add_argument("--threads", default="1", metavar="LIST", help="threads of the code, e.g. 1,all (1)")
-    timing.add_argument("--series", default="alkanes", choices=("alkanes", "water", "none"), help="growing molecules")
+    timing.add_argument(
+        "--series", default="auto", choices=("auto", "alkanes", "water", "supercells", "none"),
+        help="growing systems (auto: supercells of a crystal's first frame, else alkanes)",
+    )  # fmt: skip
     timing.add_argument(
         "--series-seconds", type=float, default=120.0, metavar="S", help="no member is started after these (120)"
     )
@@ -155,6 +159,9 @@ def _summary(measured: dict[str, Any]) -> str:
             f"  {measured['series']['name']}: time grows as N^{fit['exponent']:.2f}{ends}, "
             f"{fit['smallest']:.0f} to {fit['largest']:.0f} atoms"
         )
+    for point in (measured["series"] or {"points": []})["points"]:
+        mesh = f", k-points {'×'.join(map(str, point['kpoints']))}" if "kpoints" in point else ""
+        lines.append(f"    {point['n_atoms']} atoms{mesh}: {point['seconds']:.3g} s")
     if measured["conditions"]["notice"]:
         lines.append(f"  not a quiet machine: {measured['conditions']['notice']}")
     return "\n".join(lines)

@@ -159,6 +159,13 @@ METHODS: dict[str, type[Method]] = {
 _NOT_THE_LEVEL = ("backend", "reuse", "title")
 
 
+def _unset(value: Any, name: str = "") -> list[str]:
+    """Dotted names of what stands as ``???`` in a configuration."""
+    if isinstance(value, Mapping):
+        return [place for key, inner in value.items() for place in _unset(inner, f"{name}.{key}" if name else str(key))]
+    return [name] if value == "???" else []
+
+
 def parse_method(method: Mapping[str, Any]) -> Method:
     """``method`` validated by the schema of its code.
 
@@ -174,6 +181,8 @@ def parse_method(method: Mapping[str, Any]) -> Method:
             raise UserError(
                 f"the reference method {code} has no setting '{name}'", close_match(name, schema.model_fields)
             )
+    for name in _unset(dict(method)):
+        raise UserError(f"reference.{name} is yours to give", f"Set it: reference.{name}=...")
     try:
         parsed = schema.model_validate(dict(method))
     except ValidationError as error:

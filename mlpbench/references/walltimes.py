@@ -1,4 +1,4 @@
-"""Wall times of a reference method: of frames and growing molecules measured here, or as others published them.
+"""Wall times of a reference method: of frames and growing systems measured here, or as others published them.
 
 :func:`measure` serves ``mlpbench dft time`` and is kept with a study, :func:`time_for_trial` a trial's ``speed`` task,
 :func:`read_published` codes that cannot run here.
@@ -31,10 +31,14 @@ from mlpbench.references.methods import complete_method, environment_of, level_o
 from mlpbench.references.running import request_frames, run_frames
 from mlpbench.statistics.extrapolation import fit_power_law
 from mlpbench.worker.clock import Watch
+from mlpbench.worker.reference.code import kpoint_mesh
 
 FOLDER = "dft"  # in a study's results
 FORMAT = 1
 SIZES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)  # members of a series that are tried, in this order
+AUTO = "auto"
+SUPERCELLS = "supercells"
+SUPERCELL_MEMBERS = 7
 PUBLISHED = Path(__file__).with_name("published_wall_times.csv")
 COLUMNS = ("system", "n_atoms", "code", "cores", "seconds_per_step", "source")  # of that file
 
@@ -49,7 +53,7 @@ def measure(
     threads: int,
     machine: dict[str, Any],
     count: int = 3,
-    series: str | None = "alkanes",
+    series: str | None = AUTO,
     series_seconds: float = 120.0,
     say: Say = print,
 ) -> dict[str, Any]:
@@ -65,34 +69,40 @@ def measure(
         threads: of the code.
         machine: what :func:`mlpbench.devices.hardware` says.
         count: frames.
-        series: name of a series of :mod:`mlpbench.references.walltimes`; None: no series.
+        series: name of a series of :mod:`mlpbench.references.walltimes`; ``auto``: supercells of the first frame if it
+            is periodic in three directions, else alkanes; None: no series.
         series_seconds: no member of the series is begun after these.
         say: told what is being done.
 
     Returns:
         JSON: ``method``, ``level`` (in words), ``version``, ``threads``, ``hardware``, ``date``, ``system``,
         ``n_atoms``, ``seconds`` (one a frame), ``cold_seconds``, ``start_seconds`` (interpreter, imports), ``series``
-        (``name``, ``points`` of ``system, n_atoms, seconds``), ``fit`` (seconds = factor·N^exponent, or None) and
-        ``conditions``.
+        (``name``, ``points`` of ``system, n_atoms, seconds`` and, where the method has a mesh, ``kpoints``), ``fit``
+        (seconds = factor·N^exponent, or None) and ``conditions``.
 
     Raises:
-        UserError: the environment is not built, the code fails, or a frame does not converge.
+        UserError: the environment is not built, the code fails, a frame does not converge, or supercells were asked for
+            of a system that is not periodic in three directions.
     """
     method = complete_method(method)
     few = frames.select(slice(min(count, len(frames))))
     require_open(method, bool(few.pbc.any()))
+    first = few.to_atoms()[0]
+    if series == AUTO:
+        series = SUPERCELLS if first.pbc.all() else "alkanes"
+    members = [] if series is None else _members(series, first)
     say(f"{len(few)} frames, {threads} thread{'s' * (threads > 1)}")
     answers, start_seconds, conditions = time_frames(few, method, backend, threads, say)
     measured: dict[str, Any] = {
         "format": FORMAT, "method": method, "level": parse_method(method).words(), "version": answers[0]["version"],
         "threads": threads, "hardware": machine, "date": datetime.date.today().isoformat(),
-        "system": few.to_atoms()[0].get_chemical_formula(), "n_atoms": float(np.mean(few.n_atoms)),
+        "system": first.get_chemical_formula(), "n_atoms": float(np.mean(few.n_atoms)),
         "seconds": [answer["seconds"] for answer in answers[1:]], "cold_seconds": answers[0]["seconds"],
         "start_seconds": start_seconds, "source": "measured on this machine", "series": None, "fit": None,
     }  # fmt: skip
     if series is not None:
         say(f"series of {series}, at most {series_seconds:g} s")
-        points, later = _series(series, method, backend, threads, series_seconds, say)
+        points, later = _series(members, method, backend, threads, series_seconds, say)
         measured["series"] = {"name": series, "points": points}
         conditions = max(conditions, later, key=lambda one: float(one["others_cores"] or 0.0))  # the busier of both
         law = fit_power_law([p["n_atoms"] for p in points], [p["seconds"] for p in points])
@@ -116,13 +126,17 @@ def time_frames(
 
 
 def _series(
-    name: str, method: dict[str, Any], backend: BackendConfig, threads: int, seconds: float, say: Say
+    members: list[Atoms], method: dict[str, Any], backend: BackendConfig, threads: int, seconds: float, say: Say
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """The members that were computed, and the conditions."""
-    members: list[Atoms] = [build(name, n) for n in SIZES]
     answers, _, conditions = _run(Frames.from_atoms(members), method, backend, threads, seconds, say)
     points = [
-        {"system": atoms.get_chemical_formula(), "n_atoms": len(atoms), "seconds": answer["seconds"]}
+        {
+            "system": atoms.get_chemical_formula(),
+            "n_atoms": len(atoms),
+            "seconds": answer["seconds"],
+            **_mesh(atoms, method),
+        }
         for atoms, answer in zip(members, answers[1:], strict=False)
         if answer["converged"]
     ]
@@ -335,6 +349,40 @@ def water(n: int) -> Atoms:
         one.translate(np.array(place) * OO)
         cluster += one
     return cluster
+
+
+def supercells(crystal: Atoms) -> list[Atoms]:
+    """The crystal itself, then doubled along its shortest vector again and again: 1, 2, 4 ... 64 times its atoms."""
+    members = [crystal]
+    while len(members) < SUPERCELL_MEMBERS:
+        times = [1, 1, 1]
+        times[int(np.argmin(members[-1].cell.lengths().round(6)))] = 2
+        members.append(members[-1].repeat(times))
+    return members
+
+
+def _members(series: str, first: Atoms) -> list[Atoms]:
+    """The structures of a series.
+
+    Raises:
+        UserError: see :func:`measure` and :func:`build`.
+    """
+    if series != SUPERCELLS:
+        return [build(series, n) for n in SIZES]
+    if not first.pbc.all():
+        raise UserError(
+            "there are no supercells of a system that is not periodic in three directions",
+            f"Take another series: --series {' or '.join(SERIES)}.",
+        )
+    return supercells(first)
+
+
+def _mesh(atoms: Atoms, method: dict[str, Any]) -> dict[str, Any]:
+    """``kpoints`` of a structure, where the method has a mesh."""
+    if "kpoint_density_A" not in method:
+        return {}
+    mesh = method.get("kpoints") or kpoint_mesh(atoms.cell.array, atoms.pbc, method["kpoint_density_A"])
+    return {"kpoints": list(mesh)}
 
 
 SERIES: dict[str, Callable[[int], Atoms]] = {"alkanes": alkane, "water": water}

@@ -281,11 +281,16 @@ def _sentence(check: dict[str, Any]) -> str:
 
 
 def references_of(study: Study, trial: str) -> dict[str, Path]:
-    """Name -> file of the reference's minimum, Hessian and scans."""
-    config = ((study.record[trial].get("config") or {}).get("dataset")) or {}
+    """Name -> file of the reference's minimum, Hessian, scans and properties.
+
+    Where the trial found them, else where the installed package has them: a study may come from another machine.
+    """
+    record = study.record[trial]
+    recorded = {name: Path(str(path)) for name, path in ((record.get("split") or {}).get("references") or {}).items()}
+    config = ((record.get("config") or {}).get("dataset")) or {}
     embedded = Path(__file__).parents[1] / "datasets" / "embedded"
-    named = {name: Path(str(path)) for name, path in (config.get("references") or {}).items()}
-    paths = {name: path if path.is_absolute() else embedded / path for name, path in named.items()}
+    packaged = {name: embedded / str(path) for name, path in (config.get("references") or {}).items()}
+    paths = {**packaged, **{name: path for name, path in recorded.items() if path.is_file()}}
     return {name: path for name, path in paths.items() if path.is_file()}
 
 

@@ -227,6 +227,12 @@ def _cores(notice: str) -> float:
     return float(match.group(1)) if match else 0.0
 
 
+def _grown(references: list[Timed]) -> str:
+    """What the reference method's series are of."""
+    names = unique([one.series for one in references if one.points])
+    return "a series of growing molecules" if not names else f"growing {' and '.join(names)}"
+
+
 def _figures(study: Study, dataset: str, ran: list[Way], references: list[Timed]) -> list[Block]:
     figures: list[Block] = []
     grown = [way for way in ran if len(scaling(study, way)[0]) > 1]
@@ -235,7 +241,7 @@ def _figures(study: Study, dataset: str, ran: list[Way], references: list[Timed]
         ends = unique([f"{way.candidate}: {ended}" for way in grown if (ended := scaling(study, way)[1])])
         caption = (
             "Time of one call against the number of atoms: the potentials on copies of the data set's own system, the "
-            "reference method on a series of growing molecules. A dashed line is the reference's fitted law beyond "
+            f"reference method on {_grown(references)}. A dashed line is the reference's fitted law beyond "
             "what was computed: extrapolated, not measured. "
             + (f"What ended the potentials' series: {'; '.join(ends)}." if ends else "")
         )

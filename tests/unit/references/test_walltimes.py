@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from ase import Atoms
+from ase.build import bulk
 from ase.neighborlist import neighbor_list
 
 from mlpbench.config.composing import load_reference
 from mlpbench.errors import UserError
 from mlpbench.frames import Frames
+from mlpbench.references import walltimes
 from mlpbench.references.walltimes import CC, CH, alkane, build, keep, load_kept, measure, read_published, water
 from tests.unit.references.conftest import BACKEND
 
@@ -68,6 +71,28 @@ def test_frames_and_series_are_timed_cold_and_warm(computed: Callable[[], int], 
     assert load_kept(tmp_path / "dft")[0]["seconds"] == found["seconds"]
     assert keep(tmp_path / "dft", {**found, "threads": 2}) != path
     assert keep(tmp_path / "dft", found) == path
+
+
+def test_supercells_of_a_crystal_are_timed_with_their_k_points(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The density of k-points stays: of twice the length, half as many. Times here are N², and are found to be."""
+    crystal = Frames.from_atoms([bulk("Si", a=5.47, cubic=True)] * 2)
+    gpaw = {"code": "gpaw", "cutoff_eV": 200.0, "kpoint_density_A": 3.0}
+
+    def answers(frames: list[dict[str, Any]], *_: object, **__: object) -> list[dict[str, Any]]:
+        return [
+            {"seconds": 1e-3 * len(f["numbers"]) ** 2, "converged": True, "version": "GPAW", "reason": ""}
+            for f in frames
+        ]
+
+    monkeypatch.setattr(walltimes, "run_frames", answers)
+    found = measure(crystal, gpaw, BACKEND, threads=1, machine={}, count=1, say=lambda _: None)
+    points = found["series"]["points"]
+    assert found["series"]["name"] == "supercells"
+    assert [point["n_atoms"] for point in points] == [8, 16, 32, 64, 128, 256, 512]
+    assert [point["kpoints"] for point in points[:4]] == [[4, 4, 4], [2, 4, 4], [2, 2, 4], [2, 2, 2]]
+    assert found["fit"]["exponent"] == pytest.approx(2.0)
+    with pytest.raises(UserError, match="no supercells"):
+        measure(ethanol(1.0), METHOD, BACKEND, threads=1, machine={}, count=1, series="supercells", say=lambda _: None)
 
 
 def test_a_frame_without_a_label_is_no_timing(computed: Callable[[], int]) -> None:
