@@ -163,6 +163,7 @@ class Ours(NamedTuple):
     candidate: str
     n_train: int
     n_valid: int
+    steps: int
     mean: Estimate
 
     def same_frames(self, entry: Published) -> bool:
@@ -182,8 +183,9 @@ def _ours(study: Study, dataset: str, entry: Published) -> list[Ours]:
         if sizes:
             wanted = entry.n_train if entry.n_train is not None else max(sizes)
             nearest = min(sizes, key=lambda n: max(n / wanted, wanted / n))
-            n_valid = int(select(part, candidate=candidate, n_train=nearest)["n_valid"].iloc[0])
-            beside.append(Ours(candidate, nearest, n_valid, table[candidate, nearest]))
+            mine = select(part, candidate=candidate, n_train=nearest, status="done")
+            n_valid, steps = int(mine["n_valid"].iloc[0]), int(mine["steps"].fillna(0).median())
+            beside.append(Ours(candidate, nearest, n_valid, steps, table[candidate, nearest]))
     return beside
 
 
@@ -235,7 +237,7 @@ def verdict(entry: Published, again: Published | None, ours: Ours | None, rested
     """
     if ours is None:
         return "not run here"
-    candidate, n_train, _, mean = ours
+    candidate, n_train, mean = ours.candidate, ours.n_train, ours.mean
     if not ours.same_frames(entry):
         return "no comparison: other numbers of training frames"
     if mean.low <= entry.value <= mean.high:
@@ -267,7 +269,7 @@ def _row(
     cells_ours = [mean_cell(None), Cell("–"), Cell("–")]
     differs = [entry.protocol] if entry.protocol else []
     if ours is not None:
-        n_train, n_valid, mean = ours[1:]
+        n_train, mean = ours.n_train, ours.mean
         ends = mean.low / entry.value, mean.high / entry.value
         ratio = mean.value / entry.value
         ratio_cell = Cell(number(ratio, *ends), ratio, interval(*ends))
@@ -275,9 +277,11 @@ def _row(
         if entry.n_train is None:
             differs.insert(0, "their number of training frames is not recorded")
         elif entry.n_train != n_train and ours.same_frames(entry):
-            differs.insert(0, f"{n_valid} of the {entry.n_train} frames validate here, and {n_train} train")
+            differs.insert(0, f"{ours.n_valid} of the {entry.n_train} frames validate here, and {n_train} train")
         elif entry.n_train != n_train:
             differs.insert(0, f"trained on {n_train} frames, not {entry.n_train}")
+        if ours.steps:
+            differs.append(f"ours took {ours.steps:,} steps")
     return [
         Cell(entry.split),
         Cell(f"{known.symbol}{f', {known.unit}' if known.unit else ''}"),
@@ -322,6 +326,10 @@ def _splitting(config: dict[str, Any]) -> list[str]:
     return parts
 
 
+def _times(mean: Estimate, entry: Published) -> str:
+    return number(mean.value / entry.value, mean.low / entry.value, mean.high / entry.value)
+
+
 def _published_finding(study: Study, dataset: str, entries: list[Published]) -> str:
     """The ratios of the first split's force metric (or whatever metric comes first)."""
     split = next(s for s in study.test_splits(dataset) if any(e.split == s for e in entries))
@@ -334,8 +342,8 @@ def _published_finding(study: Study, dataset: str, entries: list[Published]) -> 
                 best[ours.candidate] = (entry, ours)
     unit = metric(name).unit
     said = [
-        f"{candidate} {number(mean.value / entry.value, mean.low / entry.value, mean.high / entry.value)} times the "
-        f"published {entry.value:g} {unit} ({n} training frames against {entry.n_train or 'an unknown number'})"
-        for candidate, (entry, (_, n, _, mean)) in best.items()
+        f"{candidate} {_times(ours.mean, entry)} times the published {entry.value:g} {unit} "
+        f"({ours.n_train} training frames against {entry.n_train or 'an unknown number'})"
+        for candidate, (entry, ours) in best.items()
     ]
     return f"{metric(name).symbol} on {split}: {listing(said)}." if said else ""

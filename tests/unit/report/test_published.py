@@ -70,7 +70,7 @@ def test_architectures_that_were_not_run_stay_as_rows_without_ours(study):
 
 
 def at(value: float, low: float, high: float) -> transfer.Ours:
-    return transfer.Ours("MACE", 950, 50, Estimate(value, low, high, 3, "repetitions"))
+    return transfer.Ours("MACE", 950, 50, 0, Estimate(value, low, high, 3, "repetitions"))
 
 
 def test_the_verdict_says_whether_a_published_number_was_reached():
