@@ -24,7 +24,7 @@ from mlpbench.protocol import ProtocolError, read_json, write_json
 
 FORMAT = 1
 MANIFEST = "manifest.json"
-TIMES_LOWER = 4.0  # the upper trust level over the lower one, where it is not given
+TIMES_LOWER = 3.0  # the upper trust level over the lower one, where it is not given
 QUANTILE = 0.95  # of the validation frames' deviations: the lower one, where it is not given
 
 

@@ -25,7 +25,7 @@ def mlpbench(tmp_path: Path) -> Run:
     def run(*arguments: str, cwd: Path = tmp_path, **more: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [sys.executable, "-m", "mlpbench", *arguments],
-            cwd=cwd, env={**environment(), **more}, capture_output=True, text=True, timeout=300, check=False,
+            cwd=cwd, env={**environment(), **more}, capture_output=True, text=True, timeout=900, check=False,
         )  # fmt: skip
 
     return run

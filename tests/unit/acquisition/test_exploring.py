@@ -50,9 +50,9 @@ def test_the_deviation_of_an_atom_is_the_rms_distance_to_the_mean_force_and_of_a
 
 def test_trust_levels_come_from_the_validation_frames_where_they_are_not_given() -> None:
     valid = np.arange(101) / 100
-    assert trust_levels(settings(), valid) == pytest.approx((0.95, 3.8))
-    assert trust_levels(settings(lower=0.1), valid) == pytest.approx((0.1, 0.4))
-    assert trust_levels(settings(lower=0.1, upper=0.3), valid) == pytest.approx((0.1, 0.3))
+    assert trust_levels(settings(), valid) == pytest.approx((0.95, 2.85))
+    assert trust_levels(settings(lower=0.1), valid) == pytest.approx((0.1, 0.3))
+    assert trust_levels(settings(lower=0.1, upper=0.2), valid) == pytest.approx((0.1, 0.2))
     with pytest.raises(UserError, match="is not above the lower trust level"):
         trust_levels(settings(upper=0.3), valid)
     accurate, candidate, failed = trusted(np.array([0.05, 0.1, 0.2, 0.3, 0.5]), 0.1, 0.3)
