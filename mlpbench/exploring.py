@@ -52,7 +52,7 @@ VERSION = 1  # raised when the same potentials would find or choose other frames
 LABELS = "labels.json"  # in a round's folder: what came of its frames
 CHOSEN = "chosen.xyz"
 OUT_OF_TIME = "out of time"  # as mlpbench.references.labels says it
-# A contact somewhat nearer than any that is labelled is what exploration is for; without this test a committee of little
+# Somewhat nearer contacts than any labelled are what exploration is for. Without this test a committee of little
 # data agrees on hydrogen atoms 0.4 Å apart, and such labels ruin the next training.
 LIMITS = {"limits": {"contact_A": 0.5}}
 NONE = {"temperature_K": float("nan")}  # every run has stored its own

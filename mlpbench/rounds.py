@@ -15,18 +15,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy import stats
 
 from mlpbench.acquisition import Acquisition, Candidates, Choice, Manifest, manifest_path, read_manifest, write_manifest
-from mlpbench.acquisition.manifest import SECONDS
+from mlpbench.acquisition.manifest import FOLDER, SECONDS
 from mlpbench.datasets.dataset import frame_hashes
+from mlpbench.errors import UserError
 from mlpbench.files import digest
 from mlpbench.frames import Float, Frames, Int
 from mlpbench.protocol import write_json
+from mlpbench.records import RECORD, load_record
 from mlpbench.statistics.committee import force_errors, rank_correlation
 from mlpbench.study.acquired import member_of, next_round, random_order
 from mlpbench.study.artefacts import Status
 from mlpbench.study.trial import Trial
 
+NOISE_LEVEL = 0.05  # of the test whether a round's gain lies beyond noise
 CarryOut = Callable[[Trial], dict[str, Any]]
 Predict = Callable[[Trial, Path, Frames], Float]
 
@@ -47,6 +51,7 @@ def carry_out_rounds(trial: Trial, carry_out: CarryOut, predict: Predict) -> dic
     """
     record = carry_out(trial)
     before = math.inf
+    earlier: list[dict[str, Any]] = []
     while record["status"] == "done" and not _ended(trial, record, before):
         before = _valid_error(record)
         finished = [record]
@@ -54,6 +59,9 @@ def carry_out_rounds(trial: Trial, carry_out: CarryOut, predict: Predict) -> dic
             finished.append(carry_out(member))
             if finished[-1]["status"] != "done":
                 return finished[-1]
+        if _within_noise(trial, earlier, finished):
+            return record
+        earlier = finished
         trial = next_round(trial, _manifest(trial, finished, predict))
         record = carry_out(trial)
     return record
@@ -61,7 +69,7 @@ def carry_out_rounds(trial: Trial, carry_out: CarryOut, predict: Predict) -> dic
 
 def members_of(trial: Trial) -> list[Trial]:
     """The further members of the committee that chooses the round after ``trial``."""
-    if trial.rounds is None or trial.config.dataset.n_train >= int(trial.rounds.until or 0):
+    if trial.rounds is None or trial.config.dataset.n_train >= int(trial.rounds.until or 0) or trial.rounds.chosen_by:
         return []
     return [member_of(trial, number) for number in range(1, trial.rounds.chooser.potentials)]
 
@@ -78,6 +86,7 @@ def reached_round(trial: Trial, stand: Callable[[Trial], Status]) -> tuple[Statu
         to, None if none can follow. Where all trials of a round are done and it is not chosen yet, that round's.
     """
     before = math.inf
+    earlier: list[dict[str, Any]] = []
     while True:
         standing, record = stand(trial), None
         if standing.state == "cached":
@@ -93,7 +102,13 @@ def reached_round(trial: Trial, stand: Callable[[Trial], Status]) -> tuple[Statu
         if open_ones:
             return open_ones[0], until
         finished = [record, *(one.found.record for one in members if one.found.record is not None)]
-        known = read_manifest(*_place(trial, _asked(trial, finished)))
+        if _within_noise(trial, earlier, finished):
+            return standing, None
+        earlier = finished
+        if trial.rounds is not None and trial.rounds.chosen_by:
+            known = _chosen_elsewhere(trial)
+        else:
+            known = read_manifest(*_place(trial, _asked(trial, finished)))
         if known is None:
             return standing, until
         trial = next_round(trial, known, write=False)
@@ -105,6 +120,22 @@ def _ended(trial: Trial, record: dict[str, Any], before: float) -> bool:
     if rounds is None or trial.config.dataset.n_train >= int(rounds.until or 0):
         return True
     return rounds.margin is not None and _valid_error(record) > (1 - rounds.margin) * before
+
+
+def _within_noise(trial: Trial, before: Sequence[dict[str, Any]], now: Sequence[dict[str, Any]]) -> bool:
+    """Whether the committee's validation error did not fall beyond the scatter of its members; False if not asked for.
+
+    Args:
+        trial: of the round.
+        before: records of the committee of the round before; empty: there was none.
+        now: of this round.
+    """
+    if trial.rounds is None or not trial.rounds.beyond_noise or not before:
+        return False
+    errors = [[_valid_error(record) for record in records] for records in (before, now)]
+    if not np.isfinite(errors).all():
+        return False  # NaN ends nothing
+    return not float(stats.ttest_ind(*errors, equal_var=False, alternative="greater").pvalue) < NOISE_LEVEL
 
 
 def _valid_error(record: dict[str, Any]) -> float:
@@ -166,12 +197,21 @@ def _place(trial: Trial, asked: dict[str, Any]) -> tuple[Path, str]:
 
 def _manifest(trial: Trial, finished: Sequence[dict[str, Any]], predict: Predict) -> Manifest:
     """The manifest of the round after ``trial``: as it was written, else chosen now and written."""
+    assert trial.rounds is not None
+    if trial.rounds.chosen_by:
+        elsewhere = _chosen_elsewhere(trial)
+        if elsewhere is None:
+            raise UserError(
+                f"acquisition.chosen_by={trial.rounds.chosen_by}: in this study no potentials of that architecture "
+                f"chose frames after these {trial.config.dataset.n_train}, repetition {trial.config.repetition}",
+                f"Run its rounds first: architecture={trial.rounds.chosen_by}, all else the same.",
+            )
+        return elsewhere
     asked = _asked(trial, finished)
     path, key = _place(trial, asked)
     known = read_manifest(path, key)
     if known is not None:
         return known
-    assert trial.rounds is not None
     chooser, pool = trial.rounds.chooser, trial.dataset.pool
     potentials = [trial.study_root / record["trial"] for record in finished[: chooser.potentials]]
     indices = _candidates(trial)
@@ -200,6 +240,31 @@ def _manifest(trial: Trial, finished: Sequence[dict[str, Any]], predict: Predict
     seconds = {"predicting": predicted - started, "choosing": time.perf_counter() - predicted}
     write_json(path.with_name(path.name + SECONDS), seconds)
     return manifest
+
+
+def _chosen_elsewhere(trial: Trial) -> Manifest | None:
+    """What the potentials of ``acquisition.chosen_by`` chose after the same frames, by the same settings.
+
+    Raises:
+        UserError: several committees of that architecture did, of other sizes or trainings.
+    """
+    assert trial.rounds is not None
+    same = {key: value for key, value in _asked(trial, []).items() if key != "potentials"}
+    matching: dict[str, Manifest] = {}
+    for path in sorted((trial.study_root / FOLDER).glob("*.json")):
+        one = None if path.name.endswith(SECONDS) else read_manifest(path)
+        if one is None or {key: value for key, value in one.asked.items() if key != "potentials"} != same:
+            continue
+        asked = trial.study_root / one.potentials[0]["trial"]
+        if (asked / RECORD).is_file() and load_record(asked)["identifiers"]["architecture"] == trial.rounds.chosen_by:
+            matching[one.key] = one
+    if len(matching) > 1:
+        names = ", ".join(sorted(one.potentials[0]["trial"] for one in matching.values()))
+        raise UserError(
+            f"acquisition.chosen_by={trial.rounds.chosen_by}: several committees chose after the same frames: {names}",
+            "Keep rounds of other sizes or trainings of that architecture in a study of their own.",
+        )
+    return next(iter(matching.values()), None)
 
 
 def _seen(
@@ -248,5 +313,13 @@ def _calibration(forces: Float, truth: Frames, choice: Choice) -> dict[str, Any]
     if len(forces) > 1:
         rank = rank_correlation(errors, truth.group)
         facts["disagreement_rms"] = float(np.sqrt(np.mean(errors.disagreement**2)))
+        facts["atom_disagreement"] = _by_atom(forces, truth, choice)
         facts["rank_correlation"] = [None if math.isnan(x) else x for x in (rank.value, rank.lower, rank.upper)]
     return facts
+
+
+def _by_atom(forces: Float, frames: Frames, choice: Choice) -> list[list[float]]:
+    """Of each chosen frame, eV/Å: how far the members' forces on each atom lie apart (root mean square distance)."""
+    apart = np.sqrt(((forces - forces.mean(axis=0)) ** 2).sum(axis=2).mean(axis=0))
+    parts = [apart[frames.offsets[i] : frames.offsets[i + 1]] for i in choice.indices]
+    return [[round(float(value), 5) for value in part] for part in parts]

@@ -6,7 +6,9 @@ value is ``module:Class``; ``mlpbench.testing.acquisitions`` has the tests that 
 
 from __future__ import annotations
 
+import inspect
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
@@ -68,7 +70,7 @@ class Options:
     own: Mapping[str, Any] = field(default_factory=dict)
 
 
-class Acquisition:
+class Acquisition(ABC):
     """A way to choose. Subclasses give a :meth:`choose`, and the rest where it differs.
 
     Attributes:
@@ -93,7 +95,7 @@ class Acquisition:
         """How many trained potentials predict the candidates: none, 1, or a committee."""
         return 0
 
-    def require(self, pool: Frames, labels: list[str]) -> None:
+    def require(self, pool: Frames, labels: list[str]) -> None:  # noqa: B027  # most have nothing to refuse
         """Look at the data before anything is trained.
 
         Args:
@@ -104,9 +106,9 @@ class Acquisition:
             UserError: nothing could be chosen from them.
         """
 
+    @abstractmethod
     def choose(self, candidates: Candidates, count: int) -> Choice:
         """The next ``count`` frames, which are no more than there are candidates. The same input, the same choice."""
-        raise NotImplementedError
 
 
 class Random(Acquisition):
@@ -265,6 +267,9 @@ def _known() -> dict[str, type[Acquisition]]:
             raise UserError(f"{said} cannot be loaded: {error}", "Repair or uninstall that package.") from error
         if not (isinstance(one, type) and issubclass(one, Acquisition)) or one.kind != point.name:
             raise UserError(f"{said} is no Acquisition whose 'kind' is '{point.name}'", "Repair that package.")
+        if inspect.isabstract(one):
+            lacking = ", ".join(sorted(one.__abstractmethods__))
+            raise UserError(f"{said} does not define {lacking}", "Complete or uninstall that package.")
         if point.name in known or point.name == NONE:
             raise UserError(f"{said}: there is another acquisition of that name", "Rename it in that package.")
         known[point.name] = one

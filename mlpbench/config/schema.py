@@ -126,6 +126,8 @@ class AcquisitionConfig(Strict):
     batch: int = Field(default=25, gt=0, description="frames that each further round adds")
     until: int | None = Field(default=None, gt=0, description="training frames of the last round; None: n_train")
     margin: float | None = Field(default=None, gt=0, lt=1, description="end once a round gains less than this")
+    chosen_by: str | None = Field(default=None, description="architecture whose rounds chose the frames; None: its own")
+    beyond_noise: bool = Field(default=False, description="end once a round's gain is within the committee's noise")
     members: int = Field(default=4, ge=2, description="potentials of a committee")
     shortlist: float = Field(default=5.0, ge=1, description="candidates for a second criterion, in batches")
     options: dict[str, Any] = Field(default_factory=dict, description="of an acquisition from another package")

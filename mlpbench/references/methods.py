@@ -6,6 +6,7 @@ A method is a mapping: ``code``, ``backend`` (whose environment runs it) and the
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
@@ -15,7 +16,7 @@ from mlpbench.backends.registry import BackendConfig
 from mlpbench.errors import UserError, close_match
 
 
-class Method(BaseModel):
+class Method(BaseModel, ABC):
     """What all codes have in common. A setting at None is left to the code, and out of the label's key."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -26,9 +27,9 @@ class Method(BaseModel):
     worker: ClassVar[str]  # module:Class, made in the environment
     molecules_only: ClassVar[bool] = False
 
+    @abstractmethod
     def words(self) -> str:
         """The level of theory, without the code's version."""
-        raise NotImplementedError
 
 
 class PyscfMethod(Method):

@@ -34,7 +34,11 @@ def next_round(trial: Trial, manifest: Manifest, *, write: bool = True) -> Trial
     rounds, count = trial.rounds, len(manifest.train)
     assert rounds is not None, "a trial that stands alone has no next round"
     plain = manifest.train == random_order(trial)[:count].tolist()
-    own = AcquisitionConfig() if plain else rounds.model_copy(update={"until": count, "margin": None})
+    own = (
+        AcquisitionConfig()
+        if plain
+        else rounds.model_copy(update={"until": count, "margin": None, "beyond_noise": False})
+    )
     data = trial.config.dataset.model_copy(update={"n_train": count})
     config = trial.config.model_copy(update={"dataset": data, "acquisition": own})
     split = split_of(config, trial.dataset, trial.split_seed, write, None if plain else manifest.train)
@@ -61,6 +65,8 @@ def acquisitions_of(configs: Sequence[Mapping[str, Any]]) -> dict[str, str]:
         return {}
     default = AcquisitionConfig(kind=RANDOM).model_dump()
     keys = [
-        k for k in ("start", "batch", "members", "shortlist") if k == "start" or asked.get(k, default[k]) != default[k]
+        k
+        for k in ("start", "batch", "members", "shortlist", "chosen_by")
+        if k == "start" or asked.get(k, default[k]) != default[k]
     ]
     return {"acquisition": ",".join(kinds), **{f"acquisition.{key}": str(asked[key]) for key in keys}}

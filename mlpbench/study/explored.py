@@ -135,7 +135,10 @@ def begin(
                 ours = frames[part] if relabel is None else relabel(frames[part])
                 with replacing(Path(path)) as unfinished:
                     write(unfinished, ours.to_atoms(), format="extxyz")
-        write_json(folder / ASKED, {"digest": digest(asked), "asked": json.loads(json.dumps(asked, default=str))})
+        write_json(
+            folder / ASKED,
+            {"digest": digest(asked), "dataset": node["name"], "asked": json.loads(json.dumps(asked, default=str))},
+        )
     return Acquired(folder, raw, node)
 
 

@@ -15,7 +15,8 @@ def first_round(config: TrialConfig) -> tuple[TrialConfig, AcquisitionConfig | N
     if config.acquisition.kind == NONE:
         return config, None
     until = config.acquisition.until or config.dataset.n_train
-    rounds = config.acquisition.model_copy(update={"until": until})
+    own = config.acquisition.chosen_by == config.architecture.name
+    rounds = config.acquisition.model_copy(update={"until": until, **({"chosen_by": None} if own else {})})
     first = config.dataset.model_copy(update={"n_train": min(rounds.start, until)})
     return config.model_copy(update={"dataset": first, "acquisition": AcquisitionConfig()}), rounds
 
@@ -40,11 +41,24 @@ def require_rounds(
             f"acquisition.start={rounds.start}, but the last round has {rounds.until} training frames",
             "Set a larger acquisition.until (null: dataset.n_train), or a smaller acquisition.start.",
         )
+    if rounds.chosen_by is not None:
+        if not rounds.chooser.potentials:
+            raise UserError(
+                f"acquisition.chosen_by={rounds.chosen_by}: acquisition={rounds.kind} asks no potentials, so that all "
+                "architectures have the same frames",
+                "Leave acquisition.chosen_by out.",
+            )
+        return rounds.chooser.require(dataset.pool.select(order), labels)
     alike = not config.backend_config.iterations or config.start.kind == ZERO_SHOT
     if alike and rounds.chooser.potentials > 1:
         raise UserError(
             f"acquisition={rounds.kind}: potentials of {config.architecture.name} that differ in their initialisation "
             "alone are the same, since nothing is trained step by step",
             "Choose acquisition=farthest, oracle or random.",
+        )
+    if rounds.beyond_noise and rounds.chooser.potentials < 2:
+        raise UserError(
+            f"acquisition.beyond_noise: acquisition={rounds.kind} trains no committee, which says how large noise is",
+            "Set acquisition.margin instead, or choose acquisition=committee.",
         )
     rounds.chooser.require(dataset.pool.select(order), labels)

@@ -46,7 +46,9 @@ DATA, FRAMES, EXTENSION, HARDWARE = "data", "frames", "extension", "hardware"
 GIVEN = "given_name"  # of the data set, in a record that a study calls otherwise
 SCRATCH = "scratch"  # the start of a training with fresh weights
 RANDOM = "random"  # the acquisition of training frames that nothing chose
-_OF_ROUNDS = {f"acquisition.{key}" for key in ("kind", "until", "margin")}  # decide no frame of a round that is there
+_OF_ROUNDS = {
+    f"acquisition.{key}" for key in ("kind", "until", "margin", "beyond_noise")
+}  # decide no frame of a round that is there
 ZERO_SHOT = "zero_shot"  # begins the start's name where nothing is trained
 STEPS, CONVERGE, LADDER = "budget.steps", "budget.converge", "until converged"
 

@@ -93,13 +93,19 @@ class Trial:
         """Readable folder name, unique within the study; nothing in it depends on how the trial was asked for."""
         config = self.config
         start = {SCRATCH: [], ZERO_SHOT: ["zero-shot"]}.get(config.start.kind, [f"from-{config.start.kind}"])
-        chosen = [] if self.manifest is None else [slug(self.manifest.kind)]
+        chosen = [slug(self.chosen)] if self.chosen else []
         member = [f"m{self.member}"] if self.member else []
         parts = [
             slug(config.architecture.name), slug(self.size), *start, slug(self.dataset.name), *chosen,
             f"n{config.dataset.n_train}", f"r{config.repetition}", *member, self.key[:8],
         ]  # fmt: skip
         return "-".join(parts)
+
+    @property
+    def chosen(self) -> str:
+        """What chose its frames: ``committee``, of another architecture ``committee by painn``; empty: nothing did."""
+        other = self.config.acquisition.chosen_by
+        return "" if self.manifest is None else self.manifest.kind + (f" by {other}" if other else "")
 
     @property
     def size(self) -> str:
@@ -182,7 +188,7 @@ class Trial:
             "n_valid": config.dataset.n_valid,
             "repetition": config.repetition,
             **({"start": self.origin.label} if config.start.kind != SCRATCH else {}),
-            **({"acquisition": self.manifest.kind, "round": self.manifest.round} if self.manifest else {}),
+            **({"acquisition": self.chosen, "round": self.manifest.round} if self.manifest else {}),
             **({"member": self.member} if self.member else {}),
         }
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from mlpbench.metrics import metric
 from mlpbench.numbers import interval, listing, number, plural, seconds
-from mlpbench.report import acquiring, facts
+from mlpbench.report import acquiring, chosen, facts, helping
 from mlpbench.report.acquiring import Gain, Series, Told
 from mlpbench.report.drawing import DASHES, MARKERS, PAIRS, Look, canvas, legend, logarithmic, series
 from mlpbench.report.estimates import Estimate, geometric
@@ -27,16 +27,38 @@ def labelling_section(study: Study) -> Section | None:
     blocks: list[Block] = []
     finding = ""
     for dataset in study.datasets:
+        explored = chosen.explorations(study).get(dataset)
+        if explored:
+            blocks.append(chosen.exploration_table(study, dataset, explored))
+            finding = finding or _explored_words(dataset, explored)
+        shown = chosen.pictures(study, dataset)
+        pictures = [chosen.pictures_figure(dataset, shown)] if shown else []
         gains = acquiring.gains(study, dataset)
         if not gains:
+            blocks += pictures
             continue
         finding = finding or _finding(study, dataset, gains)
         every = acquiring.series_of(study, dataset)
         blocks += [_figure(study, dataset, [s for s in every if s.line == line]) for line in _lines(every)]
         blocks += [_multipliers(study, dataset, gains), *_composition(study, every), _prices(study, dataset)]
+        matrix, durations = helping.helps(study, dataset), helping.lasting(study, dataset)
+        blocks += [helping.matrix_table(study, dataset, matrix)] if matrix else []
+        blocks += [helping.lasting_table(dataset, durations)] if durations else []
+        blocks += pictures
         told = acquiring.calibration(study, dataset)
         blocks += [_calibration(dataset, told), Text(_calibration_words(told), "note")] if told else []
     return Section("labelling", "Which frames to label next", finding, blocks) if blocks else None
+
+
+def _explored_words(dataset: str, explored: list[chosen.Found]) -> str:
+    """What an exploration labelled, of what it found."""
+    labelled = sum(one.labelled or 0 for one in explored)
+    found = sum(one.manifest.counts["frames"] for one in explored)
+    lost = sum(one.manifest.counts["collapsed"] for one in explored)
+    return (
+        f"Exploration of {dataset}: {plural(labelled, 'label')} in {plural(len(explored), 'round')}, of {found} frames "
+        f"that the potentials' own dynamics made, {lost} of them after a collapse and thrown away."
+    )
 
 
 def _lines(every: list[Series]) -> list[acquiring.Line]:
