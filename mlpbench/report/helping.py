@@ -149,6 +149,10 @@ def lasting(study: Study, dataset: str) -> list[Lasting]:
     pairs: list[Pair] = []
     for split in splits:
         for one in every:
+            own_trials = {t for r, trials in one.trials.items() for n, t in trials.items()
+                          if one.kind == RANDOM or t != random[one.line].trials.get(r, {}).get(n)}  # fmt: skip
+            if not any((STABLE, split) in study.scores[trial] for trial in own_trials):
+                continue  # nothing but the start that it shares with random
             sizes = sorted({n for trials in one.trials.values() for n in trials})
             for labels in sizes:
                 times = _of(study, one, labels, STABLE, split)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from ase.build import bulk
 
-from mlpbench.acquisition import Acquisition, Candidates, Manifest, Options, choosing, find_acquisition
+from mlpbench.acquisition import Acquisition, Candidates, Choice, Manifest, Options, choosing, find_acquisition
 from mlpbench.acquisition.descriptor import describe, farthest_points
 from mlpbench.acquisition.manifest import manifest_path, read_manifest, write_manifest
 from mlpbench.errors import UserError
@@ -103,6 +103,13 @@ def test_an_unknown_acquisition_has_a_close_match() -> None:
 class Worst(Acquisition):
     kind = "worst"
 
+    def choose(self, candidates: Candidates, count: int) -> Choice:
+        return Choice(np.arange(count), np.zeros(count))
+
+
+class Half(Acquisition):
+    kind = "half"
+
 
 def _point(name: str, value: str) -> metadata.EntryPoint:
     return metadata.EntryPoint(name, value, choosing.ENTRY_POINTS)
@@ -130,6 +137,7 @@ def test_a_package_outside_brings_an_acquisition(installed) -> None:
         ("worst", "no_such_module:Worst", "cannot be loaded"),
         ("other", f"{__name__}:Worst", "no Acquisition whose 'kind' is 'other'"),
         ("worst", f"{__name__}:spread", "no Acquisition"),
+        ("half", f"{__name__}:Half", "does not define choose"),
     ],
 )
 def test_an_entry_point_that_is_wrong_is_named(installed, name: str, value: str, said: str) -> None:

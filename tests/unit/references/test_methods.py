@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from mlpbench.backends.build import require_packages
 from mlpbench.backends.registry import BackendConfig
 from mlpbench.errors import UserError
-from mlpbench.references.methods import METHODS, complete_method, environment_of, level_of, parse_method
+from mlpbench.references.methods import METHODS, Method, complete_method, environment_of, level_of, parse_method
 from mlpbench.worker.reference.code import kpoint_mesh
 
 PBE = {"code": "pyscf", "xc": "pbe", "basis": "def2-svp"}
@@ -116,3 +116,11 @@ def test_environment() -> None:
     assert environment_of(complete_method(PBE), {"pyscf": backend}) is backend
     with pytest.raises(UserError, match="no backend 'gpaw'"):
         environment_of(complete_method({**PBE, "backend": "gpaw"}), {"pyscf": backend})
+
+
+def test_a_method_without_words_for_its_level_cannot_be_made() -> None:
+    class Wordless(Method):
+        worker = "module:Class"
+
+    with pytest.raises(TypeError, match="words"):
+        Wordless(code="wordless")
