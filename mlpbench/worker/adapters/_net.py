@@ -21,6 +21,7 @@ from mlpbench.worker.adapters._loop import BEST, Loop
 from mlpbench.worker.training import TrainingLog
 
 FACTS = "facts.json"  # in the folder of the checkpoints
+VOIGT = ((0, 1, 2, 1, 0, 0), (0, 1, 2, 2, 2, 1))  # components of a 3x3 tensor in ASE's order
 START = "start"  # folder in ``native``: copies of what the training starts from
 COMMAND = "python train.py"
 SCRIPT = '''\
@@ -278,6 +279,33 @@ def default_dtype(dtype: torch.dtype) -> Iterator[None]:
         yield
     finally:
         torch.set_default_dtype(before)
+
+
+def squared_errors(
+    outputs: tuple[torch.Tensor, torch.Tensor, torch.Tensor],
+    labels: Mapping[str, torch.Tensor],
+    counts: torch.Tensor,
+    training: Mapping[str, Any],
+) -> torch.Tensor:
+    """The common loss of a batch, differentiable: see :func:`mlpbench.worker.adapter.common_loss`.
+
+    Args:
+        outputs: (F,) energies, (A, 3) forces, (F, 3, 3) stress; what has no weight is not looked at.
+        labels: ``energy``, ``forces``, ``stress`` of these shapes.
+        counts: (F,) atoms of each frame.
+        training: with the weights.
+    """
+    energy, forces, stress = outputs
+    terms = []
+    if training["energy_weight"]:
+        terms.append(float(training["energy_weight"]) * ((energy - labels["energy"]) / counts).square().mean())
+    if training["force_weight"]:
+        known = labels["forces"].isfinite()  # NaN: held by a constraint, true force not known
+        terms.append(float(training["force_weight"]) * (forces - labels["forces"])[known].square().mean())
+    if training.get("stress_weight"):
+        off = (stress - labels["stress"])[:, VOIGT[0], VOIGT[1]]
+        terms.append(float(training["stress_weight"]) * off.square().mean())
+    return torch.stack(terms).sum()
 
 
 def elements_of(*frames: Frames) -> list[int]:

@@ -14,11 +14,9 @@ from typing import Any
 
 import numpy as np
 import torch
-import vesin
 from ase import Atoms
 from ase.calculators.calculator import Calculator
 from ase.data import chemical_symbols
-from ase.neighborlist import neighbor_list
 from ase.units import Hartree
 from torchani.aev import ANIAngular, ANIRadial
 from torchani.arch import Assembler
@@ -30,10 +28,18 @@ from torchani.nn import ANINetworks
 from mlpbench.frames import Frames
 from mlpbench.protocol import Request
 from mlpbench.worker.adapter import Unavailable
-from mlpbench.worker.adapters._net import Net, NetAdapter, NetPotential, elements_of, require_elements
+from mlpbench.worker.adapters._net import (
+    VOIGT,
+    Net,
+    NetAdapter,
+    NetPotential,
+    elements_of,
+    require_elements,
+    squared_errors,
+)
+from mlpbench.worker.adapters._pairs import half_list
 from mlpbench.worker.training import RefusedOption, label_scale, require_option
 
-VOIGT = ((0, 1, 2, 1, 0, 0), (0, 1, 2, 2, 2, 1))
 EXPORTED = """\
 def package_calculator(folder, device):
     import torch
@@ -168,17 +174,7 @@ class AniNet(Net):
         """See :meth:`Net.loss`: the common loss, since the package has none."""
         self.model.train()
         energy, forces, stress = self._evaluate(batch, training=True)
-        terms = []
-        if training["energy_weight"]:
-            off = (energy - batch.labels["energy"]) / batch.counts
-            terms.append(float(training["energy_weight"]) * off.square().mean())
-        if training["force_weight"]:
-            known = batch.labels["forces"].isfinite()  # NaN: held by a constraint, true force not known
-            terms.append(float(training["force_weight"]) * (forces - batch.labels["forces"])[known].square().mean())
-        if training.get("stress_weight"):
-            off = (stress - batch.labels["stress"])[:, VOIGT[0], VOIGT[1]]
-            terms.append(float(training["stress_weight"]) * off.square().mean())
-        return torch.stack(terms).sum()
+        return squared_errors((energy, forces, stress), batch.labels, batch.counts, training)
 
     def _evaluate(self, batch: Batch, training: bool) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """(F,) energies, (A, 3) forces, (F, 3, 3) stress, from the energy's gradient by the pairs' vectors."""
@@ -264,6 +260,7 @@ class TorchAniAdapter(NetAdapter):
     deployments = {"compiled": ("TorchScript",)}  # noqa: RUF012
     net = AniNet
     potential = AniPotential
+    modules = ("mlpbench.worker.adapters._pairs",)
 
     def deploy(self, potential: Any, means: str) -> Calculator:
         """See :meth:`Adapter.deploy`."""
@@ -323,14 +320,3 @@ def assembled(options: Mapping[str, Any], elements: Sequence[int]) -> Any:
     assembler.set_atomic_networks(ANINetworks, PUBLISHED.get(options["networks"], "build"), shape)
     assembler.set_zeros_as_self_energies()
     return assembler.assemble()
-
-
-def half_list(atoms: Atoms, cutoff: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Pairs (i, j) and (P, 3) lattice shifts of j, each pair once, as TorchANI wants them."""
-    if atoms.pbc.all() or not atoms.pbc.any():
-        first, second, shift = vesin.ase_neighbor_list("ijS", atoms, cutoff=cutoff)
-    else:  # vesin knows no mixed periodicity
-        first, second, shift = neighbor_list("ijS", atoms, cutoff)
-    leading = np.where(shift[:, 0] != 0, shift[:, 0], np.where(shift[:, 1] != 0, shift[:, 1], shift[:, 2]))
-    kept = (first < second) | ((first == second) & (leading > 0))
-    return first[kept].astype(np.int64), second[kept].astype(np.int64), shift[kept]
