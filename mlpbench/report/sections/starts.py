@@ -12,6 +12,7 @@ import numpy as np
 from mlpbench.metrics import metric
 from mlpbench.numbers import listing, number, plural, ratio_text, seconds
 from mlpbench.report import facts
+from mlpbench.report.costs import load_prices
 from mlpbench.report.drawing import canvas, legend, logarithmic, looks, series
 from mlpbench.report.estimates import cells
 from mlpbench.report.section import Block, Cell, Column, Figure, Panel, Section, Table, Text, mean_cell, ratio_cell
@@ -211,8 +212,10 @@ def _costs(study: Study, dataset: str) -> dict[str, dict[str, Any]]:
 
 
 def _prices(study: Study, dataset: str, pairs: list[Pair]) -> list[Block]:
-    """Hours of the reference method saved beside hours of pretraining and of its labels."""
+    """Hours of the reference method saved beside hours of pretraining and of its labels; in money where known."""
     price, costs, rows = study.label_seconds(dataset), _costs(study, dataset), []
+    prices = load_prices()
+    rate = prices.per_second(on_gpu=False, threads=1)
     for pair in pairs:
         cost = costs.get(pair.started)
         if cost is None or price is None:
@@ -228,17 +231,26 @@ def _prices(study: Study, dataset: str, pairs: list[Pair]) -> list[Block]:
                 Cell(pair.started), Cell(str(n), n), Cell(f"{least}{seconds(saved)}", saved),
                 Cell(seconds(cost.get("pretraining_seconds")), cost.get("pretraining_seconds")),
                 Cell(f"{labels} of {seconds(each)}" if each else f"{labels}, price not known", labels * (each or 0.0)),
+                *([] if rate is None else [
+                    Cell(f"{least}{number(saved * rate)}", saved * rate), Cell(number(spent * rate), spent * rate)
+                ]),
                 Cell("yes" if saved > spent else "not known" if found.beyond else "no"),
             ])  # fmt: skip
     columns = [
         Column("Candidate", numeric=False), Column("n_train", "frames"),
         Column("Labels saved", "time of the reference"),
         Column("Pretraining", "once for all sizes"), Column("Its labels", "once for all sizes"),
+        *([] if rate is None else [Column("Saved", prices.currency), Column("Spent", prices.currency)]),
         Column("Pays for one training", numeric=False),
     ]  # fmt: skip
     caption = (
         f"Price of the start on {dataset}: the labels that scratch needs beyond those of the started training, at "
-        f"{seconds(price)} each, beside the pretraining. The geometries of the pretraining's frames are not in it."
+        f"{seconds(price)} each, beside the pretraining. The geometries of the pretraining's frames are not in it. "
+        + (
+            "With prices in conf/prices.yaml it is given in money too."
+            if rate is None
+            else f"In money each second is one core's. Prices: {prices.source or 'conf/prices.yaml, no source'}."
+        )
     )
     return [Table(f"starts-price-{dataset}", caption, columns, rows, headers=2)] if rows else []
 

@@ -101,6 +101,25 @@ def test_the_section_says_what_the_start_saves_costs_and_forgets(section: Sectio
     assert any(isinstance(block, Figure) for block in section.blocks)
 
 
+def test_the_price_is_in_money_where_prices_are_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    own = tmp_path / "conf"
+    own.mkdir()
+    (own / "prices.yaml").write_text("{currency: EUR, cpu_core_hour: 0.36, source: a bill}", encoding="utf-8")
+    monkeypatch.setenv("MLPBENCH_CONF", str(own))
+    plan = Plan(architectures=("schnet",), sizes=("tiny",), n_train=(10, 50), troubles={}, frames=False, noise=0.02)
+    scratch = make_records(tmp_path, plan)
+    cost = {"pretraining_seconds": 200.0, "pretraining_labels": 1600, "pretraining_label_seconds": 0.25}
+    study = Study(tmp_path.name, tmp_path, [*scratch, *(started(record, "pre", 0.5, cost) for record in scratch)])
+    section = starts_section(study)
+    assert section is not None
+    (table,) = [b for b in walk(section.all_blocks) if isinstance(b, Table) and b.name == "starts-price-ethanol"]
+    assert [column.label for column in table.columns][5:7] == ["Saved", "Spent"]
+    for row in table.rows:  # 0.36 an hour are 1e-4 a second
+        assert row[6].value == pytest.approx((200.0 + 1600 * 0.25) * 1e-4)
+        assert row[5].value == pytest.approx(float(str(row[2].value)) * 1e-4)
+    assert "a bill" in table.caption
+
+
 def test_the_first_screen_says_that_a_start_was_trained_before(tmp_path: Path) -> None:
     plan = Plan(architectures=("mace",), sizes=("tiny",), n_train=(10, 50), troubles={}, frames=False)
     scratch = make_records(tmp_path, plan)
