@@ -165,7 +165,8 @@ def measures(study: Study, dataset: str) -> list[tuple[str, str]]:
     """
     name, splits = study.headline(dataset), study.test_splits(dataset)
     tail = [(TAIL, split) for split in splits[:1] if TAIL in study.metrics_of(dataset, split)]
-    return [*((name, split) for split in splits), *tail]
+    known = [split for split in splits if name in study.metrics_of(dataset, split)]  # not where forces lack labels
+    return [*((name, split) for split in known), *tail]
 
 
 def labels_needed(random: Mapping[int, float], other: Mapping[int, float]) -> tuple[float, float]:

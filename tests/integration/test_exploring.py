@@ -155,7 +155,7 @@ LABEL = "a label"
         (["explore.temperatures_K=[-1]"], "above 0 K"),
         (["explore.acquisition=oracle"], "needs the labels"),
         (["explore.acquisition=comittee"], "committee"),
-        (["acquisition=random"], "rounds of its own"),
+        (["acquisition=random", "acquisition.start=5"], "rounds of its own"),
         (["dataset.labels=[energy]"], "goes by forces"),
         (["reference.arguments={asap_cutoff: true}"], "is not that of start"),
         (["reference=gromacs"], "no such file"),

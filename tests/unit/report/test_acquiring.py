@@ -71,7 +71,12 @@ def test_verdicts(multipliers: list[float], verdict: str) -> None:
 
 
 def rounds(root: Path, factor: float) -> Study:
-    """A study of PaiNN with random rounds and, beside them, those of ``farthest`` with other errors."""
+    """See :func:`make_all`."""
+    return Study(root.name, root, make_all(root, factor))
+
+
+def make_all(root: Path, factor: float = 0.8) -> list[dict[str, Any]]:
+    """The records of a study of PaiNN with random rounds and, beside them, those of ``farthest`` with other errors."""
     plan = Plan(
         architectures=("painn",), n_train=(25, 50, 100), noise=0.0, predictions=False, troubles={}, frames=False
     )
@@ -89,7 +94,7 @@ def rounds(root: Path, factor: float) -> Study:
         chosen.append(twin)
     member = {**chosen[0], "trial": "member", "key": "m"}
     member["identifiers"] = {**chosen[0]["identifiers"], "member": 1}
-    return Study(root.name, root, [*records, *chosen, member])
+    return [*records, *chosen, member]
 
 
 @pytest.mark.parametrize(("factor", "verdict"), [(0.8, "gain"), (1.25, "worse")])
@@ -113,3 +118,18 @@ def test_a_study_with_rounds(tmp_path: Path, factor: float, verdict: str) -> Non
     assert section is not None
     assert f"farthest {first.multiplier[0]:.1f}"[:10] in section.finding
     assert verdict in section.finding
+
+
+def test_a_split_without_forces_is_left_out_and_the_rest_is_there(tmp_path: Path) -> None:
+    whole = rounds(tmp_path / "made-up", 0.8)
+    dataset, last = whole.datasets[0], whole.test_splits(whole.datasets[0])[-1]
+    records = [
+        {**record, "metrics": [m for m in record["metrics"] if (m["split"], "force" in m["metric"]) != (last, True)]}
+        for record in make_all(tmp_path / "again")
+    ]
+    study = Study("again", tmp_path / "again", records)
+    assert ("force_mae", last) in acquiring.measures(whole, dataset)
+    assert ("force_mae", last) not in acquiring.measures(study, dataset)
+    section = labelling_section(study)
+    assert section is not None
+    assert section.finding
