@@ -49,7 +49,8 @@ class Scorer:
         later: those of ``options`` that joined since: nothing is made from them while they are null.
         frames: whether it reads the data set's frames.
         references: whether it reads the data set's reference files.
-        only_with: name of the reference file without which it has nothing to do; empty: none.
+        only_with: name of the reference file without which it has nothing to do, or with ``*`` how such names begin;
+            empty: none.
     """
 
     name: str
@@ -64,6 +65,8 @@ class Scorer:
 
     def applies(self, references: Mapping[str, Any]) -> bool:
         """Whether a data set with these reference files gives it something to do."""
+        if self.only_with.endswith("*"):
+            return any(name.startswith(self.only_with[:-1]) for name in references)
         return not self.only_with or self.only_with in references
 
     def __call__(self, directory: Path, values: dict[str, Any], context: Context) -> list[Row]:
@@ -85,6 +88,7 @@ SCORERS = {
         Scorer("physics", 2, "physics", f"{__name__}.physics:score", frames=False, references=True),
         Scorer("properties", 2, "physics", f"{__name__}.properties:score", frames=False, references=True,
                only_with="properties"),
+        Scorer("paths", 1, "predict", f"{__name__}.properties:score_paths", references=True, only_with="path_*"),
         Scorer("md", 2, "md", f"{__name__}.md:score", options=_MD_OPTIONS, later=_LATER),
         Scorer("speed", 2, "speed", f"{__name__}.speed:score", frames=False),
     )

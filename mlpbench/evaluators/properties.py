@@ -15,10 +15,12 @@ from mlpbench.frames import Float, Frames
 from mlpbench.metrics import metric_row
 from mlpbench.properties import PROPERTIES, Labelled, compare, labelled_sets
 from mlpbench.properties.crystal import Phonons, imaginary_modes
-from mlpbench.properties.reaction import Band
+from mlpbench.properties.reaction import Band, ReactionPath
+from mlpbench.protocol import PREDICTIONS
 from mlpbench.quantities import QUANTITIES, Value
 
 NAME = "properties"  # of the data set's reference file
+PATH = "path_"  # and how those begin that declare a test split to be a path
 
 
 def score(directory: Path, values: dict[str, Any], context: Context) -> list[Row]:
@@ -33,12 +35,46 @@ def score(directory: Path, values: dict[str, Any], context: Context) -> list[Row
     """
     rows: list[Row] = []
     for name, (ours, theirs) in both(directory / ARRAYS, Path(context.references[NAME])).items():
-        found, expected = _values(name, ours), _values(name, theirs)
-        split = name.partition(":")[2]
-        for quantity, error in compare(found, expected).items():
-            rows.append(metric_row(split, f"{quantity}_error", error, np.size(found[quantity])))
-            if QUANTITIES[quantity].kind == "scalar":
-                rows.append(metric_row(split, quantity, float(found[quantity]), len(ours.structures)))
+        rows += quantity_rows(name.partition(":")[2], name, ours, theirs)
+    return rows
+
+
+def score_paths(directory: Path, values: dict[str, Any], context: Context) -> list[Row]:
+    """Barriers, reaction energies and rates along test splits whose frames are structures of a path, in order.
+
+    Such a split is declared by a reference file ``path_<split>``, the file that it is read from: nothing but the stored
+    predictions is needed.
+
+    Args:
+        directory: the trial's folder, with ``predictions.npz``.
+        values: of the ``predict`` task (``splits``).
+        context: reference frames of each split.
+
+    Raises:
+        ValueError: a reference names a split that there is not.
+    """
+    rows: list[Row] = []
+    with np.load(directory / PREDICTIONS, allow_pickle=False) as stored:
+        for split in (name.removeprefix(PATH) for name in context.references if name.startswith(PATH)):
+            if split not in values["splits"]:
+                raise ValueError(f"references.{PATH}{split} names no test split; there are {values['splits']}")
+            frames = context.frames[split]
+            structures, nothing = frames.to_atoms(), np.full((len(frames), 6), np.nan)
+            forces = np.split(frames.forces, frames.offsets[1:-1])
+            ours = Labelled(structures, stored[f"{split}.energy"] + frames.baseline, forces, nothing)
+            theirs = Labelled(structures, frames.energy, forces, nothing)
+            rows += quantity_rows(split, ReactionPath.name, ours, theirs)
+    return rows
+
+
+def quantity_rows(split: str, name: str, ours: Labelled, theirs: Labelled) -> list[Row]:
+    """``<quantity>_error`` of what both methods have, and ``<quantity>`` where it is a scalar."""
+    rows: list[Row] = []
+    found = _values(name, ours)
+    for quantity, error in compare(found, _values(name, theirs)).items():
+        rows.append(metric_row(split, f"{quantity}_error", error, np.size(found[quantity])))
+        if QUANTITIES[quantity].kind == "scalar":
+            rows.append(metric_row(split, quantity, float(found[quantity]), len(ours.structures)))
     return rows
 
 

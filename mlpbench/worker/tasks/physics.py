@@ -62,7 +62,7 @@ def run(adapter: Adapter, options: dict[str, Any], events: EventLog) -> dict[str
         values |= {"bands": ended} if ended else {}
         events.write("physics", check="properties")
     for name, path in references.items():
-        if name not in NOT_A_SCAN and str(path).endswith("xyz"):
+        if name not in NOT_A_SCAN and not name.startswith("path_") and str(path).endswith("xyz"):
             scan = Frames.from_atoms(iread(path, index=":"))
             arrays[f"scan.{name}"] = potential.predict(scan, len(scan)).energy
     with replacing(adapter.directory / ARRAYS) as part, open(part, "wb") as stream:

@@ -15,13 +15,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+from ase import Atoms
 from ase.build import bulk
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import read, write
 
 from mlpbench.evaluators import SCORERS, Context, Row
+from mlpbench.frames import Frames
 from mlpbench.properties import PROPERTIES
 from mlpbench.protocol import write_json
+from mlpbench.units import BOLTZMANN
 from mlpbench.worker.reference.stillinger_weber import StillingerWeber
 from tests.support import ETHANOL, ethanol_frames
 from tests.unit.evaluators.test_md_scores import FRAMES, fabricate
@@ -113,9 +116,31 @@ def properties_rows(folder: Path) -> list[Row]:
     return SCORERS["properties"](folder, {}, Context({}, references={"properties": folder / "properties.xyz"}))
 
 
+def paths_rows(folder: Path) -> list[Row]:
+    """A barrier of 300 meV that the potential has 59.5 meV too high: a tenth of the rate at 300 K."""
+    share = np.linspace(0, 1, 5)
+    structures = [Atoms("HF", positions=[[0, 0, 0], [0, 0, 0.9 + x]]) for x in share]
+    hill = 4 * share * (1 - share)
+    frames = Frames.from_atoms(structures, 0.3 * hill + 0.1 * share).with_baseline(np.full(5, -7.0))
+    higher = 0.3 + BOLTZMANN * 300 * np.log(10)
+    arrays: dict[str, Any] = {"saddle.energy": higher * hill + 0.1 * share + 7.0}
+    np.savez(folder / "predictions.npz", **arrays)
+    context = Context({"saddle": frames}, references={"path_saddle": "path.xyz", "minimum": "m.xyz"})
+    rows = SCORERS["paths"](folder, {"splits": ["saddle"]}, context)
+    values = {row["metric"]: row["value"] for row in rows}
+    assert values["path_barrier_error"] == pytest.approx(59.5, abs=0.5)
+    assert values["path_rate_300K_error"] == pytest.approx(-1, abs=0.01)
+    assert values["path_reaction"] == pytest.approx(100)
+    assert values["path_energy_error"] == pytest.approx(1e3 * np.sqrt((((higher - 0.3) * hill) ** 2).mean()))
+    assert {row["split"] for row in rows} == {"saddle"}
+    with pytest.raises(ValueError, match="names no test split"):
+        SCORERS["paths"](folder, {"splits": []}, context)
+    return rows
+
+
 STORED: dict[str, Callable[[Path], list[Row]]] = {
     "cost": cost_rows, "accuracy": accuracy_rows, "forgetting": forgetting_rows, "physics": physics_rows,
-    "md": md_rows, "speed": speed_rows, "properties": properties_rows,
+    "md": md_rows, "speed": speed_rows, "properties": properties_rows, "paths": paths_rows,
 }  # fmt: skip
 
 
