@@ -1,0 +1,28 @@
+"""Every experiment that is shipped composes, with the first and with the last value of each of its parameters."""
+
+from __future__ import annotations
+
+import pytest
+import yaml
+
+from mlpbench import config
+
+EXPERIMENTS = sorted((config.packaged_conf() / "experiment").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: str(path.stem))
+def test_an_experiment_composes(path) -> None:
+    stated = yaml.safe_load(path.read_text(encoding="utf-8"))
+    grid = stated["hydra"]["sweeper"]["params"]
+    assert grid
+    if path.stem != "finetune":  # its potentials are pretrained first
+        for end in (0, -1):
+            chosen = [f"{key}={str(values).split(',')[end]}" for key, values in grid.items()]
+            trial = config.load_trial([f"experiment={path.stem}", *chosen])
+            assert trial.study.startswith(path.stem.removesuffix("_beyond"))
+
+
+def test_the_reference_study_has_every_architecture() -> None:
+    stated = yaml.safe_load((config.packaged_conf() / "experiment" / "reference.yaml").read_text(encoding="utf-8"))
+    known = {path.stem for path in (config.packaged_conf() / "architecture").glob("*.yaml")} - {"toy"}
+    assert set(stated["hydra"]["sweeper"]["params"]["architecture"].split(",")) >= known - {"chgnet", "so3lr"}
