@@ -10,7 +10,9 @@ from ase import Atoms
 from ase.build import bulk, molecule
 from ase.io import read
 
+from mlpbench.cli.data import composed, method_of
 from mlpbench.config import load_backends
+from mlpbench.datasets import embedded
 from mlpbench.errors import UserError
 from mlpbench.frames import Frames
 from mlpbench.references.labels import Label, label
@@ -19,6 +21,7 @@ from tests.support import ETHANOL
 
 pytestmark = pytest.mark.backend
 
+SILICON = embedded.ROOT / "silicon-pbe"
 PBE = complete_method({"code": "pyscf", "xc": "pbe", "basis": "def2-svp", "density_fit": True})
 GFN2 = complete_method({"code": "xtb"})
 
@@ -42,6 +45,24 @@ def test_pyscf_repeats_the_embedded_set(tmp_path: Path) -> None:
         assert found.energy == pytest.approx(atoms.get_potential_energy(), abs=1e-4)
         np.testing.assert_allclose(found.forces, atoms.get_forces(), atol=1e-3)
         assert found.version.startswith("PySCF ")
+
+
+@pytest.mark.slow
+def test_gpaw_repeats_the_embedded_silicon(tmp_path: Path) -> None:
+    """recipe=silicon from an empty cache: frames at 600 K, at 300 K and with a vacancy (a minute on a free core)."""
+    node, backends = composed(["recipe=silicon"])
+    method, _ = method_of(node["reference"], backends)
+    structures = [read(SILICON / f"{name}.xyz", index=3) for name in ("pool_600K", "test_300K", "test_vacancy")]
+    differences = []
+    for atoms, found in zip(structures, labels(structures, method, tmp_path), strict=True):
+        assert found.version in atoms.info["level_of_theory"]
+        assert found.stress is not None
+        energy = abs(found.energy - atoms.get_potential_energy())
+        differences.append((energy, np.abs(found.forces - atoms.get_forces()).max()))
+        assert energy < 1e-4
+        np.testing.assert_allclose(found.forces, atoms.get_forces(), atol=1e-3)
+        np.testing.assert_allclose(found.stress, atoms.get_stress(), atol=1e-5)
+    print("largest differences (eV, eV/Å):", np.max(differences, axis=0))
 
 
 def test_pyscf_hydrogen_atom_and_what_does_not_converge(tmp_path: Path) -> None:
