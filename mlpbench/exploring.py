@@ -35,7 +35,7 @@ from mlpbench.errors import UserError
 from mlpbench.evaluators import Context
 from mlpbench.evaluators.md.fates import fates
 from mlpbench.evaluators.md.runs import atoms_of, load_run
-from mlpbench.files import derive, digest, told
+from mlpbench.files import derive, digest, locked, told
 from mlpbench.files import sha256 as file_sha256
 from mlpbench.frames import Float, Frames, Int
 from mlpbench.protocol import CHECKPOINT, ProtocolError, Result, Task, read_json, replacing, write_json
@@ -133,8 +133,20 @@ def explore(
         on_round: called with each round that is through.
 
     Raises:
-        UserError: dynamics or predictions fail, or the method labels nothing.
+        UserError: dynamics or predictions fail, the method labels nothing, or another process explores here.
     """
+    with locked(acquired.folder / ".lock", wait=False, busy=f"another process explores {acquired.name}"):
+        return _explore(acquired, options, labelling, carry_out, on_event, on_round)
+
+
+def _explore(
+    acquired: Acquired,
+    options: Exploration,
+    labelling: Labelling,
+    carry_out: CarryOut,
+    on_event: OnEvent | None,
+    on_round: Callable[[Round], None] | None,
+) -> Explored:
     rounds: list[Round] = []
     ended = ""
     while not ended:
