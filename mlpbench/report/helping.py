@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from mlpbench.metrics import metric
 from mlpbench.numbers import interval, number, plural
 from mlpbench.report import acquiring
 from mlpbench.report.acquiring import Series
@@ -82,7 +83,7 @@ def matrix_table(study: Study, dataset: str, found: Sequence[Help]) -> Table:
                  == (kind, line, name, split)}  # fmt: skip
         trained = next(iter(cells.values())).series.name
         rows.append([
-            Cell(acquiring.title(kind)), Cell(trained), Cell(f"{name} on {split}"),
+            Cell(acquiring.title(kind)), Cell(trained), Cell(f"{metric(name).symbol} on {split}"),
             *(_ratio(cells[c].ratio) if c in cells else Cell("–") for c in choosers),
         ])  # fmt: skip
     note = "error over that on as many random frames"
@@ -102,7 +103,10 @@ def matrix_table(study: Study, dataset: str, found: Sequence[Help]) -> Table:
 def _ratio(one: Comparison) -> Cell:
     if one.n < LEAST_REPETITIONS or not math.isfinite(one.lower):
         return Cell(number(one.ratio), one.ratio, f"n = {one.n}")
-    return ratio_cell(one.ratio, one.lower, one.upper)
+    ends = [f"{end:.2f}" for end in (one.lower, one.upper)]
+    if any((float(text) - 1) * (end - 1) <= 0 for text, end in zip(ends, (one.lower, one.upper), strict=True)):
+        return ratio_cell(one.ratio, one.lower, one.upper)  # with the digits that keep each end on its side of 1
+    return Cell(f"{one.ratio:.2f}", one.ratio, "–".join(ends))
 
 
 # --- molecular dynamics ---------------------------------------------------------------------------------------------

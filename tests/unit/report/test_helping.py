@@ -66,8 +66,8 @@ def test_the_matrix_has_the_ratio_to_random_of_everyone_on_everyones_frames(stud
     table = helping.matrix_table(study, study.datasets[0], found)
     assert [column.label for column in table.columns[3:]] == ["Chosen by PaiNN", "Chosen by SchNet"]
     rows = {(row[1].text, row[2].text): [cell.value for cell in row[3:]] for row in table.rows}
-    assert rows["PaiNN", "force_mae on test_500K"] == pytest.approx([0.9, 0.95])
-    assert rows["SchNet", "force_mae on test_500K"] == pytest.approx([1.1, 0.9])
+    assert rows["PaiNN", "F MAE on test_500K"] == pytest.approx([0.9, 0.95])
+    assert rows["SchNet", "F MAE on test_500K"] == pytest.approx([1.1, 0.9])
 
 
 def test_survival_is_given_by_labels_with_the_ratio_to_randoms_stable_time(study: Study) -> None:
