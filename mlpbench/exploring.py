@@ -85,7 +85,7 @@ class Round:
         manifest: what it found and chose.
         labelled: frames that got a label.
         left_out: reason -> frames that got none.
-        seconds: core seconds of its labels.
+        seconds: wall time of its labels' calculations.
         complete: whether every chosen frame has a label or can get none; False: the hours ran out.
     """
 
@@ -426,7 +426,7 @@ def _label(
         return known
     filed = label_file(
         folder / CHOSEN, target, labelling.method, labelling.backend, jobs=labelling.jobs, threads=labelling.threads,
-        seconds=_left(options, before) / max(1, labelling.threads * labelling.jobs) if options.hours else None,
+        seconds=_left(options, before) / max(1, labelling.jobs) if options.hours else None,
         on_label=labelling.on_label,
     )  # fmt: skip
     reasons = Counter(answer.reason for _, answer in filed.left_out)
@@ -446,7 +446,7 @@ def _label(
 
 
 def _left(options: Exploration, rounds: Sequence[Round]) -> float:
-    """Core seconds of labelling that are left."""
+    """Seconds of labelling that are left."""
     return 3600 * float(options.hours or 0) - sum(one.seconds for one in rounds)
 
 

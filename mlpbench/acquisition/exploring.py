@@ -49,7 +49,7 @@ class Exploration(BaseModel):
     batch: int = Field(gt=0, description="frames that a round labels, at most")
     rounds: int = Field(gt=0, description="at most")
     labels: int = Field(gt=0, description="frames that all rounds label, at most")
-    hours: float | None = Field(gt=0, description="core hours of the reference method, at most; None: no limit")
+    hours: float | None = Field(gt=0, description="of the reference method's calculations, at most; None: no limit")
 
     @model_validator(mode="after")
     def _possible(self) -> Exploration:

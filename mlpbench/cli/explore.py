@@ -171,7 +171,7 @@ def _account(explored: Explored, acquired: Acquired, start: Trial) -> int:
         return EXIT_FAILED
     labels = sum(one.labelled for one in explored.rounds)
     print(f"ended: {explored.ended}. {plural(labels, 'label')} in {plural(len(explored.rounds), 'round')}, "
-          f"{sum(one.seconds for one in explored.rounds):.3g} core seconds")  # fmt: skip
+          f"{sum(one.seconds for one in explored.rounds):.3g} s of the reference method")  # fmt: skip
     where = "" if start.config.results_dir.as_posix() == "results" else (
         f" 'hydra.searchpath=[file://{acquired.entry.parents[2].resolve()}]'"
     )  # fmt: skip

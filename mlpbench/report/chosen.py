@@ -39,7 +39,7 @@ class Found:
     Attributes:
         manifest: what it found and chose.
         labelled: frames that got a label; None: not labelled yet.
-        seconds: core seconds of these labels.
+        seconds: wall time of these labels' calculations.
         structures: that were chosen.
     """
 
@@ -108,7 +108,7 @@ def exploration_table(study: Study, dataset: str, rounds: Sequence[Found]) -> Ta
         Column("Too wrong", "frames", "above the upper trust level"),
         Column("Trust levels", "eV/Å", "largest deviation of an atom's force over the committee, root mean square"),
         Column("Near-copies", "frames", "candidates left out, by their fingerprints"),
-        Column("Labelled", "frames"), Column("Price", "core s", "of these labels when they were computed"),
+        Column("Labelled", "frames"), Column("Price", "s", "wall time of these labels when they were computed"),
     ]  # fmt: skip
     caption = f"Exploration of {dataset}: what the dynamics of each round found, and what was labelled."
     return Table(f"exploration-{dataset}", caption, columns, rows)
