@@ -57,6 +57,7 @@ class BackendConfig(BaseModel):
     package: str | None = Field(default=None, description="folder of the outside package that holds the adapter")
     distribution: str | None = Field(default=None, description="the adapted package, as pip knows it")
     licence: str | None = Field(default=None, description="of the adapted package, SPDX")
+    terms: str | None = Field(default=None, description="what its licence forbids; printed where it is chosen")
     cite: list[str] = Field(default_factory=list, description="for the package: keys of a bibliography")
     bibliography: str | None = Field(default=None, description="a .bib file beside the adapter, with further keys")
     architectures: dict[str, ArchitectureInfo] = Field(default_factory=dict, description="by name, as in conf")

@@ -54,7 +54,7 @@ def told(backend: BackendConfig) -> str:
     """Name, package, size and licence of what would be built."""
     size = f"about {backend.size_gb:.1f} GB" if backend.size_gb else "size not declared"
     shared = ", most of it shared with other environments by hard links" if (backend.size_gb or 0) > 2 else ""
-    facts = "; ".join(filter(None, [backend.distribution, f"{size}{shared}", backend.licence]))
+    facts = "; ".join(filter(None, [backend.distribution, f"{size}{shared}", backend.licence, backend.terms]))
     return f"{backend.name}: {facts}"
 
 

@@ -178,6 +178,7 @@ def _preflight(sweep: SweepPlan) -> Session:
         _require_devices(standings)
     require_options(standings)
     announce(standings)
+    _print_terms(trials)
     if same:
         print(_left_out(same))
     os.environ[TOTAL] = str(len(standings))
@@ -243,6 +244,14 @@ def _distinct(sweep: Sequence[Sequence[str]], find: Find, *, write: bool = True)
             same += place in trials
             trials.setdefault(place, trial)
     return list(trials.values()), same
+
+
+def _print_terms(trials: Sequence[Trial]) -> None:
+    """What the licences of the chosen backends forbid, each once."""
+    configs = [trial.config for trial in trials]
+    for name, terms in {one.architecture.name: one.backend_config.terms for one in configs}.items():
+        if terms is not None:
+            print(f"{name}: {terms}")
 
 
 def _left_out(same: int) -> str:
@@ -333,6 +342,7 @@ def execute_plan(arguments: argparse.Namespace) -> int:
         print(f"{standing.trial.name:<60} {_line(standing, estimate)}{longer}")
     more = " for the next training of each; others may follow" if any(longer for _, longer in standings) else ""
     print(f"{plural(len(standings), 'trial')}; {estimate.text()}{more}")
+    _print_terms(trials)
     if same:
         print(_left_out(same))
     for name, error in missing.items():

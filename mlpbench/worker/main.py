@@ -163,7 +163,12 @@ def _tf32(backend: Any) -> bool:
 
 
 def peak_memory_mb() -> float:
-    """Largest resident memory of this process so far (10⁶ bytes)."""
+    """Largest resident memory so far (10⁶ bytes) of this process, or of a program that it ran and waited for."""
+    ran = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e6
+    return max(_own_peak_mb(), ran)
+
+
+def _own_peak_mb() -> float:
     if sys.platform == "linux":
         # getrusage starts from the size of the process that started this one; this counts from exec.
         status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")

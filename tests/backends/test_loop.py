@@ -20,7 +20,7 @@ from mlpbench.testing import Subject, split_frames
 pytestmark = [pytest.mark.backend, pytest.mark.slow]
 
 
-@pytest.fixture(params=["sevennet", "soap_bpnn", "pet", "ani"])
+@pytest.fixture(params=["sevennet", "soap_bpnn", "pet", "ani", "dimenet_pp"])
 def subject(request: pytest.FixtureRequest, tmp_path: Path) -> Subject:
     trial = config.load_trial([f"architecture={request.param}", "size=tiny", "dtype=float64"])
     try:
