@@ -205,7 +205,8 @@ class QuipAdapter(Adapter):
         if settings["pair_points"]:
             shared = {
                 "cutoff": cutoff, "covariance_type": "ard_se", "theta_uniform": 1.0, "sparse_method": "uniform",
-                "n_sparse": settings["pair_points"], "add_species": False, "delta": settings["delta"] * scale, "f0": 0.0,
+                "n_sparse": settings["pair_points"], "add_species": False, "delta": settings["delta"] * scale,
+                "f0": 0.0,
             }  # fmt: skip
             pairs = close_pairs(structures, cutoff)
             terms = [f"distance_2b {spelled({'Z1': a, 'Z2': b, **shared})}" for a, b in pairs] + terms
