@@ -179,7 +179,14 @@ def run_again(study: Study, dataset: str, *overrides: str, only: Sequence[str] =
     data = shared.pop("dataset")
     kept = [shlex.quote(f"{key}={value}") for key, value in shared.items()]
     command = f"mlpbench run -m study={study.name} dataset={data} architecture={names} size={sizes}"
-    return " ".join([command, *kept, *chosen, *overrides])
+    return " ".join([command, *_where(study), *kept, *chosen, *overrides])
+
+
+def _where(study: Study) -> list[str]:
+    """The option that says where the study lies, if that is not ``results`` in the folder where the reader stands."""
+    folder, here = study.root.parent.resolve(), Path.cwd()
+    named = folder.relative_to(here) if folder.is_relative_to(here) else folder
+    return [] if named == Path("results") else [shlex.quote(f"results_dir={named}")]
 
 
 def _largest(override: str) -> str:
@@ -201,7 +208,13 @@ def _shared_overrides(study: Study, dataset: str) -> dict[str, str]:
         return {"dataset": given_name(record)}
     own = ("architecture", "size", "dataset.n_train", "start", "start.potential", "start.foundation", "start.file")
     nodes = ("architecture.", "acquisition")  # the latter: of all trials, not of the first
-    return {k: v for k, v in found.items() if k not in own and not k.lstrip("+").startswith(nodes)}
+    kept = {k: v for k, v in found.items() if k not in own and not k.lstrip("+").startswith(nodes)}
+    return {k: v for k, v in kept.items() if k not in PLACES and not _INTERPRETER.fullmatch(k)}
+
+
+# Where things lay on the machine that trained: no part of a trial, and another machine has its own.
+PLACES = ("results_dir", "reports_dir")
+_INTERPRETER = re.compile(r"backend\.[\w-]+\.(python|pythonpath)")
 
 
 def rest_words(table: pd.DataFrame) -> str:

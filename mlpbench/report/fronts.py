@@ -274,7 +274,8 @@ COSTS = {"train": ("training time", "s"), "labels": ("labels", "frames")}
 def cost_kinds(study: Study, dataset: str) -> list[str]:
     """The costs in which the study's options differ, inference first."""
     choices = options(study, dataset)
-    return [k for k in ("speed", "train", "labels") if len({o.cost(k) for o in choices if o.costs[k]}) > 1]
+    # Geometric means of as many labels differ in their last digit.
+    return [k for k in ("speed", "train", "labels") if len({f"{o.cost(k):.9g}" for o in choices if o.costs[k]}) > 1]
 
 
 def first_front(study: Study) -> tuple[str, str] | None:

@@ -264,7 +264,7 @@ def _config(plan: Plan, point: Point) -> dict[str, Any]:
         node = config
         *parents, last = key.split(".")
         for name in parents:
-            node = node[name]
+            node = node.setdefault(name, {})
         node[last] = value
     return config
 
