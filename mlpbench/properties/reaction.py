@@ -18,6 +18,7 @@ MEV = 1e3
 MIGRATING = "distance_to_migrating_atom"  # array of the files of Liu, He & Mo: 0 at the atom that moves
 STEP = 0.01  # Å, of the displacements behind the Hessians of a rate
 KELVIN = (300, 1000)
+JUMP = 1.0  # Å between neighbours of a path, over all coordinates
 SOFT = 1e-4  # eV/Å²/u: an eigenvalue below is translation, rotation or noise
 
 
@@ -44,16 +45,28 @@ def arc_length(structures: list[Atoms]) -> Float:
     return np.cumsum(steps)
 
 
+def is_one_path(structures: list[Atoms]) -> bool:
+    """Whether no step of the path is out of all proportion: files hold several paths one after another."""
+    steps = np.diff(arc_length(structures))
+    return len(steps) < 2 or float(steps.max()) <= max(JUMP, 10 * float(np.median(steps)))
+
+
 class ReactionPath(Property):
     """Structures in order from reactant to product: an intrinsic reaction coordinate, the images of a band."""
 
     name: ClassVar[str] = "path"
 
     def values(self, labelled: Labelled) -> dict[str, Value]:
-        """meV, Å. The potential's own highest point counts: its saddle need not lie where the reference's does."""
+        """meV, Å; the energies alone where the structures are several paths.
+
+        The potential's own highest point counts: its saddle need not lie where the reference's does.
+        """
         energy = (labelled.energy - labelled.energy[0]) * MEV
         place, height = peak(arc_length(labelled.structures), energy)
-        values: dict[str, Value] = {"path_energy": energy, "path_reaction": np.float64(energy[-1])}
+        values: dict[str, Value] = {"path_energy": energy}
+        if not is_one_path(labelled.structures):
+            return values
+        values["path_reaction"] = np.float64(energy[-1])
         if 0 < int(np.argmax(energy)) < len(energy) - 1:
             values |= {"path_barrier": np.float64(height), "path_saddle": np.float64(place)}
             values |= {f"path_rate_{kelvin}K": boltzmann(height, kelvin) for kelvin in KELVIN}

@@ -197,3 +197,15 @@ def test_frames_without_energy_are_refused(tmp_path: Path) -> None:
     given = parser.parse_args(["properties", "--take", f"path:a={file}", "--out", "x.xyz"])
     with pytest.raises(UserError, match="without an energy"):
         taken("path:a", file, given)
+
+
+def test_two_paths_in_one_file_have_no_barrier() -> None:
+    """Neighbours that lie far apart are the ends of two paths: energies are compared, and nothing else."""
+    one = [Atoms("HF", positions=[[0, 0, 0], [0, 0, 0.9 + 0.05 * i]]) for i in range(10)]
+    far = [Atoms("HF", positions=[[0, 0, 0], [0, 3.0, 0.9 + 0.05 * i]]) for i in range(10)]
+    hill = np.sin(np.linspace(0, np.pi, 10))
+    nothing = [np.zeros((2, 3))] * 20
+    single = Labelled(one, hill, nothing[:10], np.full((10, 6), np.nan))
+    assert "path_barrier" in PROPERTIES["path"].values(single)
+    double = Labelled([*one, *far], np.concatenate([hill, hill]), nothing, np.full((20, 6), np.nan))
+    assert set(PROPERTIES["path"].values(double)) == {"path_energy"}
