@@ -86,7 +86,7 @@ SCORERS = {
         Scorer("accuracy", 2, "predict", f"{__name__}.accuracy:score"),
         Scorer("forgetting", 1, "forgetting", f"{__name__}.forgetting:score", frames=False),
         Scorer("physics", 2, "physics", f"{__name__}.physics:score", frames=False, references=True),
-        Scorer("properties", 3, "physics", f"{__name__}.properties:score", frames=False, references=True,
+        Scorer("properties", 4, "physics", f"{__name__}.properties:score", frames=False, references=True,
                only_with="properties"),
         Scorer("paths", 2, "predict", f"{__name__}.properties:score_paths", references=True, only_with="path_*"),
         Scorer("md", 2, "md", f"{__name__}.md:score", options=_MD_OPTIONS, later=_LATER),

@@ -26,7 +26,8 @@ PATH = "path_"  # and how those begin that declare a test split to be a path
 def score(directory: Path, values: dict[str, Any], context: Context) -> list[Row]:
     """``<quantity>`` and ``<quantity>_error`` for each that both methods have.
 
-    The split is that of a set with a name of its own (``path:proton_transfer``: ``proton_transfer``), else empty.
+    A band that did not converge is left out. The split is that of a set with a name of its own
+    (``path:proton_transfer``: ``proton_transfer``), else empty.
 
     Args:
         directory: the trial's folder, with ``physics.npz``.
@@ -35,7 +36,8 @@ def score(directory: Path, values: dict[str, Any], context: Context) -> list[Row
     """
     rows: list[Row] = []
     for name, (ours, theirs) in both(directory / ARRAYS, Path(context.references[NAME])).items():
-        rows += quantity_rows(name.partition(":")[2], name, ours, theirs)
+        if values.get("bands", {}).get(name, {}).get("converged", True):  # else the band has no barrier yet
+            rows += quantity_rows(name.partition(":")[2], name, ours, theirs)
     return rows
 
 

@@ -15,7 +15,8 @@ from ase.io import read, write
 from mlpbench.cli import main
 from mlpbench.cli.properties import taken
 from mlpbench.errors import UserError
-from mlpbench.evaluators.properties import both, reference_values
+from mlpbench.evaluators import Context
+from mlpbench.evaluators.properties import both, reference_values, score
 from mlpbench.properties import PROPERTIES, Labelled, compare
 from mlpbench.quantities import QUANTITIES
 from mlpbench.units import BOLTZMANN
@@ -172,6 +173,10 @@ def test_files_become_properties_and_are_scored(tmp_path: Path, capsys: pytest.C
     np.savez(tmp_path / "physics.npz", **arrays)
     sets = both(tmp_path / "physics.npz", target)
     ours, theirs = (PROPERTIES["neb"].values(one) for one in sets["neb:mb"])
+    context = Context({}, references={"properties": target})
+    for converged in (True, False):
+        rows = score(tmp_path, {"bands": {"neb:mb": {"converged": converged}}}, context)
+        assert ("neb_barrier_error" in {row["metric"] for row in rows}) == converged
     barrier = 1e3 * SCALE * (TOP - HEIGHTS[0])
     assert ours["neb_barrier"] == pytest.approx(barrier, abs=15)  # a parabola through three images
     assert float(theirs["neb_barrier"]) > barrier + 50
