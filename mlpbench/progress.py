@@ -7,13 +7,14 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import median
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from mlpbench.numbers import duration, plural
 from mlpbench.records import load_all
 from mlpbench.study.artefacts import State, Status
-from mlpbench.study.trial import Trial, estimate_seconds
+from mlpbench.study.trial import Trial
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -178,3 +179,27 @@ class Estimate:
             else ""
         )
         return ", ".join(part for part in (known, rest) if part)
+
+
+def estimate_seconds(records: Sequence[dict[str, Any]], trial: Trial) -> float | None:
+    """Seconds a trial will take, from finished ones of the same architecture and size: time per training step.
+
+    Returns None where there is none to learn from.
+    """
+    rates = [
+        record["training"]["wall_seconds"] / record["training"]["steps"]
+        for record in records
+        if record["status"] == "done"
+        and record["identifiers"]["architecture"] == trial.config.architecture.name
+        and record["identifiers"]["size"] == trial.config.size
+        and record["training"].get("steps")
+    ]
+    if not trial.iterates:
+        return None
+    budget, training = trial.config.budget, trial.config.training
+    steps = budget.steps
+    if steps is None and budget.epochs is not None:
+        steps = budget.epochs * -(-trial.config.dataset.n_train // training.batch_size)
+    if not rates or steps is None:
+        return budget.seconds
+    return float(median(rates) * steps)

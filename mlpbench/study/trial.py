@@ -386,27 +386,3 @@ def _load(key: str, config: DatasetConfig) -> Dataset:
         with stages(config.name) as progress:
             _loaded[key] = datasets.load(config, progress)
     return _loaded[key]
-
-
-def estimate_seconds(records: Sequence[dict[str, Any]], trial: Trial) -> float | None:
-    """Seconds a trial will take, from finished ones of the same architecture and size: time per training step.
-
-    Returns None where there is none to learn from.
-    """
-    rates = [
-        record["training"]["wall_seconds"] / record["training"]["steps"]
-        for record in records
-        if record["status"] == "done"
-        and record["identifiers"]["architecture"] == trial.config.architecture.name
-        and record["identifiers"]["size"] == trial.config.size
-        and record["training"].get("steps")
-    ]
-    if not trial.iterates:
-        return None
-    budget, training = trial.config.budget, trial.config.training
-    steps = budget.steps
-    if steps is None and budget.epochs is not None:
-        steps = budget.epochs * -(-trial.config.dataset.n_train // training.batch_size)
-    if not rates or steps is None:
-        return budget.seconds
-    return float(np.median(rates) * steps)

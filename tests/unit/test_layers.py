@@ -34,7 +34,7 @@ LAYERS = [
     {"config"},
     {"study"},
     {"converging", "rounds", "comparison", "decision", "pilot", "tables"},
-    {"run", "scoring", "progress", "report", "potentials", "acquire", "exploring", "exporting", "logs"},
+    {"run", "scoring", "progress", "report", "potentials", "acquire", "exploring", "finding", "exporting", "logs"},
     {"cli", "testing"},
     {"__main__"},
 ]
