@@ -162,6 +162,9 @@ def run_again(study: Study, dataset: str, *overrides: str, only: Sequence[str] =
     """
     rows = study.table[study.table["dataset"] == dataset]
     rows = rows[rows["candidate"].isin(only)] if only else rows
+    done = rows[rows["status"] == "done"]
+    model = str((done if len(done) else rows)["trial"].iloc[0])
+    rows = rows[[_budget(study, trial) == _budget(study, model) for trial in rows["trial"]]]  # a command has one
     names = ",".join(dict.fromkeys(rows["architecture"].astype(str)))
     sizes = ",".join(dict.fromkeys(str(study.record[trial]["config"]["size"]) for trial in rows["trial"]))
     named = any(override.startswith("dataset.n_train=") for override in overrides)
@@ -173,7 +176,7 @@ def run_again(study: Study, dataset: str, *overrides: str, only: Sequence[str] =
     chosen = [*(f"{key}={value}" for key, value in {**starts, **rounds}.items()), *chosen]
     groups = {override.partition("=")[0] for override in overrides}
     shared = {
-        key: value for key, value in _shared_overrides(study, dataset).items()
+        key: value for key, value in _shared_overrides(study, model).items()
         if key not in groups and key.lstrip("+").split(".")[0] not in groups
     }  # fmt: skip
     data = shared.pop("dataset")
@@ -189,24 +192,30 @@ def _where(study: Study) -> list[str]:
     return [] if named == Path("results") else [shlex.quote(f"results_dir={named}")]
 
 
+def _budget(study: Study, trial: str) -> dict[str, Any]:
+    """How long a trial was trained; without the steps where they were doubled until it converged."""
+    budget = study.record[trial]["config"].get("budget") or {}
+    return {key: value for key, value in budget.items() if key != "steps" or not budget.get("converge")}
+
+
 def _largest(override: str) -> str:
     key, _, sizes = override.partition("=")
     return f"{key}={max(int(n) for n in sizes.split(','))}"
 
 
 @remembered
-def _shared_overrides(study: Study, dataset: str) -> dict[str, str]:
-    """What was set for the trials of a data set beside architecture, size, training size and evaluation, so that a
-    command finds the finished ones again; by name alone where the data set is in no ``conf`` any more.
+def _shared_overrides(study: Study, trial: str) -> dict[str, str]:
+    """What was set for ``trial`` beside architecture, size, training size and evaluation, so that a command finds it
+    and those like it again; by name alone where the data set is in no ``conf`` any more.
     """
-    rows = study.table[study.table["dataset"] == dataset]
-    done = rows[rows["status"] == "done"]
-    record = study.record[(done if len(done) else rows)["trial"].iloc[0]]
+    record = study.record[trial]
     try:
         found = overrides_of(record["config"], without=("evaluation", "split_seed", "init_seed"))
     except (UserError, KeyError):
         return {"dataset": given_name(record)}
-    own = ("architecture", "size", "dataset.n_train", "start", "start.potential", "start.foundation", "start.file")
+    own = ["architecture", "size", "dataset.n_train", "start", "start.potential", "start.foundation", "start.file"]
+    if len({one["config"].get("dtype") for one in study.records}) > 1:
+        own.append("dtype")  # some can compute in one only
     nodes = ("architecture.", "acquisition")  # the latter: of all trials, not of the first
     kept = {k: v for k, v in found.items() if k not in own and not k.lstrip("+").startswith(nodes)}
     return {k: v for k, v in kept.items() if k not in PLACES and not _INTERPRETER.fullmatch(k)}

@@ -1,4 +1,4 @@
-"""Backends with torch are large: their tests run with ``-m backend`` alone."""
+"""Backends with torch are large, and others are not in the default set: their tests run with ``-m backend`` alone."""
 
 from __future__ import annotations
 
@@ -10,6 +10,9 @@ from mlpbench.testing.subject import declared_architectures
 
 def pytest_itemcollected(item: pytest.Item) -> None:
     name = item.callspec.params.get("subject", [None])[0] if hasattr(item, "callspec") else None
-    if name is not None and any(line.startswith("torch==") for line in read_pins(declared_architectures()[name])):
+    if name is None:
+        return
+    backend = declared_architectures()[name]
+    if not backend.default or any(line.startswith("torch==") for line in read_pins(backend)):
         item.add_marker(pytest.mark.backend)
         item.add_marker(pytest.mark.slow)

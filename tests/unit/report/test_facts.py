@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from mlpbench.report import facts, fronts
-from tests.unit.report.fabricate import Plan, fabricate
+from mlpbench.study.study import Study
+from tests.unit.report.fabricate import Plan, fabricate, make_records
 
 ELSEWHERE = {
     "results_dir": "/scratch/results",
@@ -27,6 +28,18 @@ def test_a_command_says_where_the_study_lies_now(tmp_path: Path, monkeypatch: py
         assert command.partition("dataset=ethanol")[2].startswith(f" architecture=mace size=small {said}")
         assert "training.lr=0.02" in command
         assert "/" not in command
+
+
+def test_a_command_is_for_those_that_were_trained_as_long(tmp_path: Path) -> None:
+    settings = ({}, {"budget.steps": 50}, {"dtype": "float64"})
+    study = fabricate(tmp_path / "made-up", Plan(("mace",), n_train=(50,), settings=settings, predictions=False))
+    records = make_records(tmp_path / "two", Plan(("painn", "mace"), n_train=(50,), predictions=False))
+    for record in records:
+        if record["identifiers"]["architecture"] == "mace":
+            record["config"]["budget"] = {**record["config"]["budget"], "steps": 50}
+    mixed = Study("two", tmp_path / "two", records)
+    assert " architecture=painn " in facts.run_again(mixed, mixed.datasets[0])
+    assert "dtype" not in facts.run_again(study, study.datasets[0])
 
 
 def test_equal_labels_are_no_cost_in_which_options_differ(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
