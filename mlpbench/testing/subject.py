@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ ETHANOL = Path(datasets.__file__).parent / "embedded" / "ethanol-pbe"
 PROBE = "mlpbench.worker.probe"
 
 
+@cache
 def declared_architectures() -> dict[str, BackendConfig]:
     """Every architecture that a backend declares, those of outside packages included, with that backend."""
     return {name: backend for backend in config.load_backends().values() for name in backend.architectures}
