@@ -7,6 +7,8 @@ import yaml
 
 from mlpbench import config
 
+# What is given with it by hand.
+GIVEN = {"foundation": ["architecture=chgnet", "start.foundation=chgnet-0.3.0"]}
 EXPERIMENTS = sorted((config.packaged_conf() / "experiment").glob("*.yaml"))
 
 
@@ -17,11 +19,11 @@ def test_an_experiment_composes(path) -> None:
     assert grid
     if path.stem != "finetune":  # its potentials are pretrained first
         chosen = [f"{key}={str(values).split(',')[-1]}" for key, values in grid.items()]
-        trial = config.load_trial([f"experiment={path.stem}", *chosen])
+        trial = config.load_trial([f"experiment={path.stem}", *chosen, *GIVEN.get(path.stem, [])])
         assert trial.study.startswith(path.stem.removesuffix("_beyond"))
 
 
 def test_the_reference_study_has_every_architecture() -> None:
     stated = yaml.safe_load((config.packaged_conf() / "experiment" / "reference.yaml").read_text(encoding="utf-8"))
     known = {path.stem for path in (config.packaged_conf() / "architecture").glob("*.yaml")} - {"toy"}
-    assert set(stated["hydra"]["sweeper"]["params"]["architecture"].split(",")) >= known - {"chgnet", "so3lr"}
+    assert set(stated["hydra"]["sweeper"]["params"]["architecture"].split(",")) >= known - {"chgnet", "so3krates"}

@@ -18,10 +18,14 @@ def composed(*overrides: str) -> dict:
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in (packaged_conf() / "reference").glob("*.yaml")))
 def test_every_reference_method_is_sound(name: str) -> None:
-    node = composed(f"reference={name}")
+    yours = {
+        "espresso": ["arguments.profile.pseudo_dir=/upf", "arguments.pseudopotentials={Si: Si.upf}"],
+    }.get(name, [])
+    node = composed(f"reference={name}", *(f"reference.{setting}" for setting in yours))
     assert complete_method(node["reference"])["backend"] in node["backend"]
     assert set(node["reference"]) == set(METHODS[node["reference"]["code"]].model_fields)  # so each can be overridden
-    assert composed(f"reference@sampler={name}")["sampler"] == node["reference"]
+    as_sampler = composed(f"reference@sampler={name}", *(f"sampler.{setting}" for setting in yours))
+    assert as_sampler["sampler"] == node["reference"]
 
 
 def test_every_code_has_an_example() -> None:
