@@ -107,5 +107,5 @@ def test_energy_per_frame_is_the_mean_over_frames_of_different_sizes(tmp_path: P
 
 
 def _single_atoms(frames: Frames, count: int) -> Frames:
-    keep: dict[str, Any] = {name: getattr(frames, name)[:count] for name in ("positions", "numbers", "forces")}
+    keep: dict[str, Any] = {name: getattr(frames, name)[:count] for name in ("positions", "numbers", "forces", "held")}
     return replace(frames.select(slice(0, count)), n_atoms=np.ones(count, dtype=int), **keep)
