@@ -16,16 +16,23 @@ from tests.support import ETHANOL
 # The files are there already, put by hand; one of them stands for all.
 ONE = "{url: 'https://example.org/readme', filename: readme.txt, address: unverified, sha256: unverified}"
 DOWNLOADS = f"dataset.downloads=[{ONE}]"
+ETHANOL_DOWNLOADS = ["dataset.variant=ethanol", f"dataset.per_variant.ethanol.downloads=[{ONE}]"]
 # experiment -> collection, split with a published value on the page, what makes it small enough
 PROTOCOLS = {
-    "acac_published": ("acac", "test_300K", []),
-    "3bpa_published": ("3bpa", "test_300K", []),
-    "rmd17_published": ("rmd17", "test", ["dataset.variant=ethanol"]),
-    "rmd17_50": ("rmd17", "test", ["dataset.variant=ethanol"]),
+    "acac_published": ("acac", "test_300K", [DOWNLOADS]),
+    "3bpa_published": ("3bpa", "test_300K", [DOWNLOADS]),
+    "rmd17_published": ("rmd17", "test", ETHANOL_DOWNLOADS),
+    "rmd17_50": ("rmd17", "test", ETHANOL_DOWNLOADS),
     "md17_stability": (
         "md17",
         "test",
-        ["dataset.split.blocks=5", "dataset.index=:", "evaluation.md.nvt.length_ps=0.05", "evaluation.md.starts=2"],
+        [
+            DOWNLOADS,
+            "dataset.split.blocks=5",
+            "dataset.index=:",
+            "evaluation.md.nvt.length_ps=0.05",
+            "evaluation.md.starts=2",
+        ],
     ),
 }
 
@@ -50,12 +57,10 @@ def stand_in(folder: Path) -> None:
         "nuclear_charges": frames[0].numbers, "coords": np.array([f.positions for f in frames]),
         "energies": np.array(plain["energy"]) * mol / kcal, "forces": np.array(plain["forces"]) * mol / kcal,
     }  # fmt: skip
-    revised = folder / "rmd17" / "rmd17.tar.bz2.d" / "rmd17"
-    for part in ("npz_data", "splits"):
-        (revised / part).mkdir(parents=True)
-    np.savez(revised / "npz_data" / "rmd17_ethanol.npz", **arrays)
-    np.savetxt(revised / "splits" / "index_train_01.csv", np.arange(60), fmt="%d")
-    np.savetxt(revised / "splits" / "index_test_01.csv", np.arange(60, 100), fmt="%d")
+    (folder / "rmd17").mkdir()
+    for part, chosen in {"train": slice(60), "test": slice(60, 100)}.items():
+        halves = {name: values if name == "nuclear_charges" else values[chosen] for name, values in arrays.items()}
+        np.savez(folder / "rmd17" / f"rmd17_ethanol_{part}_01.npz", **halves)
     (folder / "md17").mkdir()
     for collection in ("acac", "3bpa", "rmd17", "md17"):
         (folder / collection / "readme.txt").write_text("stand-in\n")
@@ -74,7 +79,7 @@ SLOW = ("3bpa_published", "rmd17_published")  # alike another one
 def test_a_published_protocol_runs_and_is_compared(experiment: str, tmp_path: Path, mlpbench: Run) -> None:
     stand_in(tmp_path / "data")
     _, split, further = PROTOCOLS[experiment]
-    small = ["architecture=toy", "repetition=0", DOWNLOADS, "dataset.n_train=20", "dataset.n_valid=5"]
+    small = ["architecture=toy", "repetition=0", "dataset.n_train=20", "dataset.n_valid=5"]
     small += ["dataset.on_leak=warn", "budget.epochs=3", *further]
     done = mlpbench("run", "-m", f"experiment={experiment}", *small, MLPBENCH_DATA=str(tmp_path / "data"))
     assert done.returncode == 0, done.stdout + done.stderr
