@@ -183,9 +183,13 @@ def _fields_at(model: type[BaseModel] | None, path: Sequence[Any]) -> list[str]:
 
 def _hint(error: ValidationError) -> str | None:
     """An evaluation that was given in part lacks the rest of its keys."""
-    if any(item["type"] == "missing" and item["loc"][0] == "evaluation" for item in error.errors()):
-        return "Start from a complete one: evaluation=dev, fast, standard or speed, and override what differs."
-    return None
+    missing = [item["loc"] for item in error.errors() if item["type"] == "missing" and item["loc"][0] == "evaluation"]
+    if not missing:
+        return None
+    sections = " ".join(sorted({f"evaluation.{place[1]}=null" for place in missing if len(place) > 2}))
+    return "Start from a complete one: evaluation=dev, fast, standard or speed, and override what differs." + (
+        f" An experiment may have set a part of it: {sections} leaves that out." if sections else ""
+    )
 
 
 # Hydra's launchers that run several trials at once, and the extra of mlpbench that brings each.

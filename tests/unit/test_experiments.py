@@ -6,6 +6,7 @@ import pytest
 import yaml
 
 from mlpbench import config
+from mlpbench.errors import UserError
 
 # What is given with it by hand.
 GIVEN = {"foundation": ["architecture=chgnet", "start.foundation=chgnet-0.3.0"]}
@@ -27,3 +28,11 @@ def test_the_reference_study_has_every_architecture() -> None:
     stated = yaml.safe_load((config.packaged_conf() / "experiment" / "reference.yaml").read_text(encoding="utf-8"))
     known = {path.stem for path in (config.packaged_conf() / "architecture").glob("*.yaml")} - {"toy"}
     assert set(stated["hydra"]["sweeper"]["params"]["architecture"].split(",")) >= known - {"chgnet", "so3krates"}
+
+
+def test_no_evaluation_beside_an_experiment_that_sets_a_part_of_one_says_what_to_add() -> None:
+    with pytest.raises(UserError, match=r"evaluation\.md=null leaves that out"):
+        config.load_trial(["experiment=stability", "architecture=schnet", "evaluation=none"])
+    trial = config.load_trial(["experiment=stability", "architecture=schnet", "evaluation=none", "evaluation.md=null"])
+    assert trial.evaluation.md is None
+    assert config.load_trial(["experiment=reference", "architecture=gap", "evaluation=none"]).evaluation.md is None
