@@ -50,10 +50,8 @@ def member_of(trial: Trial, member: int) -> Trial:
 
     It is asked for forces alone, so nothing but its accuracy is measured.
     """
-    accuracy = trial.config.evaluation.model_copy(update={"physics": None, "md": None, "speed": None})
-    config = trial.config.model_copy(update={"evaluation": accuracy})
     seed = derive("member", trial.init_seed, member)
-    return replace(trial, config=config, init_seed=seed, member=member, rounds=None)
+    return replace(trial.for_accuracy(), init_seed=seed, member=member, rounds=None)
 
 
 def acquisitions_of(configs: Sequence[Mapping[str, Any]]) -> dict[str, str]:

@@ -212,6 +212,11 @@ class Trial:
         budget = self.config.budget.model_copy(update={"steps": steps})
         return replace(self, config=self.config.model_copy(update={"budget": budget}))
 
+    def for_accuracy(self) -> Trial:
+        """The same trial, of which nothing but its accuracy is measured."""
+        accuracy = self.config.evaluation.model_copy(update={"physics": None, "md": None, "speed": None})
+        return replace(self, config=self.config.model_copy(update={"evaluation": accuracy}))
+
 
 def plan_trial(overrides: Sequence[str], find: Find = resolve, *, write: bool = True) -> Trial:
     """Compose, validate and identify one trial.

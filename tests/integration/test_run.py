@@ -106,6 +106,25 @@ def test_converge_doubles_the_steps_until_two_trainings_agree(tmp_path: Path, ml
     assert one.returncode == 0, one.stderr  # the tables hold a number of steps beside "until converged"
 
 
+def test_of_a_series_the_last_training_alone_is_evaluated_further(tmp_path: Path, mlpbench: Run) -> None:
+    sweep = ["study=s", *SMALL[:-1], "size=tiny", "budget=converge", "budget.steps=10", "budget.interval=2",
+             "budget.converge.max_steps=20", "budget.converge.margin=0.0001"]  # fmt: skip
+    assert mlpbench("run", *sweep, "evaluation=none").returncode == 0
+    physics = ["evaluation=dev", "evaluation.md=null", "evaluation.speed=null"]
+    planned = mlpbench("plan", *sweep, *physics).stdout
+    assert "partly done: physics" in planned
+    assert "then twice the steps" not in planned
+    for _ in range(2):
+        done = mlpbench("run", *sweep, *physics)
+        assert done.returncode == 0, done.stdout + done.stderr
+        records = [json.loads(path.read_text()) for path in (tmp_path / "results" / "s").glob("*/record.json")]
+        checked = {r["training"]["steps"]: "physics" in r["tasks"] for r in records}
+        assert checked == {10: False, 20: True}
+        assert all("converged" in record["training"] for record in records)
+    assert done.stdout.count("(cached)") == 3
+    assert "cached" in mlpbench("plan", *sweep, *physics).stdout
+
+
 def test_repetitions_share_nothing_and_architectures_share_splits(tmp_path: Path, mlpbench: Run) -> None:
     assert mlpbench("run", "-m", "study=s", *TOY, "size=tiny,small", "repetition=0,1").returncode == 0
     table = trials(tmp_path)
