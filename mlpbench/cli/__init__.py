@@ -25,7 +25,7 @@ EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 # Command -> module of this package, and what the list of commands says; those of everyday use first.
 COMMANDS = {
     "run": ("run", "train and measure one trial, or with -m every combination"),
-    "plan": ("run", "what a sweep would run, what is cached, what would be skipped and why; runs nothing"),
+    "plan": ("plan", "what a sweep would run, what is cached, what would be skipped and why; runs nothing"),
     "score": (
         "results",
         "rescore finished trials where a formula or a reference file changed; trains nothing",
