@@ -31,7 +31,7 @@ finetune-dev:
 
 test: setup
 	$(MLPBENCH) env build toy
-	$(PY) -m pytest
+	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(PY) -m pytest -n 2 --dist loadfile
 
 test-backends:
 	@sh .ci/setup 8

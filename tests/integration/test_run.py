@@ -134,10 +134,10 @@ def test_repetitions_share_nothing_and_architectures_share_splits(tmp_path: Path
 
 
 def test_a_timeout_is_recorded_and_the_sweep_goes_on(tmp_path: Path, mlpbench: Run) -> None:
-    done = mlpbench("run", "-m", "study=s", *LONG[:-1], "budget.steps=5,4000", "timeout=8")
+    done = mlpbench("run", "-m", "study=s", *LONG[:-1], "budget.steps=5,40000", "timeout=20")
     assert done.returncode == 1, done.stderr
     table = trials(tmp_path).set_index("budget.steps")
-    assert table.loc[4000, "status"] == "timeout"
+    assert table.loc[40000, "status"] == "timeout"
     assert table.loc[5, "status"] == "done"
     assert "timeout" in done.stdout
 
