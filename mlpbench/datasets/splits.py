@@ -191,8 +191,7 @@ def prepare_split(
         split_seed: seed of the permutation (numpy's PCG64).
         root: folder below which splits are kept; parallel callers share it safely.
         progress: told how far it is.
-        write: write the files, or rewrite them where they have changed; False: only say what they
-            would be.
+        write: write the files, or rewrite them where they have changed; False: only say what they would be.
         train: pool indices of the training frames that an acquisition chose, ``n_train`` of those that
             :func:`drawable` names; None: the first of them.
 
@@ -208,7 +207,9 @@ def prepare_split(
         raise UserError(
             f"{dataset.name}: n_train={config.n_train} and n_valid={first} need {config.n_train + first} frames, but "
             f"the pool has {len(valid) + len(order)}",
-            f"Take dataset.n_train={max(1, len(order))} or fewer, or fewer for dataset.n_valid.",
+            f"Take dataset.n_train={len(order)} or fewer, or fewer for dataset.n_valid."
+            if len(order)
+            else f"Validation alone takes all of them: take fewer, such as dataset.n_valid={len(valid) // 5 or 1}.",
         )
     chosen = order[: config.n_train] if train is None else np.asarray(train, dtype=np.int64)
     if train is not None and (len(np.unique(chosen)) != config.n_train or not np.isin(chosen, order).all()):
