@@ -155,11 +155,12 @@ def _limits(study: Study) -> list[str]:
 def _not_converged(study: Study) -> list[str]:
     """That longer trainings may change the order; by how much they still changed the errors, where that was tried."""
     done = study.table[study.table["status"] == "done"]
-    falls = []
-    for trial in done["trial"]:
+    falls, reached = [], 0
+    for trial, converged in zip(done["trial"], done["converged"], strict=True):
         rungs = study.record[trial]["training"].get("rungs") or []
         if len(rungs) > 1:
             falls.append(1 - rungs[-1]["error"] / rungs[-2]["error"])
+            reached += facts.rested(converged)
     if not len(done) or all(facts.rested(converged) for converged in done["converged"]):
         return []
     if not falls:
@@ -167,15 +168,17 @@ def _not_converged(study: Study) -> list[str]:
             "Whether longer trainings would change the errors, and with them the order, was not tried: budget=converge "
             "repeats each with twice the steps until that no longer helps."
         ]
-    reached = sum(facts.rested(converged) for converged in done["converged"])
     verb = "was" if len(falls) == 1 else "were"
     which = f"{plural(len(falls), 'training')} that {verb} repeated with twice the steps"
     least, most = (round(100 * fall) + 0 for fall in (min(falls), max(falls)))
-    span = f"{least} to {most} %" if least != most else f"{most} %"
-    return [
-        f"{reached} of {which} had converged: the last doubling lowered validation errors by {span}. "
-        "Longer trainings may change the order."
-    ]
+    if least < 0 < most:
+        change = f"lowered validation errors by up to {most} % and raised them by up to {-least} %"
+    else:
+        verb, low, high = ("lowered", least, most) if most > 0 else ("raised", -most, -least)
+        change = (
+            f"{verb} validation errors by {low} to {high} %" if low != high else f"{verb} validation errors by {high} %"
+        )
+    return [f"{reached} of {which} had converged: the last doubling {change}. Longer trainings may change the order."]
 
 
 def _trained_before(study: Study) -> list[str]:

@@ -152,6 +152,13 @@ def test_what_the_last_doubling_changed_stands_on_the_first_screen(tmp_path: Pat
     (line,) = [limit for limit in answer._limits(Study("s", tmp_path / "s", records)) if "had converged" in limit]
     assert line.startswith("1 of 2 trainings that were repeated with twice the steps had converged")
     assert "lowered validation errors by 1 to 25 %" in line
+    records[0]["training"]["rungs"][-1]["error"] = 0.22  # longer is worse
+    (line,) = [limit for limit in answer._limits(Study("s", tmp_path / "s", records)) if "had converged" in limit]
+    assert "lowered validation errors by up to 1 % and raised them by up to 10 %" in line
+    records[1]["training"]["rungs"] = []  # solved at once, as GAP is: converged, and nothing was repeated
+    (line,) = [limit for limit in answer._limits(Study("s", tmp_path / "s", records)) if "had converged" in limit]
+    assert line.startswith("0 of 1 training that was repeated")
+    assert "raised validation errors by 10 %" in line
     for record in records:
         record["training"]["converged"] = True
     assert not [limit for limit in answer._limits(Study("s", tmp_path / "s", records)) if "converge" in limit]
