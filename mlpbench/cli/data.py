@@ -72,7 +72,8 @@ def reading_options(parser: argparse.ArgumentParser) -> None:
     """Names, units and conventions of the labels in a file."""
     group = parser.add_argument_group("how to read a file (detected where not given)")
     group.add_argument(
-        "--format", help="extxyz, sgdml (npz), deepmd, mlearn, qm22, qm9, ani, or a format of 'ase info --formats'"
+        "--format",
+        help="extxyz, sgdml (npz), deepmd, fitsnap, mlearn, qm22, qm9, ani, or a format of 'ase info --formats'",
     )
     group.add_argument(
         "--labels", type=lambda text: text.split(","), metavar="LABEL,...",

@@ -21,6 +21,7 @@ from typing import IO, Any
 
 from filelock import FileLock
 
+from mlpbench.datasets.git_folder import fetch_folder, verify_folder
 from mlpbench.datasets.schema import UNVERIFIED, Download
 from mlpbench.errors import UserError
 from mlpbench.protocol import read_json, write_json
@@ -52,7 +53,7 @@ def fetch(item: Download, folder: Path, progress: Progress | None = None, say: C
     """The file ``item`` in ``folder``, downloaded if it is not there, verified before anybody uses it.
 
     A part that an earlier attempt left is continued. With ``extract``, the archive is unpacked beside it and the path
-    of that folder is returned.
+    of that folder is returned. A folder of a git repository (``git_folder``) comes as a whole or not at all.
 
     Args:
         item: address, name and checksums.
@@ -70,13 +71,20 @@ def fetch(item: Download, folder: Path, progress: Progress | None = None, say: C
             if offline():
                 raise UserError(
                     f"{item.filename} is not in the cache and MLPBENCH_OFFLINE is set",
-                    f"Fetch {item.url}\n  elsewhere and put it at {target}",
+                    f"Fetch {item.url}{f' ({item.git_folder}, {item.git_commit})' if item.git_folder else ''}\n"
+                    f"  elsewhere and put it at {target}",
                 )
+            if item.git_tree is not None:
+                fetch_folder(item, target)
+                return target
             part = target.with_name(f".{target.name}.part")
             _download(item, part, progress)
             digest = _verify(item, part, say)
             os.replace(part, target)
             _record(item, target, digest)
+        elif item.git_tree is not None:
+            verify_folder(item, target)
+            return target
         elif not _known(item, target):
             _record(item, target, _verify(item, target, say))
         return extract(target) if item.extract else target

@@ -126,10 +126,10 @@ def _cut(text: str, width: int) -> str:
 
 
 def trust(config: DatasetConfig) -> str:
-    """``sha256``, ``git blob``, ``partial`` (first digits) or ``unverified``: the weakest of the files."""
+    """``sha256``, ``git blob``, ``git tree``, ``partial`` (first digits) or ``unverified``: the weakest."""
     if config.kind != "download":
         return "sha256" if config.kind == "embedded" else "-"
-    order = ("sha256", "git blob", "partial", UNVERIFIED)
+    order = ("sha256", "git blob", "git tree", "partial", UNVERIFIED)
     return max((_trust(item) for item in config.downloads), key=order.index)
 
 
@@ -138,6 +138,8 @@ def _trust(item: Download) -> str:
         return "sha256"
     if item.git_blob is not None:
         return "git blob"
+    if item.git_tree is not None:
+        return "git tree"
     return "partial" if item.sha256_starts is not None else UNVERIFIED
 
 

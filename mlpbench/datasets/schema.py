@@ -68,6 +68,16 @@ class Download(_Strict):
     )
     size_bytes: int | None = Field(default=None, gt=0, description="size where it is known")
     extract: bool = Field(default=False, description="unpack the zip or tar archive after the check")
+    git_folder: str | None = Field(
+        default=None,
+        description="the item is this folder of the git repository at url, fetched without the rest of it",
+    )
+    git_commit: str | None = Field(default=None, pattern=r"^[0-9a-f]{40}$", description="of that repository")
+    git_tree: str | None = Field(
+        default=None,
+        pattern=r"^[0-9a-f]{40}$",
+        description="git's object id of that folder at that commit: verifies every file in it",
+    )
     address: Literal["verified", "unverified"] = Field(
         default="unverified", description="verified: the publisher's own listing, with a checksum, names the file"
     )
@@ -86,6 +96,12 @@ class Download(_Strict):
         if value != UNVERIFIED and not re.fullmatch(r"[0-9a-f]{64}", value):
             raise ValueError("a sha256 is 64 hexadecimal digits, or the word 'unverified'")
         return value
+
+    @model_validator(mode="after")
+    def _whole(self) -> Download:
+        if len({self.git_folder is None, self.git_commit is None, self.git_tree is None}) > 1:
+            raise ValueError("a folder of a repository needs git_folder, git_commit and git_tree, all three")
+        return self
 
 
 class DatasetConfig(_Strict):
@@ -140,8 +156,8 @@ class DatasetConfig(_Strict):
     index: str = Field(default=":", description="which frames of the pool's file, as ASE slices: ':', '::10', ':5000'")
     format: str = Field(
         default="auto",
-        description="layout of the files: extxyz, sgdml (npz), deepmd, mlearn, qm22, qm9, ani, ase, or a format of "
-        "'ase info --formats' (vasp-out, cp2k-dcd, db ...); auto: from name and content, and reported",
+        description="layout of the files: extxyz, sgdml (npz), deepmd, fitsnap, mlearn, qm22, qm9, ani, ase, or "
+        "one of 'ase info --formats' (vasp-out, cp2k-dcd, db ...); auto: from name and content, and reported",
     )
 
     labels: list[Label] = Field(default=["energy", "forces"], min_length=1, description="labels that training uses")

@@ -17,12 +17,20 @@ from tests.support import ETHANOL
 ONE = "{url: 'https://example.org/readme', filename: readme.txt, address: unverified, sha256: unverified}"
 DOWNLOADS = f"dataset.downloads=[{ONE}]"
 ETHANOL_DOWNLOADS = ["dataset.variant=ethanol", f"dataset.per_variant.ethanol.downloads=[{ONE}]"]
+# The stand-in is no folder of that repository, and in it frames are not near copies of each other.
+INP = [
+    DOWNLOADS,
+    "dataset.labels=[energy,forces]",
+    "dataset.split.strategy=random",
+    "dataset.split.test_fraction=0.2",
+]
 # experiment -> collection, split with a published value on the page, what makes it small enough
 PROTOCOLS = {
     "acac_published": ("acac", "test_300K", [DOWNLOADS]),
     "3bpa_published": ("3bpa", "test_300K", [DOWNLOADS]),
     "rmd17_published": ("rmd17", "test", ETHANOL_DOWNLOADS),
     "rmd17_50": ("rmd17", "test", ETHANOL_DOWNLOADS),
+    "inp_published": ("inp", "test", INP),
     "md17_stability": (
         "md17",
         "test",
@@ -61,8 +69,16 @@ def stand_in(folder: Path) -> None:
     for part, chosen in {"train": slice(60), "test": slice(60, 100)}.items():
         halves = {name: values if name == "nuclear_charges" else values[chosen] for name, values in arrays.items()}
         np.savez(folder / "rmd17" / f"rmd17_ethanol_{part}_01.npz", **halves)
+    for i, frame in enumerate(frames[:60]):
+        place = folder / "inp" / "JSON" / ("bulk" if i < 40 else "vacancy") / f"run{i}.json"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        data = {
+            "Positions": frame.positions.tolist(), "AtomTypes": frame.get_chemical_symbols(),
+            "Energy": plain["energy"][i], "Forces": plain["forces"][i].tolist(), "NumAtoms": len(frame),
+        }  # fmt: skip
+        place.write_text("# stand-in\n" + json.dumps({"Dataset": {"Data": [data]}}))
     (folder / "md17").mkdir()
-    for collection in ("acac", "3bpa", "rmd17", "md17"):
+    for collection in ("acac", "3bpa", "rmd17", "md17", "inp"):
         (folder / collection / "readme.txt").write_text("stand-in\n")
     np.savez(
         folder / "md17" / "md17_ethanol.npz",

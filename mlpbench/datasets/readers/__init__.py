@@ -16,6 +16,7 @@ from mlpbench.datasets.readers import extxyz
 from mlpbench.datasets.readers.arrays import read_deepmd, read_sgdml
 from mlpbench.datasets.readers.ase_files import read_ase, read_extxyz
 from mlpbench.datasets.readers.base import Chunk, Labels, Notes, Reader, Selection
+from mlpbench.datasets.readers.fitsnap import looks_like_it, read_fitsnap
 from mlpbench.datasets.readers.published import VASP_ORDER, read_ani, read_mlearn, read_qm9, read_qm22
 from mlpbench.datasets.schema import DatasetConfig
 from mlpbench.errors import UserError, close_match
@@ -26,6 +27,7 @@ READERS: dict[str, Reader] = {
     "extxyz": read_extxyz,
     "sgdml": read_sgdml,
     "deepmd": read_deepmd,
+    "fitsnap": read_fitsnap,
     "mlearn": read_mlearn,
     "qm22": read_qm22,
     "qm9": read_qm9,
@@ -156,7 +158,7 @@ def _require_atoms(path: Path, first: int, chunk: Chunk) -> None:
 def detect(path: Path) -> str:
     """The reader for ``path``, from its name and first bytes; ``ase`` where no other layout fits."""
     if path.is_dir():
-        return "deepmd" if (path / "type.raw").exists() else "ase"
+        return "deepmd" if (path / "type.raw").exists() else "fitsnap" if _is_fitsnap(path) else "ase"
     name = path.name.lower()
     if name.endswith(".npz"):
         return "sgdml"
@@ -170,6 +172,8 @@ def detect(path: Path) -> str:
         head = stream.read(100_000).decode("utf-8", errors="replace")
     if name.endswith(".json") and head.lstrip().startswith("[") and '"structure"' in head:
         return "mlearn"
+    if name.endswith(".json") and looks_like_it(head):
+        return "fitsnap"
     lines = head.lstrip().splitlines()
     if len(lines) > 2 and re.fullmatch(r"\s*\d+\s*", lines[0], re.ASCII):
         if re.fullmatch(r"\s*-?\d+\.\d+\s*", lines[1]) and len(lines[2].split()) == 7:
@@ -178,6 +182,14 @@ def detect(path: Path) -> str:
         if name.endswith((".xyz", ".extxyz", ".exyz")) or "Properties=" in lines[1] or _is_atom(words):
             return "extxyz"
     return "extxyz" if name.endswith((".xyz", ".extxyz", ".exyz")) else "ase"
+
+
+def _is_fitsnap(folder: Path) -> bool:
+    first = next((file for pattern in ("*.json", "*/*.json") for file in folder.glob(pattern) if file.is_file()), None)
+    if first is None:
+        return False
+    with open(first, "rb") as stream:
+        return looks_like_it(stream.read(1000).decode("utf-8", errors="replace"))
 
 
 def _is_atom(words: list[str]) -> bool:

@@ -78,7 +78,7 @@ def read_ase(path: Path, labels: Labels, notes: Notes, format: str | None = None
             f"{path}: ASE cannot read this file ({type(error).__name__}: {error})"
             if start == 0
             else f"{path}: reading stopped after frame {start} ({type(error).__name__}: {error})",
-            "Name the layout: dataset.format=extxyz|sgdml|deepmd|mlearn|qm22|qm9|ani, or one of 'ase info --formats'.",
+            "Name it: dataset.format=extxyz|sgdml|deepmd|fitsnap|mlearn|qm22|qm9|ani, or one of 'ase info --formats'.",
         ) from error  # fmt: skip
     faults = unconverged(path)
     chosen = [str(i) for i in faults.frames if selection.wants(i)] if not selection.counts_from_the_end else []

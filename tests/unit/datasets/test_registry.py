@@ -21,7 +21,7 @@ from tests.unit.datasets.support import REPOSITORY, file_config, rattled_molecul
 CONF = REPOSITORY / "conf"
 ENTRIES = registry.entries([CONF])
 ASKED_FOR = {
-    "rmd17", "md17", "md22", "3bpa", "acac", "qm9", "ani1x", "mlearn", "water-deepmd", "water-revpbe0",
+    "rmd17", "md17", "md22", "3bpa", "acac", "qm9", "ani1x", "inp", "mlearn", "water-deepmd", "water-revpbe0",
     "lips", "si-gap18",
 }  # fmt: skip
 
@@ -47,7 +47,7 @@ def test_every_entry_says_what_a_user_must_know(name):
         if config.kind == "download":
             assert all(item.url.startswith(("https://", "http://")) for item in config.downloads)
         for item in config.downloads:  # an address counts as verified only with a checksum from its publisher
-            assert item.address == "unverified" or item.git_blob or item.sha256 != "unverified"
+            assert item.address == "unverified" or item.git_blob or item.git_tree or item.sha256 != "unverified"
             if "githubusercontent" in item.url:
                 assert re.search(r"/[0-9a-f]{40}/", item.url), "pin the commit"
 
