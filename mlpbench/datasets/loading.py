@@ -351,9 +351,11 @@ def verify_embedded(digests: dict[str, str]) -> None:
     """Compare files of the package with their SHA256SUMS.
 
     Raises:
-        UserError: one was altered.
+        UserError: one was altered, or is not one of the package's.
     """
     for name, digest in digests.items():
         path = Path(name)
+        if not path.resolve().is_relative_to(embedded.ROOT.resolve()):
+            raise UserError(f"{path} does not ship with mlpbench", "A file of your own needs dataset=file.")
         if embedded.expected_digests(path.parent).get(path.name) != digest:
             raise UserError(f"{path} differs from its SHA256SUMS", "Reinstall mlpbench; the file was changed.")

@@ -209,7 +209,7 @@ def prepare_split(
             f"the pool has {len(valid) + len(order)}",
             f"Take dataset.n_train={len(order)} or fewer, or fewer for dataset.n_valid."
             if len(order)
-            else f"Validation alone takes all of them: take fewer, such as dataset.n_valid={len(valid) // 5 or 1}.",
+            else f"Validation alone takes all: take dataset.n_valid={len(valid) // 5 or 1} and n_train from the rest.",
         )
     chosen = order[: config.n_train] if train is None else np.asarray(train, dtype=np.int64)
     if train is not None and (len(np.unique(chosen)) != config.n_train or not np.isin(chosen, order).all()):

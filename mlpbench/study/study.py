@@ -345,7 +345,8 @@ def find_study(name: str, results: Path) -> Path:
     if root.is_dir() and any(root.glob(f"*/{RECORD}")):
         return root
     known = [path.parent.parent.name for path in results.glob(f"*/*/{RECORD}")] if results.is_dir() else []
-    raise UserError(f"there is no study '{name}' in {results}", close_match(name, known))
+    advice = close_match(name, known) if known else f"None has results there yet. Make one: mlpbench run study={name}"
+    raise UserError(f"there is no study '{name}' in {results}", advice)
 
 
 def select(table: pd.DataFrame, **equal: Any) -> pd.DataFrame:

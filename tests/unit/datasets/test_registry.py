@@ -136,6 +136,18 @@ def test_an_altered_embedded_file_is_noticed(tmp_path, monkeypatch):
         load(registry.find("ethanol", [CONF]))
 
 
+def test_a_file_of_ones_own_without_dataset_file_is_refused_with_what_to_do(tmp_path):
+    import shutil
+
+    from mlpbench.datasets import embedded
+
+    shutil.copy(embedded.ROOT / "ethanol-pbe" / "pool_500K.xyz", tmp_path / "my.xyz")
+    config = registry.find("ethanol", [CONF]).model_copy(update={"path": str(tmp_path / "my.xyz")})
+    with pytest.raises(UserError, match="does not ship with mlpbench") as refused:
+        load(config)
+    assert refused.value.hint == "A file of your own needs dataset=file."
+
+
 def test_embedded_checksums():
     folder = Path(loading.__file__).parent / "embedded" / "ethanol-pbe"
     from mlpbench.datasets.embedded import expected_digests

@@ -16,7 +16,7 @@ from tests.unit.datasets.support import file_config
 
 @pytest.mark.parametrize(("n_train", "n_valid", "advice"), [
     (50, 5, "Take dataset.n_train=25 or fewer, or fewer for dataset.n_valid."),
-    (10, 50, "Validation alone takes all of them: take fewer, such as dataset.n_valid=6."),
+    (10, 50, "Validation alone takes all: take dataset.n_valid=6 and n_train from the rest."),
 ])  # fmt: skip
 def test_the_advice_can_be_followed(tmp_path: Path, n_train: int, n_valid: int, advice: str) -> None:
     frames = ase.io.read(ETHANOL / "pool_500K.xyz", index=":40")
