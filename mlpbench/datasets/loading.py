@@ -70,12 +70,12 @@ def load(config: DatasetConfig, progress: OnProgress = silent) -> Dataset:
         held_out = hold_out(pool, headers, config.split, notes)
         pool, strategy = held_out.pool, held_out.strategy  # lets go of the whole
         tests = {**held_out.tests, **tests}
+    if config.kind == "embedded":
+        verify_embedded(digests_of(reading.files))  # what extends it is the user's own
     extensions = [reading.all_of([pattern])[0] for pattern in config.extend_paths]
     for part in extensions:
         require(part, wanted, f"{config.name}, extension")
     digests = digests_of(reading.files)
-    if config.kind == "embedded":
-        verify_embedded(digests)
     return Dataset(
         name=config.name,
         pool=Frames.concatenate([pool, *extensions]) if extensions else pool,

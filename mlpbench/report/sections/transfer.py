@@ -310,7 +310,7 @@ def _caption(study: Study, dataset: str) -> str:
         *_splitting(next(iter(study.config(dataset)), {})),
     ]
     return (
-        f"Errors that papers report for {dataset}, and ours on the same split and in the same metric and unit. In "
+        f"Errors that others report for {dataset}, and ours on its split of that name, in the same metric and unit. In "
         f"every row: {'; '.join(parts)}. A ratio is no verdict on a paper: it says how far this study is from its "
         "protocol."
     )

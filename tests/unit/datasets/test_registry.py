@@ -142,10 +142,12 @@ def test_a_file_of_ones_own_without_dataset_file_is_refused_with_what_to_do(tmp_
     from mlpbench.datasets import embedded
 
     shutil.copy(embedded.ROOT / "ethanol-pbe" / "pool_500K.xyz", tmp_path / "my.xyz")
-    config = registry.find("ethanol", [CONF]).model_copy(update={"path": str(tmp_path / "my.xyz")})
+    shipped = registry.find("ethanol", [CONF])
     with pytest.raises(UserError, match="does not ship with mlpbench") as refused:
-        load(config)
+        load(shipped.model_copy(update={"path": str(tmp_path / "my.xyz")}))
     assert refused.value.hint == "A file of your own needs dataset=file."
+    extended = load(shipped.model_copy(update={"extend_paths": [str(tmp_path / "my.xyz")]}))
+    assert extended.pool_parts == (640, 640)
 
 
 def test_embedded_checksums():
